@@ -1,0 +1,1 @@
+"""Board declarations and the build flow."""

@@ -1,0 +1,1 @@
+"""Sample frames that ship with the package."""

@@ -1,0 +1,1 @@
+"""Training recipes (needs the extra `train`)."""
