@@ -1,0 +1,101 @@
+"""Read-only memories for weights and per-neuron constants."""
+
+from enum import Enum
+
+import numpy as np
+from amaranth import Const, Module, Signal
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+from numpy.typing import NDArray
+
+__all__ = ["ROM", "ROMStyle", "pack_lanes"]
+
+
+class ROMStyle(Enum):
+    """Where a read-only memory lives."""
+
+    CONSTANT = "constant"
+    LUT = "lut"
+    BRAM = "bram"
+
+
+def pack_lanes(values: NDArray[np.integer], width: int) -> list[int]:
+    """Pack each row of `values` into one integer, lane 0 in the least significant bits.
+
+    Parameters
+    ----------
+    values : ndarray of int, shape (depth, lanes)
+        Two's complement where negative.
+    width : int
+        Bits of a lane.
+
+    Returns
+    -------
+    list of int
+        One non-negative integer of ``lanes * width`` bits a row.
+    """
+    shifts = np.arange(width)
+    bits = (values.astype(np.int64)[:, :, None] >> shifts) & 1
+    packed = np.packbits(bits.reshape(len(values), -1).astype(np.uint8), axis=1, bitorder="little")
+    return [int.from_bytes(row.tobytes(), "little") for row in packed]
+
+
+class ROM(wiring.Component):
+    """Read-only memory with a registered output.
+
+    ``data = words[addr]``, one enabled cycle after `addr`. `ROMStyle.CONSTANT` needs a single word
+    and has no register, since its output never changes; `ROMStyle.LUT` is one LUT4 per bit and 16
+    words; `ROMStyle.BRAM` asks the tools for block RAM.
+
+    Parameters
+    ----------
+    words : sequence of int
+        Contents, each below ``2 ** width``.
+    width : int
+        Bits of a word.
+    style : ROMStyle
+        Where the contents live.
+
+    Members
+    -------
+    addr : In(range(len(words)))
+    data : Out(width)
+    en : In(1)
+        Clock enable of the output register.
+    """
+
+    def __init__(self, words: list[int], width: int, style: ROMStyle):
+        if not words or any(not 0 <= word < 1 << width for word in words):
+            raise ValueError(f"ROM needs at least one word and words of {width} bits")
+        if style is ROMStyle.CONSTANT and len(words) > 1:
+            raise ValueError(f"a constant ROM holds one word, not {len(words)}: use lut or bram")
+        self.words, self.width, self.style = words, width, style
+        super().__init__({"addr": In(range(len(words))), "data": Out(width), "en": In(1)})
+
+    @classmethod
+    def of_lanes(cls, values: NDArray[np.integer], width: int, style: ROMStyle) -> "ROM":
+        """Build a ROM of rows of integers, packed by `pack_lanes`."""
+        return cls(pack_lanes(values, width), width * values.shape[1], style)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        if self.style is ROMStyle.CONSTANT:
+            m.d.comb += self.data.eq(Const(self.words[0], self.width))
+        elif self.style is ROMStyle.BRAM:
+            m.submodules.memory = storage = memory.Memory(
+                shape=self.width,
+                depth=len(self.words),
+                init=self.words,
+                attrs={"rom_style": "block"},
+            )
+            port = storage.read_port()
+            m.d.comb += [port.addr.eq(self.addr), port.en.eq(self.en), self.data.eq(port.data)]
+        else:
+            value = Signal(self.width)
+            with m.Switch(self.addr):
+                for addr, word in enumerate(self.words):
+                    with m.Case(addr):
+                        m.d.comb += value.eq(word)
+            with m.If(self.en):
+                m.d.sync += self.data.eq(value)
+        return m

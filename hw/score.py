@@ -1,0 +1,103 @@
+"""Scores: the last layer's affine in integers."""
+
+import numpy as np
+from amaranth import Module, Signal, signed
+from amaranth.hdl import Shape
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for
+from numpy.typing import NDArray
+
+from xnorflow.hw import layouts
+from xnorflow.hw.rom import ROM, ROMStyle
+
+__all__ = ["ScoreUnit"]
+
+
+def _signed_width(low: int, high: int) -> int:
+    return max(bits_for(low, require_sign_bit=True), bits_for(high, require_sign_bit=True))
+
+
+class ScoreUnit(wiring.Component):
+    """``o[p] = scale[fold, p] * (2 * i[p] - top) + offset[fold, p]``.
+
+    `i` counts agreeing synapses, so the bracket is the bipolar accumulator. With all scales 1 and
+    offsets equal the unit is one adder; otherwise it multiplies.
+
+    Latency: `latency` enabled cycles: 3 (ROM, multiply, add), 2 with a single fold.
+
+    Parameters
+    ----------
+    scale, offset : ndarray of int, shape (folds, pe)
+    top : int
+        The largest count that can come in (the layer's number of synapses).
+
+    Attributes
+    ----------
+    width : int
+        Bits of a score, two's complement: the smallest that holds every score that can occur.
+
+    Members
+    -------
+    i : In(ArrayLayout(range(top + 1), pe))
+    fold : In(range(folds))
+    o : Out(ArrayLayout(signed(width), pe))
+    en : In(1)
+        Clock enable of every register.
+    """
+
+    def __init__(self, scale: NDArray[np.integer], offset: NDArray[np.integer], top: int):
+        if scale.ndim != 2 or scale.shape != offset.shape:
+            raise ValueError(
+                f"scale and offset must have one shape (folds, pe), not {scale.shape} and "
+                f"{offset.shape}"
+            )
+        self.folds, self.pe = scale.shape
+        # Counts instead of accumulators: 2 * scale and offset - top * scale.
+        self.gain = 2 * scale.astype(np.int64)
+        self.bias = offset.astype(np.int64) - top * scale.astype(np.int64)
+        ends = np.stack([self.bias, self.bias + self.gain * top])
+        self.width = _signed_width(int(ends.min()), int(ends.max()))
+        self.top = top
+        self.latency = 2 + (self.folds > 1)
+        super().__init__(
+            {
+                "i": In(data.ArrayLayout(bits_for(top), self.pe)),
+                "fold": In(range(self.folds)),
+                "o": Out(layouts.scores(self.pe, signed(self.width))),
+                "en": In(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        count = self.i
+        if self.folds > 1:
+            count = Signal.like(self.i)
+            with m.If(self.en):
+                m.d.sync += count.eq(self.i)
+        gain = self._constants(m, "gain", self.gain)
+        bias = self._constants(m, "bias", self.bias)
+        product = Signal(layouts.scores(self.pe, signed(self.width + 1)))
+        if not np.all(self.bias == self.bias[0]):
+            delayed = Signal.like(bias)
+            with m.If(self.en):
+                m.d.sync += delayed.eq(bias)
+            bias = delayed
+        with m.If(self.en):
+            m.d.sync += [product[p].eq(gain[p] * count[p]) for p in range(self.pe)]
+            m.d.sync += [self.o[p].eq(product[p] + bias[p]) for p in range(self.pe)]
+        return m
+
+    def _constants(self, m: Module, name: str, values: NDArray[np.int64]) -> data.View:
+        """Return the row of `values` that belongs to the neuron fold in flight."""
+        width = _signed_width(int(values.min()), int(values.max()))
+        if np.all(values == values[0]):
+            # All folds alike: no ROM, and a product by a constant power of two is a shift.
+            rom = ROM.of_lanes(values[:1], width, ROMStyle.CONSTANT)
+        else:
+            rom = ROM.of_lanes(values, width, ROMStyle.LUT)
+            m.d.comb += rom.addr.eq(self.fold)
+        m.submodules[name] = rom
+        m.d.comb += rom.en.eq(self.en)
+        return data.View(layouts.scores(self.pe, Shape(width, signed=True)), rom.data)

@@ -1,0 +1,72 @@
+"""Thresholds: batch norm and sign as one integer comparison per neuron."""
+
+import numpy as np
+from amaranth import Module, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for
+from numpy.typing import NDArray
+
+from xnorflow.hw import layouts
+from xnorflow.hw.rom import ROM, ROMStyle
+
+__all__ = ["ThresholdUnit"]
+
+
+class ThresholdUnit(wiring.Component):
+    """``o[p] = (i[p] >= thresholds[fold, p])`` for the neuron fold that passes.
+
+    A batch norm followed by a sign is one such comparison (Umuroglu et al., FINN, 2017, section
+    4.2.2). A threshold of 0 is always on; one above `top` never fires.
+
+    Latency: 2 enabled cycles, of which the ROM takes one (1 when there is a single fold).
+
+    Parameters
+    ----------
+    thresholds : ndarray of int, shape (folds, pe)
+        Each in ``0 .. top + 1``.
+    top : int
+        The largest count that can come in.
+
+    Members
+    -------
+    i : In(ArrayLayout(range(top + 1), pe))
+    fold : In(range(folds))
+    o : Out(ArrayLayout(1, pe))
+    en : In(1)
+        Clock enable of every register.
+    """
+
+    def __init__(self, thresholds: NDArray[np.integer], top: int):
+        if thresholds.ndim != 2:
+            raise ValueError(f"thresholds must have shape (folds, pe), not {thresholds.shape}")
+        if thresholds.min() < 0 or thresholds.max() > top + 1:
+            raise ValueError(f"thresholds must lie in 0..{top + 1}")
+        self.folds, self.pe = thresholds.shape
+        self.thresholds, self.top = thresholds, top
+        self.latency = 1 + (self.folds > 1)
+        super().__init__(
+            {
+                "i": In(data.ArrayLayout(bits_for(top), self.pe)),
+                "fold": In(range(self.folds)),
+                "o": Out(layouts.bits(self.pe)),
+                "en": In(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        width = bits_for(self.top + 1)
+        lanes = data.ArrayLayout(width, self.pe)
+        style = ROMStyle.CONSTANT if self.folds == 1 else ROMStyle.LUT
+        m.submodules.rom = rom = ROM.of_lanes(self.thresholds, width, style)
+        count = self.i
+        if self.folds > 1:
+            count = Signal.like(self.i)
+            with m.If(self.en):
+                m.d.sync += count.eq(self.i)
+        threshold = data.View(lanes, rom.data)
+        m.d.comb += [rom.addr.eq(self.fold), rom.en.eq(self.en)]
+        with m.If(self.en):
+            m.d.sync += [self.o[p].eq(count[p] >= threshold[p]) for p in range(self.pe)]
+        return m
