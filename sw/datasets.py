@@ -1,0 +1,391 @@
+"""Frames and labels: the shipped sample digits, ``.npz`` data files, MNIST and Fashion-MNIST.
+
+A data file is an ``.npz`` with ``x`` (N,H,W,C or N,F; uint8 or float32) and optionally ``y`` (N,).
+The full data sets come as the four ``idx*-ubyte.gz`` files of their authors, either from a folder
+that the user names or from a public mirror into the cache folder, where their checksums are
+verified. The idx format is the one described by LeCun, Cortes and Burges with MNIST.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import os
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import IO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xnorflow.errors import UserError, WorkFailed
+
+__all__ = [
+    "FASHION_MNIST",
+    "MNIST",
+    "Frames",
+    "IdxSet",
+    "Split",
+    "download",
+    "load_fashion_mnist",
+    "load_mnist",
+    "load_npz",
+    "read_idx",
+    "sample_digits",
+]
+
+Split = Literal["train", "test"]
+
+_SAMPLE = "mnist_test_1000.npz"
+_DOWNLOAD_SECONDS = 30.0
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Frames with or without labels.
+
+    Attributes
+    ----------
+    x : ndarray of uint8 or float32, shape (N, H, W, C) or (N, F)
+        At least one frame; every value finite.
+    y : ndarray of int64, shape (N,), or None
+        Class of each frame, counted from 0.
+    """
+
+    x: NDArray
+    y: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return len(self.x)
+
+    def first(self, count: int) -> Frames:
+        """Return the first `count` frames, or all where there are fewer."""
+        return Frames(self.x[:count], None if self.y is None else self.y[:count])
+
+
+@dataclass(frozen=True)
+class IdxSet:
+    """Where a data set in MNIST's file format comes from.
+
+    Attributes
+    ----------
+    name : str
+        Folder name in the cache.
+    title : str
+        Name for messages.
+    mirrors : tuple of str
+        Base URLs, tried in order; each ends in ``/``.
+    md5 : tuple of (str, str)
+        File name and the published MD5 of the compressed file.
+    """
+
+    name: str
+    title: str
+    mirrors: tuple[str, ...]
+    md5: tuple[tuple[str, str], ...]
+
+
+MNIST = IdxSet(
+    name="mnist",
+    title="MNIST",
+    mirrors=(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    ),
+    md5=(
+        ("train-images-idx3-ubyte.gz", "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+        ("train-labels-idx1-ubyte.gz", "d53e105ee54ea40749a09fcbcd1e9432"),
+        ("t10k-images-idx3-ubyte.gz", "9fb629c4189551a2d022fa330f9573f3"),
+        ("t10k-labels-idx1-ubyte.gz", "ec29112dd5afa0611ce80d1b7f02629c"),
+    ),
+)
+
+FASHION_MNIST = IdxSet(
+    name="fashion_mnist",
+    title="Fashion-MNIST",
+    mirrors=(
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    ),
+    md5=(
+        ("train-images-idx3-ubyte.gz", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+        ("train-labels-idx1-ubyte.gz", "25c81989df183df01b3e8a0aad5dffbe"),
+        ("t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79"),
+        ("t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
+    ),
+)
+
+
+def load_npz(path: str | Path) -> Frames:
+    """Read a data file.
+
+    Parameters
+    ----------
+    path : str or Path
+        An ``.npz`` with ``x`` (N,H,W,C or N,F; uint8 or float32) and optionally ``y`` (N,).
+
+    Returns
+    -------
+    Frames
+        The frames as stored; labels widened to int64.
+
+    Raises
+    ------
+    UserError
+        The file is missing, is no ``.npz``, or breaks the contract above.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _read_npz(file, str(path))
+    except OSError as error:
+        reason = error.strerror or "unreadable"
+        raise UserError(f"cannot read the data file {path}: {reason}") from error
+
+
+def sample_digits() -> Frames:
+    """Return the shipped sample: the first 1,000 test digits of MNIST.
+
+    Returns
+    -------
+    Frames
+        ``x`` uint8 of shape (1000, 28, 28, 1), 0 is paper and 255 ink; ``y`` of shape (1000,).
+    """
+    source = resources.files("xnorflow.data").joinpath(_SAMPLE)
+    with source.open("rb") as file:
+        return _read_npz(file, _SAMPLE)
+
+
+def load_mnist(
+    split: Split,
+    data_dir: str | Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Frames:
+    """Load MNIST: 60,000 training or 10,000 test digits.
+
+    Parameters
+    ----------
+    split : {"train", "test"}
+        Which part.
+    data_dir : str or Path, optional
+        Folder with the four ``idx*-ubyte.gz`` files; without it they are downloaded once into the
+        cache folder.
+    progress : callable, optional
+        Called with one line before each download.
+
+    Returns
+    -------
+    Frames
+        ``x`` uint8 of shape (N, 28, 28, 1), ``y`` of shape (N,).
+
+    Raises
+    ------
+    UserError
+        A file in `data_dir` is missing or is not what its name says.
+    WorkFailed
+        No mirror gave the published file.
+    """
+    return _load_idx_set(MNIST, split, data_dir, progress)
+
+
+def load_fashion_mnist(
+    split: Split,
+    data_dir: str | Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Frames:
+    """Load Fashion-MNIST, which has MNIST's sizes and files; see `load_mnist`."""
+    return _load_idx_set(FASHION_MNIST, split, data_dir, progress)
+
+
+def download(dataset: IdxSet, folder: Path, progress: Callable[[str], None] | None = None) -> None:
+    """Fetch the files of a data set that `folder` does not hold yet.
+
+    A file is written under its name only after its MD5 has been found to be the published one.
+
+    Parameters
+    ----------
+    dataset : IdxSet
+        What to fetch, from where.
+    folder : Path
+        Made where it is missing.
+    progress : callable, optional
+        Called with one line before each file.
+
+    Raises
+    ------
+    UserError
+        `folder` cannot be written.
+    WorkFailed
+        No mirror gave the published file.
+    """
+    for name, md5 in dataset.md5:
+        target = folder / name
+        if target.is_file():
+            continue
+        if progress is not None:
+            progress(f"downloading {dataset.title}: {name}")
+        content = _fetch(dataset, name, md5)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # Written aside and renamed, so that a broken run never leaves half a file.
+            part = target.with_suffix(f".part{os.getpid()}")
+            part.write_bytes(content)
+            part.replace(target)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {target}: {error.strerror}; "
+                "name a folder that holds the files with --data-dir"
+            ) from error
+
+
+def read_idx(path: str | Path) -> NDArray[np.uint8]:
+    """Read one gzip-compressed idx file of unsigned bytes.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file. Its header is two zero bytes, the element type (8: unsigned byte), the number
+        of dimensions, then each dimension as a big-endian 32-bit integer.
+
+    Returns
+    -------
+    ndarray of uint8
+        In the shape that the header gives.
+
+    Raises
+    ------
+    UserError
+        The file is missing, is not gzip, or its header and length disagree.
+    """
+    try:
+        with gzip.open(path, "rb") as file:
+            content = file.read()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is not a whole gzip file; fetch it again") from error
+    except OSError as error:
+        reason = error.strerror or "unreadable"
+        raise UserError(f"cannot read the data set file {path}: {reason}") from error
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+        raise UserError(f"{path} is not an idx file of unsigned bytes; fetch it again")
+    start = 4 + 4 * content[3]
+    shape = tuple(int(size) for size in np.frombuffer(content[4:start], ">u4"))
+    if len(content) < start or len(content) - start != math.prod(shape):
+        raise UserError(f"{path} does not hold what its idx header says; fetch it again")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "xnorflow"
+
+
+def _load_idx_set(
+    dataset: IdxSet,
+    split: Split,
+    data_dir: str | Path | None,
+    progress: Callable[[str], None] | None,
+) -> Frames:
+    if data_dir is None:
+        folder = _cache_folder() / dataset.name
+        download(dataset, folder, progress)
+    else:
+        folder = Path(data_dir)
+        if not folder.is_dir():
+            raise UserError(f"--data-dir {folder} is not a folder; name one with the idx files")
+    part = "train" if split == "train" else "t10k"
+    images_path = folder / f"{part}-images-idx3-ubyte.gz"
+    images = read_idx(images_path)
+    labels = read_idx(folder / f"{part}-labels-idx1-ubyte.gz")
+    if images.ndim != 3 or labels.shape != images.shape[:1] or not images.size:
+        raise UserError(
+            f"{images_path} and its labels have shapes {images.shape} and {labels.shape}; "
+            "fetch both again"
+        )
+    return Frames(images[..., np.newaxis], labels.astype(np.int64))
+
+
+def _fetch(dataset: IdxSet, name: str, md5: str) -> bytes:
+    faults = []
+    for base in dataset.mirrors:
+        try:
+            with urllib.request.urlopen(base + name, timeout=_DOWNLOAD_SECONDS) as reply:
+                content: bytes = reply.read()
+        except (OSError, urllib.error.URLError) as error:
+            faults.append(f"{base}: {getattr(error, 'reason', error)}")
+            continue
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() == md5:
+            return content
+        faults.append(f"{base}: not the published file (MD5 differs)")
+    raise WorkFailed(
+        f"could not download {name} of {dataset.title} ({'; '.join(faults)}); "
+        "fetch the four idx*-ubyte.gz files yourself and name their folder with --data-dir"
+    )
+
+
+def _read_npz(file: IO[bytes], name: str) -> Frames:
+    if not zipfile.is_zipfile(file):
+        raise UserError(
+            f"{name} is not an .npz file; write one with numpy.savez(path, x=..., y=...)"
+        )
+    file.seek(0)
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            members = archive.files
+            if "x" not in members:
+                found = ", ".join(members) or "nothing"
+                raise UserError(f"{name} has no array 'x' with the frames (it holds {found})")
+            x = _member(archive, "x", name)
+            y = _member(archive, "y", name) if "y" in members else None
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{name} is a damaged .npz file; write it again") from error
+    _check_frames(x, name)
+    return Frames(x, None if y is None else _labels(y, len(x), name))
+
+
+def _member(archive: np.lib.npyio.NpzFile, key: str, name: str) -> NDArray:
+    try:
+        value = archive[key]
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            raise UserError(
+                f"{name}: '{key}' holds Python objects; save a plain array of numbers"
+            ) from error
+        raise UserError(f"{name}: '{key}' is damaged; write the file again") from error
+    except (OSError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
+        raise UserError(f"{name}: '{key}' is damaged; write the file again") from error
+    if not isinstance(value, np.ndarray):
+        raise UserError(f"{name}: '{key}' is not an array; write it with numpy.savez")
+    return value
+
+
+def _check_frames(x: NDArray, name: str) -> None:
+    if x.dtype != np.uint8 and x.dtype != np.float32:
+        raise UserError(f"{name}: 'x' is {x.dtype}, but frames are uint8 or float32; convert it")
+    if x.ndim not in (2, 4):
+        raise UserError(
+            f"{name}: 'x' has shape {x.shape}, but frames are (N, H, W, C) or (N, F); reshape it"
+        )
+    if not x.size:
+        raise UserError(f"{name}: 'x' has shape {x.shape}, which holds no frames")
+    if x.dtype == np.float32 and not np.isfinite(x).all():
+        frame = int(np.argwhere(~np.isfinite(x))[0, 0])
+        raise UserError(f"{name}: 'x' holds NaN or infinity, first in frame {frame}; clean it")
+
+
+def _labels(y: NDArray, frames: int, name: str) -> NDArray[np.int64]:
+    if y.dtype.kind not in "iu":
+        raise UserError(f"{name}: 'y' is {y.dtype}, but labels are integers; convert it")
+    if y.shape != (frames,):
+        raise UserError(
+            f"{name}: 'y' has shape {y.shape}, but {frames} frames need labels of shape ({frames},)"
+        )
+    if y.min() < 0 or y.max() > np.iinfo(np.int64).max:
+        raise UserError(f"{name}: 'y' holds labels below 0 or above 2^63; classes count from 0")
+    return y.astype(np.int64)
