@@ -5,6 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
+from xnorflow.hw.pipeline import delay
 from xnorflow.hw.popcount import Popcount
 
 __all__ = ["PEArray"]
@@ -80,12 +81,7 @@ class PEArray(wiring.Component):
             return m
 
         # The flags travel beside the counts.
-        flags = Cat(self.valid, self.first)
-        for stage in range(self._popcount_latency):
-            delayed = Signal(2, name=f"flags_{stage}")
-            with m.If(self.en):
-                m.d.sync += delayed.eq(flags)
-            flags = delayed
+        flags = delay(m, Cat(self.valid, self.first), self._popcount_latency, self.en, "flags")
         valid, first = flags[0], flags[1]
         for index, count in enumerate(counts):
             acc = Signal(bits_for(self.folds * self.simd), name=f"acc_{index}")

@@ -1,6 +1,7 @@
 """Pipelined population count."""
 
 from amaranth import Module, Signal
+from amaranth.hdl import ValueLike
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
@@ -52,7 +53,7 @@ class Popcount(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
 
-        def registered(value, top: int):
+        def registered(value: ValueLike, top: int) -> tuple[Signal, int]:
             # `top` is the largest count, so no adder is a bit wider than its sum.
             register = Signal(range(top + 1))
             with m.If(self.en):

@@ -2,7 +2,7 @@
 
 import numpy as np
 from amaranth import Module, Mux, Signal
-from amaranth.hdl import Shape, ShapeLike
+from amaranth.hdl import Shape, ShapeLike, Value
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
@@ -79,7 +79,7 @@ class ReplayBuffer(wiring.Component):
         )
         write, read = ring.write_port(), ring.read_port()
 
-        def after(pointer):
+        def after(pointer: Value) -> Value:
             return Mux(pointer == depth - 1, 0, pointer + 1)
 
         # Counted up and down in one step each, they never depend on `o.ready` in `i.ready`.

@@ -9,6 +9,7 @@ from amaranth.utils import bits_for
 from numpy.typing import NDArray
 
 from xnorflow.hw import layouts
+from xnorflow.hw.pipeline import delay
 from xnorflow.hw.rom import ROM, ROMStyle
 
 __all__ = ["ScoreUnit"]
@@ -71,19 +72,12 @@ class ScoreUnit(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        count = self.i
-        if self.folds > 1:
-            count = Signal.like(self.i)
-            with m.If(self.en):
-                m.d.sync += count.eq(self.i)
+        count = delay(m, self.i, self.latency - 2, self.en, "count")
         gain = self._constants(m, "gain", self.gain)
         bias = self._constants(m, "bias", self.bias)
         product = Signal(layouts.scores(self.pe, signed(self.width + 1)))
         if not np.all(self.bias == self.bias[0]):
-            delayed = Signal.like(bias)
-            with m.If(self.en):
-                m.d.sync += delayed.eq(bias)
-            bias = delayed
+            bias = delay(m, bias, 1, self.en, "bias")
         with m.If(self.en):
             m.d.sync += [product[p].eq(gain[p] * count[p]) for p in range(self.pe)]
             m.d.sync += [self.o[p].eq(product[p] + bias[p]) for p in range(self.pe)]

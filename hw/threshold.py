@@ -1,13 +1,14 @@
 """Thresholds: batch norm and sign as one integer comparison per neuron."""
 
 import numpy as np
-from amaranth import Module, Signal
+from amaranth import Module
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 from numpy.typing import NDArray
 
 from xnorflow.hw import layouts
+from xnorflow.hw.pipeline import delay
 from xnorflow.hw.rom import ROM, ROMStyle
 
 __all__ = ["ThresholdUnit"]
@@ -60,11 +61,7 @@ class ThresholdUnit(wiring.Component):
         lanes = data.ArrayLayout(width, self.pe)
         style = ROMStyle.CONSTANT if self.folds == 1 else ROMStyle.LUT
         m.submodules.rom = rom = ROM.of_lanes(self.thresholds, width, style)
-        count = self.i
-        if self.folds > 1:
-            count = Signal.like(self.i)
-            with m.If(self.en):
-                m.d.sync += count.eq(self.i)
+        count = delay(m, self.i, self.latency - 1, self.en, "count")
         threshold = data.View(lanes, rom.data)
         m.d.comb += [rom.addr.eq(self.fold), rom.en.eq(self.en)]
         with m.If(self.en):

@@ -1,0 +1,30 @@
+"""Register chains that share a clock enable."""
+
+from amaranth import Module, Signal
+from amaranth.hdl import Value, ValueLike
+
+__all__ = ["delay"]
+
+
+def delay(m: Module, value: ValueLike, cycles: int, en: Value, name: str = "delayed") -> ValueLike:
+    """Return `value` as it was `cycles` enabled clock cycles ago (zero before that).
+
+    Parameters
+    ----------
+    m : Module
+        The module that gets the registers.
+    value : ValueLike
+        A value or a view of one.
+    cycles : int
+        0 returns `value` itself.
+    en : Value
+        Clock enable.
+    name : str
+        Name of the registers, followed by the stage's number.
+    """
+    for stage in range(cycles):
+        register = Signal.like(value, name=f"{name}_{stage}")
+        with m.If(en):
+            m.d.sync += register.eq(value)
+        value = register
+    return value
