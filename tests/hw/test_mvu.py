@@ -1,0 +1,98 @@
+"""The matrix-vector unit against numpy: every folding, every weight memory, any back-pressure."""
+
+import numpy as np
+import pytest
+from amaranth.hdl import Shape
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stream_bench import run_stream
+
+from xnorflow.hw.mvu import MatrixVectorUnit
+from xnorflow.hw.rom import ROMStyle
+from xnorflow.sim.streams import pack_bits, unpack_bits
+
+stalls = st.sampled_from([0.0, 0.3, 0.8])
+
+
+def bipolar(rng, shape):
+    return rng.choice(np.array([-1, 1], np.int8), shape)
+
+
+def divisors(number):
+    return [d for d in range(1, number + 1) if number % d == 0]
+
+
+@st.composite
+def folded_layers(draw):
+    mh, mw = draw(st.integers(1, 12)), draw(st.integers(1, 24))
+    pe, simd = draw(st.sampled_from(divisors(mh))), draw(st.sampled_from(divisors(mw)))
+    depth = (mh // pe) * (mw // simd)
+    styles = [ROMStyle.CONSTANT] if depth == 1 else [ROMStyle.LUT, ROMStyle.BRAM]
+    return mh, mw, pe, simd, draw(st.sampled_from(styles)), draw(st.integers(0, 1000))
+
+
+def thresholded(layer):
+    mh, mw, pe, simd, style, seed = layer
+    rng = np.random.default_rng(seed)
+    weights = bipolar(rng, (mh, mw))
+    thresholds = rng.integers(-mw, mw + 2, mh)
+    thresholds[0] = rng.choice([-mw, mw + 1])  # always on, or dead
+    unit = MatrixVectorUnit(weights, pe=pe, simd=simd, thresholds=thresholds, weights_in=style)
+    x = bipolar(rng, (5, mw))
+    x[0] = weights[-1]  # one accumulator at its top
+    expected = x.astype(int) @ weights.T.astype(int) >= thresholds
+    return unit, x > 0, expected
+
+
+@settings(max_examples=30)
+@given(layer=folded_layers(), i_stall=stalls, o_stall=stalls)
+def test_thresholded_layer_matches_numpy_under_back_pressure(layer, i_stall, o_stall):
+    unit, bits, expected = thresholded(layer)
+    beats = len(bits) * unit.neuron_folds
+    got, *_ = run_stream(
+        unit, pack_bits(bits, unit.simd), beats, seed=layer[-1], i_stall=i_stall, o_stall=o_stall
+    )
+    assert np.array_equal(unpack_bits(got, unit.pe, unit.mh), expected)
+
+
+@settings(max_examples=15)
+@given(layer=folded_layers(), i_stall=stalls, o_stall=stalls)
+def test_scored_layer_matches_numpy_under_back_pressure(layer, i_stall, o_stall):
+    mh, mw, pe, simd, style, seed = layer
+    rng = np.random.default_rng(seed)
+    weights, x = bipolar(rng, (mh, mw)), bipolar(rng, (4, mw))
+    scale, offset = rng.integers(-9, 10, mh), rng.integers(-99, 100, mh)
+    unit = MatrixVectorUnit(weights, pe=pe, simd=simd, scale=scale, offset=offset, weights_in=style)
+    beats = len(x) * unit.neuron_folds
+    got, *_ = run_stream(
+        unit, pack_bits(x > 0, simd), beats, seed=seed, i_stall=i_stall, o_stall=o_stall
+    )
+    width = Shape.cast(unit.output_shape).width // pe
+    raw = unpack_bits(got, pe * width, mh * width).reshape(len(x), mh, width).astype(np.int64)
+    values = raw @ (1 << np.arange(width))
+    values -= (values >> (width - 1)) << width
+    assert np.array_equal(values, scale * (x.astype(int) @ weights.T.astype(int)) + offset)
+
+
+@settings(max_examples=20)
+@given(layer=folded_layers())
+def test_latency_and_cycles_are_the_declared_ones(layer):
+    unit, bits, _ = thresholded(layer)
+    folds = unit.neuron_folds
+    _, _, given_ = run_stream(unit, pack_bits(bits, unit.simd), len(bits) * folds)
+    assert given_[:folds] == unit.schedule(np.arange(unit.synapse_folds)).tolist()
+    frame_ends = given_[folds - 1 :: folds]
+    assert np.all(np.diff(frame_ends) == unit.cycles_per_frame), "a bubble between vectors"
+
+
+def test_illegal_folding_lists_the_legal_divisors():
+    weights = np.ones((4, 6), np.int8)
+    with pytest.raises(ValueError, match=r"pe must be one of \[1, 2, 4\], not 3"):
+        MatrixVectorUnit(weights, pe=3, simd=1, thresholds=np.zeros(4, int))
+    with pytest.raises(ValueError, match=r"simd must be one of \[1, 2, 3, 6\], not 4"):
+        MatrixVectorUnit(weights, pe=2, simd=4, thresholds=np.zeros(4, int))
+
+
+def test_a_layer_needs_thresholds_or_scores():
+    with pytest.raises(ValueError, match="thresholds or both scale and offset"):
+        MatrixVectorUnit(np.ones((4, 6), np.int8), pe=1, simd=1)
