@@ -1,1 +1,6 @@
-"""Training recipes (needs the extra `train`)."""
+"""Training of binarized multi-layer perceptrons, and their export to QONNX.
+
+:mod:`~xnorflow.train.recipes`, :mod:`~xnorflow.train.export` and the command need no torch;
+:mod:`~xnorflow.train.mlp`, :mod:`~xnorflow.train.augment` and :mod:`~xnorflow.train.loop` do
+(``pip install 'xnorflow[train]'``) and are imported by the command only when it trains.
+"""

@@ -1,0 +1,163 @@
+"""``xnorflow train``: train a recipe and write the model file."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from xnorflow.datasets import load_mnist
+from xnorflow.errors import UserError
+from xnorflow.train.export import save_qonnx
+from xnorflow.train.recipes import RECIPES, Recipe
+
+if TYPE_CHECKING:
+    from xnorflow.train.loop import Epoch
+
+__all__ = ["train_command"]
+
+_PLAIN_EVERY = 10
+
+
+@click.command("train")
+@click.argument("recipe")
+@click.option("--data-dir", metavar="DIR", help="Folder with MNIST's four idx*-ubyte.gz files.")
+@click.option("--output", metavar="FILE", help="Model file to write (default: RECIPE.onnx).")
+@click.option("--epochs", type=int, metavar="N", help="Epochs (default: the recipe's).")
+@click.option("--seed", type=int, metavar="N", default=1, show_default=True, help="Random seed.")
+@click.option("--json", "json_file", metavar="FILE", help="Write the result as one JSON object.")
+def train_command(
+    recipe: str,
+    data_dir: str | None,
+    output: str | None,
+    epochs: int | None,
+    seed: int,
+    json_file: str | None,
+) -> None:
+    """Train RECIPE on MNIST and write it as a QONNX file.
+
+    The epoch is chosen on training digits that are held out; the test digits are looked at once,
+    at the end. Without --data-dir the digits are downloaded once. Recipes: mnist_sfc, mnist_mini.
+    """
+    chosen = _recipe(recipe)
+    count = chosen.epochs if epochs is None else epochs
+    if count < 1:
+        raise UserError(f"--epochs {count} trains nothing; give at least 1")
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed {seed} is out of range; give a number from 0 to 2^63 - 1")
+    target = Path(output or f"{chosen.name}.onnx")
+    _check_writable(target, "--output")
+    if json_file is not None:
+        _check_writable(Path(json_file), "--json")
+    if importlib.util.find_spec("torch") is None:
+        raise UserError("training needs torch; install it with: pip install 'xnorflow[train]'")
+
+    from xnorflow.train.loop import accuracy, train
+
+    console = Console()
+    started = time.perf_counter()
+    digits = load_mnist("train", data_dir, console.print)
+    test = load_mnist("test", data_dir, console.print)
+    widths = "-".join(map(str, chosen.widths))
+    console.print(f"{chosen.name}: {widths}, {chosen.weight_bits:,} weight bits, seed {seed}")
+    with _EpochLines(console, count) as lines:
+        training = train(chosen, digits, count, seed, lines.show)
+    validation = training.best.validation_accuracy
+    tested = accuracy(training.net, test)
+    save_qonnx(
+        training.model,
+        target,
+        {
+            "recipe": chosen.name,
+            "seed": str(seed),
+            "epochs": str(count),
+            "validation_accuracy": f"{validation:.4f}",
+            "test_accuracy": f"{tested:.4f}",
+        },
+    )
+    seconds = time.perf_counter() - started
+    console.print(
+        f"validation {validation:.2%} (epoch {training.best.number}), test {tested:.2%}, "
+        f"{seconds:.0f} s"
+    )
+    console.print(f"wrote {target}", soft_wrap=True)
+    if json_file is not None:
+        result = {
+            "recipe": chosen.name,
+            "seed": seed,
+            "epochs": count,
+            "seconds": round(seconds, 1),
+            "validation_accuracy": validation,
+            "test_accuracy": tested,
+            "output": str(target),
+        }
+        _write_json(Path(json_file), result)
+
+
+class _EpochLines:
+    """A progress bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, console: Console, epochs: int) -> None:
+        self._console = console
+        self._epochs = epochs
+        self._progress = Progress(
+            TextColumn("epoch"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("epoch", total=epochs, note="")
+
+    def __enter__(self) -> _EpochLines:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def show(self, epoch: Epoch) -> None:
+        note = f"loss {epoch.loss:.4f}, validation {epoch.validation_accuracy:.2%}"
+        self._progress.update(self._task, completed=epoch.number, note=note)
+        last = epoch.number == self._epochs
+        if self._console.is_terminal or last or epoch.number % _PLAIN_EVERY in (0, 1):
+            mark = " (best so far)" if epoch.best else ""
+            self._console.print(f"epoch {epoch.number}/{self._epochs}: {note}{mark}")
+
+
+def _recipe(name: str) -> Recipe:
+    if name not in RECIPES:
+        known = ", ".join(RECIPES)
+        raise UserError(f"there is no recipe '{name}'; choose one of: {known}")
+    return RECIPES[name]
+
+
+def _check_writable(path: Path, option: str) -> None:
+    """Refuse before minutes of training what could not be written after them."""
+    if path.is_dir():
+        raise UserError(f"{option} {path} is a folder; name a file")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"{option} {path}: the folder {path.parent} does not exist; make it first")
+    try:
+        existed = path.exists()
+        with path.open("ab"):
+            pass
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        raise UserError(f"{option} {path} cannot be written: {error.strerror}") from error
+
+
+def _write_json(path: Path, result: dict[str, object]) -> None:
+    try:
+        path.write_text(json.dumps(result, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"--json {path} cannot be written: {error.strerror}") from error
