@@ -54,6 +54,8 @@ class MatrixVectorUnit(wiring.Component):
         Instead of thresholds: ``out = scale * acc + offset``.
     weights_in : ROMStyle, optional
         Where the weights live; `default_weights_in` by default.
+    buffer_in_registers : bool
+        Keep the input vectors in flip-flops; see `ReplayBuffer`.
 
     Attributes
     ----------
@@ -89,6 +91,7 @@ class MatrixVectorUnit(wiring.Component):
         scale: NDArray[np.integer] | None = None,
         offset: NDArray[np.integer] | None = None,
         weights_in: ROMStyle | None = None,
+        buffer_in_registers: bool = False,
     ):
         self.mh, self.mw = weights.shape
         for name, value, total in (("pe", pe, self.mh), ("simd", simd, self.mw)):
@@ -114,7 +117,9 @@ class MatrixVectorUnit(wiring.Component):
         else:
             raise ValueError("either thresholds or both scale and offset must be given")
         self._array = PEArray(pe, simd, self.synapse_folds)
-        self._replay = ReplayBuffer(layouts.bits(simd), self.synapse_folds, self.neuron_folds)
+        self._replay = ReplayBuffer(
+            layouts.bits(simd), self.synapse_folds, self.neuron_folds, buffer_in_registers
+        )
         self.latency = 1 + self._array.latency + self._head.latency
         super().__init__(
             {"i": In(stream.Signature(layouts.bits(simd))), "o": Out(stream.Signature(payload))}

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
 from xnorflow.hw.pipeline import delay
-from xnorflow.hw.popcount import Popcount
+from xnorflow.hw.popcount import Popcount, popcount_latency
 
 __all__ = ["PEArray"]
 
@@ -35,7 +35,7 @@ class PEArray(wiring.Component):
     Attributes
     ----------
     latency : int
-        ``Popcount(simd).latency``, and 1 more for the accumulator when `folds` is above 1.
+        ``popcount_latency(simd)``, and 1 more for the accumulator when `folds` is above 1.
 
     Members
     -------
@@ -55,7 +55,7 @@ class PEArray(wiring.Component):
             if value < 1:
                 raise ValueError(f"PEArray {name} must be at least 1, not {value!r}")
         self.pe, self.simd, self.folds = pe, simd, folds
-        self._popcount_latency = Popcount(simd).latency
+        self._popcount_latency = popcount_latency(simd)
         self.latency = self._popcount_latency + (folds > 1)
         super().__init__(
             {

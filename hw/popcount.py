@@ -6,10 +6,15 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
-__all__ = ["Popcount"]
+__all__ = ["Popcount", "popcount_latency"]
 
 #: Bits summed before the first register: three full adders deep at most, whatever the width.
 LEAF = 6
+
+
+def popcount_latency(width: int) -> int:
+    """Return the enabled cycles that a `Popcount` takes: ``1 + ceil(log2(ceil(width / 6)))``."""
+    return 1 + (-(-width // LEAF) - 1).bit_length()
 
 
 class Popcount(wiring.Component):
@@ -22,7 +27,7 @@ class Popcount(wiring.Component):
     One adder between two registers keeps the clock independent of `width`; on LUT4 devices the
     registers are free, since each sits behind the LUT that feeds it.
 
-    Latency: `latency` enabled cycles, ``1 + ceil(log2(ceil(width / 6)))``. One count a cycle.
+    Latency: `popcount_latency` of the width. One count a cycle.
 
     Parameters
     ----------
@@ -46,8 +51,7 @@ class Popcount(wiring.Component):
         if width < 1:
             raise ValueError(f"Popcount width must be at least 1, not {width!r}")
         self.width = width
-        leaves = -(-width // LEAF)
-        self.latency = 1 + (leaves - 1).bit_length()
+        self.latency = popcount_latency(width)
         super().__init__({"i": In(width), "o": Out(bits_for(width)), "en": In(1)})
 
     def elaborate(self, platform: object) -> Module:

@@ -33,6 +33,9 @@ class ReplayBuffer(wiring.Component):
         Beats of a vector.
     times : int
         Rounds that a vector is given.
+    registers : bool
+        Keep the words in flip-flops instead of what the tools choose: saves a scarce block RAM
+        where few words are kept and the device has no distributed RAM (iCE40).
 
     Members
     -------
@@ -40,11 +43,12 @@ class ReplayBuffer(wiring.Component):
     o : Out(stream.Signature(shape))
     """
 
-    def __init__(self, shape: ShapeLike, length: int, times: int):
+    def __init__(self, shape: ShapeLike, length: int, times: int, registers: bool = False):
         for name, value in (("length", length), ("times", times)):
             if value < 1:
                 raise ValueError(f"ReplayBuffer {name} must be at least 1, not {value!r}")
         self.shape, self.length, self.times = shape, length, times
+        self.registers = registers
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
 
     def schedule(self, arrivals: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -75,7 +79,10 @@ class ReplayBuffer(wiring.Component):
 
         depth = 2 * self.length
         m.submodules.ring = ring = memory.Memory(
-            shape=Shape.cast(self.shape).width, depth=depth, init=[]
+            shape=Shape.cast(self.shape).width,
+            depth=depth,
+            init=[],
+            attrs={"ram_style": "logic"} if self.registers else {},
         )
         write, read = ring.write_port(), ring.read_port()
 
