@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import math
 import os
+import struct
 import urllib.error
 import urllib.request
 import zipfile
@@ -45,6 +46,21 @@ Split = Literal["train", "test"]
 
 _SAMPLE = "mnist_test_1000.npz"
 _DOWNLOAD_SECONDS = 30.0
+# What the zip and array readers raise on damaged bytes.
+_DAMAGE = (
+    ArithmeticError,
+    EOFError,
+    KeyError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,8 +291,8 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise UserError(f"{path} is not an idx file of unsigned bytes; fetch it again")
     start = 4 + 4 * content[3]
-    shape = tuple(int(size) for size in np.frombuffer(content[4:start], ">u4"))
-    if len(content) < start or len(content) - start != math.prod(shape):
+    shape = struct.unpack_from(f">{content[3]}I", content, 4) if start <= len(content) else None
+    if shape is None or len(content) - start != math.prod(shape):
         raise UserError(f"{path} does not hold what its idx header says; fetch it again")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
@@ -343,7 +359,7 @@ def _read_npz(file: IO[bytes], name: str) -> Frames:
                 raise UserError(f"{name} has no array 'x' with the frames (it holds {found})")
             x = _member(archive, "x", name)
             y = _member(archive, "y", name) if "y" in members else None
-    except zipfile.BadZipFile as error:
+    except _DAMAGE as error:
         raise UserError(f"{name} is a damaged .npz file; write it again") from error
     _check_frames(x, name)
     return Frames(x, None if y is None else _labels(y, len(x), name))
@@ -352,13 +368,11 @@ def _read_npz(file: IO[bytes], name: str) -> Frames:
 def _member(archive: np.lib.npyio.NpzFile, key: str, name: str) -> NDArray:
     try:
         value = archive[key]
-    except ValueError as error:
+    except _DAMAGE as error:
         if "allow_pickle" in str(error):
             raise UserError(
                 f"{name}: '{key}' holds Python objects; save a plain array of numbers"
             ) from error
-        raise UserError(f"{name}: '{key}' is damaged; write the file again") from error
-    except (OSError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(f"{name}: '{key}' is damaged; write the file again") from error
     if not isinstance(value, np.ndarray):
         raise UserError(f"{name}: '{key}' is not an array; write it with numpy.savez")

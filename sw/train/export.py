@@ -127,7 +127,8 @@ class TrainedMlp:
 
     def __post_init__(self) -> None:
         width = int(np.prod(self.image_shape))
-        for layer in (*self.hidden, self.output):
+        layers: tuple[HiddenLayer | OutputLayer, ...] = (*self.hidden, self.output)
+        for layer in layers:
             _require(layer.weights.shape[1] == width, f"a layer does not take {width} inputs")
             width = layer.weights.shape[0]
 
@@ -167,7 +168,7 @@ def to_qonnx(model: TrainedMlp, metadata: dict[str, str]) -> onnx.ModelProto:
     graph.node("Add", "bias", [x, bias], output="logits")
 
     classes = model.output.weights.shape[0]
-    shape = ["N", *model.image_shape]
+    shape: list[str | int | None] = ["N", *model.image_shape]
     proto = helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -227,13 +228,13 @@ class _Graph:
         name: str,
         inputs: list[str],
         output: str | None = None,
-        domain: str | None = None,
+        domain: str = "",
         **attributes: int | float,
     ) -> str:
         result = output or f"{name}_out"
-        self.nodes.append(
-            helper.make_node(kind, inputs, [result], name=name, domain=domain, **attributes)
-        )
+        node = helper.make_node(kind, inputs, [result], name, domain=domain)
+        node.attribute.extend(helper.make_attribute(*item) for item in sorted(attributes.items()))
+        self.nodes.append(node)
         return result
 
     def sign(self, name: str, x: str, scale: str) -> str:

@@ -63,7 +63,7 @@ class BinaryLinear(nn.Module):
 class BinarizedMlp(nn.Module):
     """A perceptron with binary inputs, weights and hidden activations.
 
-    The last layer has one gain, a power of two near ``4 / sqrt(fan-in)``, and per class a bias of
+    The last layer has one gain, a power of two near ``2 / sqrt(fan-in)``, and per class a bias of
     whole accumulator steps, so that the class is an integer comparison.
 
     Parameters
@@ -76,10 +76,10 @@ class BinarizedMlp(nn.Module):
         super().__init__()
         self.recipe = recipe
         widths = recipe.widths
-        self.layers = nn.ModuleList(
-            BinaryLinear(inputs, outputs) for inputs, outputs in pairwise(widths)
-        )
-        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in recipe.hidden)
+        self.layers = [BinaryLinear(inputs, outputs) for inputs, outputs in pairwise(widths)]
+        self.norms = [nn.BatchNorm1d(width) for width in recipe.hidden]
+        # Lists keep the types; torch finds the parameters through this one.
+        self.registered = nn.ModuleList([*self.layers, *self.norms])
         self.gain = 2.0 ** round(math.log2(2 / math.sqrt(widths[-2])))
         self.bias = nn.Parameter(torch.zeros(widths[-1]))
 
@@ -105,7 +105,9 @@ class BinarizedMlp(nn.Module):
         """Return the parameters as plain arrays."""
         hidden = []
         for layer, norm in zip(self.layers, self.norms, strict=False):
-            numbers = [norm.weight, norm.bias, norm.running_mean, norm.running_var]
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            numbers = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
             gamma, beta, mean, var = (n.detach().numpy().astype(np.float32) for n in numbers)
             hidden.append(HiddenLayer(layer.signs(), gamma, beta, mean, var, norm.eps))
         bias = (self.gain * self.steps()).detach().numpy().astype(np.float32)
