@@ -62,7 +62,7 @@ def numpy_logits(model: TrainedMlp, x: np.ndarray) -> np.ndarray:
 
 
 def qonnx_logits(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
-        model = ModelWrapper(proto)
+    model = ModelWrapper(proto)
     model.set_tensor_shape("image", list(x.shape))
     model = model.transform(InferShapes())
     logits: np.ndarray = execute_onnx(model, {"image": x.astype(np.float32)})["logits"]
