@@ -49,7 +49,6 @@ class ClockReset(wiring.Component):
                 m.submodules.pll = self._ecp5(buffer.i, clock, locked)
             else:
                 m.d.comb += [clock.eq(buffer.i), locked.eq(1)]
-        platform.add_clock_constraint(clock, float(self.setting.frequency * 10**6))
 
         m.domains.por = ClockDomain(local=True)
         m.domains.sync = ClockDomain()

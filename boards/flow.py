@@ -1,0 +1,468 @@
+"""From a top level to a bitstream whose timing is met.
+
+::
+
+    elaborate ─► synthesise core ─► synthesise top ─► place and route ─► pack
+        ▲         (once)                                   │
+        └───────── another clock, if `clock` is auto ◄─────┘
+
+The core does not depend on the clock, only the PLL, the reset delay and the link's divider do. So
+the module `core` of the top level is synthesised by itself, once, and each attempt at a clock maps
+only what is around it.
+"""
+
+import json
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from amaranth.build.run import BuildPlan
+
+from xnorflow.boards import reports
+from xnorflow.boards.board import Board
+from xnorflow.boards.pll import PLLSetting, solve
+from xnorflow.boards.reports import PNRReport, Usage
+from xnorflow.boards.tools import Progress, Tool, ToolFailed, find, run
+from xnorflow.errors import UserError, WorkFailed
+
+__all__ = ["BuildResult", "DoesNotFit", "TimingNotMet", "build", "staged"]
+
+MARGIN = Fraction(3, 100)
+"""How far below the frequency that one attempt reached the next one aims: another clock is another
+placement, and those differ by a few percent."""
+
+ATTEMPTS = 4
+"""Most clocks that `auto` tries."""
+
+SEED = 1
+"""nextpnr's random seed: the same design gives the same bitstream."""
+
+CORE = "top.core"
+"""RTLIL name of the core below a top level called `top`."""
+
+SYNTHESIS = {
+    # UltraPlus is slower than LP and HX by different factors, which ABC should know.
+    "ice40": "synth_ice40 -device {speed}",
+    # Wide LUTs double the area of XNOR-popcount (measured: 4.97 against 2.56 LUT4 a lane).
+    "ecp5": "synth_ecp5 -nowidelut",
+}
+
+
+class DoesNotFit(WorkFailed):
+    """A design needs more than the device has.
+
+    Attributes
+    ----------
+    board : str
+        Name of the board.
+    resources : dict of str to Usage
+        All that is known of what the design takes.
+    exceeded : tuple of str
+        The resources that do not suffice; empty when each does but the placer found no place.
+    """
+
+    def __init__(self, board: Board, resources: dict[str, Usage], reason: str = ""):
+        self.board, self.resources = board.name, resources
+        self.exceeded = tuple(n for n, each in resources.items() if each.used > each.available)
+        if self.exceeded:
+            parts = [
+                f"{resources[n].used} {n} of {resources[n].available} available"
+                for n in self.exceeded
+            ]
+            message = f"the design does not fit {board.name}: it needs {' and '.join(parts)}"
+        else:
+            message = f"the design does not fit {board.name}: {reason}"
+        super().__init__(message)
+
+
+class TimingNotMet(WorkFailed):
+    """A design does not reach the clock.
+
+    Attributes
+    ----------
+    board : str
+        Name of the board.
+    wanted_mhz, fmax_mhz : float
+        The clock asked for and the one reached.
+    possible_mhz : float or None
+        A clock that the board can make and that should work; None if there is none.
+    """
+
+    def __init__(self, board: Board, wanted: Fraction, fmax_mhz: float):
+        self.board, self.wanted_mhz, self.fmax_mhz = board.name, float(wanted), fmax_mhz
+        self.possible_mhz = _below(board, fmax_mhz)
+        mend = (
+            f"--clock {self.possible_mhz:g} would work"
+            if self.possible_mhz is not None
+            else "no clock that the board can make is slow enough"
+        )
+        short = 100 * (1 - fmax_mhz / self.wanted_mhz)
+        super().__init__(
+            f"timing is not met on {board.name}: the design reaches {fmax_mhz:.2f} MHz, {short:.1f} "
+            f"% short of {self.wanted_mhz:g} MHz; {mend}"
+        )
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A bitstream and what is known of it.
+
+    Attributes
+    ----------
+    board, device : str
+        Name of the board and its chip.
+    setting : PLLSetting
+        How the clock is made.
+    clock_mhz, fmax_mhz : float
+        The clock of the core and the greatest that place and route reached; the second is not less.
+    resources : dict of str to Usage
+        What the whole top level takes, by ``lut``, ``ff``, ``bram``, ``dsp``, ``io``, ``pll`` and, on
+        iCE40, ``lc`` (logic cells) and ``spram``.
+    core_resources : dict of str to Usage
+        What the core alone takes after synthesis: ``lut``, ``ff``, ``bram``, ``dsp``.
+    tools : dict of str to str
+        Versions.
+    seconds : dict of str to float
+        Wall time by step, all attempts together.
+    attempts : tuple of (float, float)
+        Each clock that was tried and the frequency reached, MHz.
+    bitstream : Path
+        The file to load into the FPGA.
+    logs : tuple of Path
+        What the tools printed.
+    """
+
+    board: str
+    device: str
+    setting: PLLSetting
+    clock_mhz: float
+    fmax_mhz: float
+    resources: dict[str, Usage]
+    core_resources: dict[str, Usage]
+    tools: dict[str, str]
+    seconds: dict[str, float]
+    attempts: tuple[tuple[float, float], ...]
+    bitstream: Path
+    logs: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One placed and routed design."""
+
+    setting: PLLSetting
+    folder: Path
+    pack: list[str]
+    report: PNRReport
+    resources: dict[str, Usage]
+
+    @property
+    def met(self) -> bool:
+        return self.report.fmax_mhz >= self.setting.frequency
+
+
+def build(
+    top: Callable[[PLLSetting], Any],
+    board: Board,
+    clock: float | None,
+    outdir: Path,
+    progress: Progress | None = None,
+) -> BuildResult:
+    """Make a bitstream.
+
+    Parameters
+    ----------
+    top : callable
+        Gives a new top level, such as a :class:`~xnorflow.boards.top.BoardTop`, for a clock. What
+        it calls its submodule ``core`` must not depend on the clock.
+    board : Board
+        What to build for.
+    clock : float or None
+        Core clock in MHz: the nearest that the board can make and that is not above it. None means
+        *auto*: the board's planned clock first, then what that attempt showed to be possible.
+    outdir : Path
+        An existing folder for the bitstream and, in ``build/``, the tools' files and logs. After a
+        failure the logs are there too. See :func:`staged`.
+    progress : Progress, optional
+        Told each step and what goes on in it.
+
+    Raises
+    ------
+    DoesNotFit
+        If the design takes more than the device has.
+    TimingNotMet
+        If the clock asked for, or with *auto* every clock tried, is not reached.
+    ToolFailed
+        If a tool ends with an error.
+    UserError
+        If a tool is not installed or the board cannot make such a clock.
+    """
+    setting = solve(board, board.clock.planned_mhz if clock is None else clock)
+    flow = _Flow(top, board, Path(outdir) / "build", progress or (lambda step, message: None))
+    attempt = flow.attempt(setting)
+    best = attempt if attempt.met else None
+    while clock is None and len(flow.tried) < ATTEMPTS:
+        following = _next(board, attempt, best)
+        if following is None:
+            break
+        attempt = flow.attempt(following)
+        if attempt.met:
+            best = attempt
+            break
+    if best is None:
+        raise TimingNotMet(board, attempt.setting.frequency, attempt.report.fmax_mhz)
+    bitstream = flow.pack(best, Path(outdir))
+    return BuildResult(
+        board=board.name,
+        device=board.device,
+        setting=best.setting,
+        clock_mhz=best.setting.mhz,
+        fmax_mhz=best.report.fmax_mhz,
+        resources=best.resources,
+        core_resources=flow.core_resources,
+        tools={"amaranth": version("amaranth"), **{t.name: t.version for t in flow.tools}},
+        seconds={step: round(value, 3) for step, value in flow.seconds.items()},
+        attempts=tuple(flow.tried),
+        bitstream=bitstream,
+        logs=tuple(flow.logs),
+    )
+
+
+@contextmanager
+def staged(output: Path) -> Iterator[Path]:
+    """Give a folder beside `output` that takes its name when all went well.
+
+    On success an earlier `output` is replaced. On failure `output` stays as it was and what was
+    written, logs above all, is kept as ``<output>.failed``.
+
+    Parameters
+    ----------
+    output : Path
+        The folder to make.
+
+    Yields
+    ------
+    Path
+        The folder to write in.
+
+    Raises
+    ------
+    UserError
+        If `output` cannot be written, or is there and is not a folder of an earlier build.
+    """
+    output = Path(output)
+    failed = output.with_name(output.name + ".failed")
+    marker = ".xnorflow"
+    try:
+        if output.exists() and not (output / marker).exists() and _occupied(output):
+            raise UserError(
+                f"output {output} exists and was not made by xnorflow; give another folder with "
+                "--output"
+            )
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+        folder.chmod(0o755)
+        (folder / marker).touch()
+    except OSError as error:
+        raise UserError(
+            f"output {output} cannot be written ({error.strerror}); give another folder with "
+            "--output"
+        ) from None
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(failed, ignore_errors=True)
+        folder.replace(failed)
+        raise
+    shutil.rmtree(output, ignore_errors=True)
+    shutil.rmtree(failed, ignore_errors=True)
+    folder.replace(output)
+
+
+def _occupied(path: Path) -> bool:
+    return not path.is_dir() or any(path.iterdir())
+
+
+def _below(board: Board, fmax_mhz: float) -> float | None:
+    """Return a clock that a design which reached `fmax_mhz` should meet again, if there is one."""
+    try:
+        return solve(board, Fraction(fmax_mhz) * (1 - MARGIN)).mhz
+    except UserError:
+        return None
+
+
+def _next(board: Board, last: _Attempt, best: _Attempt | None) -> PLLSetting | None:
+    """Return the clock to try after `last`, or None if the best so far is good enough."""
+    aim = Fraction(last.report.fmax_mhz) * (1 - MARGIN)
+    if not last.met:
+        # Never the same clock again, whatever was reached.
+        aim = min(aim, last.setting.frequency * (1 - MARGIN))
+    try:
+        setting = solve(board, aim)
+    except UserError:
+        return None
+    if best is not None and setting.frequency <= best.setting.frequency * (1 + MARGIN):
+        return None
+    return setting
+
+
+@dataclass
+class _Flow:
+    """The steps of a build, with what they share."""
+
+    top: Callable[[PLLSetting], Any]
+    board: Board
+    folder: Path
+    progress: Progress
+    tried: list[tuple[float, float]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    logs: list[Path] = field(default_factory=list)
+    core_resources: dict[str, Usage] = field(default_factory=dict)
+    core_source: str = ""
+
+    def __post_init__(self) -> None:
+        family = self.board.family
+        self.yosys = find("yosys")
+        self.nextpnr = find(f"nextpnr-{family}")
+        self.packer = find("icepack" if family == "ice40" else "ecppack")
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        return self.yosys, self.nextpnr, self.packer
+
+    @contextmanager
+    def step(self, name: str, message: str) -> Iterator[None]:
+        """Announce a step and add up its time."""
+        self.progress(name, message)
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
+
+    def run(self, tool: Tool, arguments: list[str], folder: Path, log: str, step: str) -> None:
+        path = folder / log
+        self.logs.append(path)
+        run(tool, arguments, folder, path, step, self.progress)
+
+    def attempt(self, setting: PLLSetting) -> _Attempt:
+        """Elaborate, synthesise, place and route for one clock."""
+        number = len(self.tried) + 1
+        folder = self.folder / f"attempt-{number}"
+        with self.step("elaborate", f"{setting.mhz:g} MHz"):
+            folder.mkdir(parents=True)
+            platform = self.board.make_platform()
+            # Source locations would make the files depend on where the package is installed.
+            plan = platform.prepare(self.top(setting), "top", emit_src=False)
+            commands = _write(plan, folder)
+        cells = self.synthesise(folder)
+        return self.place(setting, folder, commands, cells)
+
+    def synthesise(self, folder: Path) -> dict[str, int]:
+        """Map the design to cells; return how many of each."""
+        speed = "u" if self.board.device.startswith("iCE40UP") else "hx"
+        command = SYNTHESIS[self.board.family].format(speed=speed)
+        source = (folder / "top.il").read_text(encoding="utf-8")
+        core = _modules(source, CORE)
+        script = [f"read_rtlil top.il\n{command} -top top"]
+        if core:
+            mapped_core = self.folder / "core.il"
+            if core != self.core_source:
+                self.synthesise_core(folder, command, mapped_core)
+                self.core_source = core
+            shutil.copyfile(mapped_core, folder / "core.il")
+            script = [
+                f"read_rtlil top.il\nblackbox {CORE}\n{command} -top top\ndelete {CORE}",
+                "read_rtlil core.il\nhierarchy -check -top top\nflatten\nopt_clean -purge",
+            ]
+        script += ["tee -q -o stat.json stat -json", "write_json top.json", ""]
+        (folder / "top.ys").write_text("\n".join(script), encoding="utf-8")
+        with self.step("synthesise", "clock, link and pins" if core else "the design"):
+            self.run(self.yosys, ["top.ys"], folder, "yosys.log", "synthesise")
+        cells = reports.read_stat((folder / "stat.json").read_text(encoding="utf-8"))
+        self.check(reports.mapped(cells, self.board))
+        return cells
+
+    def synthesise_core(self, folder: Path, command: str, mapped_core: Path) -> None:
+        """Map the core alone."""
+        (folder / "core.ys").write_text(
+            f"read_rtlil top.il\n{command} -top {CORE}\n"
+            "tee -q -o core-stat.json stat -json\nwrite_rtlil core.il\n",
+            encoding="utf-8",
+        )
+        with self.step("synthesise", "the core"):
+            self.run(self.yosys, ["core.ys"], folder, "yosys-core.log", "synthesise")
+        (folder / "core.il").replace(mapped_core)
+        cells = reports.read_stat((folder / "core-stat.json").read_text(encoding="utf-8"))
+        self.core_resources = reports.mapped(cells, self.board)
+        self.check(self.core_resources)
+
+    def place(
+        self, setting: PLLSetting, folder: Path, commands: list[list[str]], cells: dict[str, int]
+    ) -> _Attempt:
+        """Place and route; timing is judged by the caller."""
+        # nextpnr's own verdict on timing would hide its report from us.
+        options = ["--report", "report.json", "--seed", str(SEED), "--timing-allow-fail"]
+        arguments = [word for word in commands[1][1:] if word != "--quiet"] + options
+        log = folder / "nextpnr.log"
+        step = "place and route"
+        with self.step(step, f"{self.board.device} at {setting.mhz:g} MHz"):
+            try:
+                self.run(self.nextpnr, arguments, folder, log.name, step)
+            except ToolFailed as error:
+                lines = reports.usage_lines(log.read_text(encoding="utf-8", errors="replace"))
+                usage = reports.placed(lines, cells, self.board)
+                self.check(usage)
+                if re.search(
+                    r"no BELs remaining|[Uu]nable to (find|place)|failed to place", error.error
+                ):
+                    raise DoesNotFit(self.board, usage, error.error) from error
+                raise
+        report = reports.read_report((folder / "report.json").read_text(encoding="utf-8"))
+        usage = reports.placed(report.cells, cells, self.board)
+        self.check(usage)
+        self.tried.append((setting.mhz, report.fmax_mhz))
+        attempt = _Attempt(setting, folder, commands[2][1:], report, usage)
+        verdict = "met" if attempt.met else "not met"
+        self.progress(step, f"reached {report.fmax_mhz:.1f} MHz, {setting.mhz:g} MHz {verdict}")
+        return attempt
+
+    def pack(self, attempt: _Attempt, outdir: Path) -> Path:
+        """Write the bitstream of a routed design."""
+        with self.step("pack", "bitstream"):
+            self.run(self.packer, attempt.pack, attempt.folder, "pack.log", "pack")
+        suffix = ".bin" if self.board.family == "ice40" else ".bit"
+        bitstream = outdir / (self.board.name + suffix)
+        shutil.copyfile(attempt.folder / f"top{suffix}", bitstream)
+        return bitstream
+
+    def check(self, usage: dict[str, Usage]) -> None:
+        if any(each.used > each.available for each in usage.values()):
+            raise DoesNotFit(self.board, usage)
+
+
+def _write(plan: BuildPlan, folder: Path) -> list[list[str]]:
+    """Write the design and its pins into `folder`; return Amaranth's tool commands."""
+    for name in plan.files:
+        if name.endswith((".il", ".pcf", ".lpf")):
+            content = plan.files[name]
+            data = content if isinstance(content, bytes) else content.encode()
+            (folder / name).write_bytes(data)
+    commands: list[list[str]] = json.loads(plan.files["build_top.json"])["commands"]
+    return commands
+
+
+def _modules(rtlil: str, name: str) -> str:
+    """Return the RTLIL of module `name` and of those below it; empty if there is none."""
+    text = re.findall(
+        rf"^module \\{re.escape(name)}(?:\.\S*)?$.*?^end$", rtlil, re.MULTILINE | re.DOTALL
+    )
+    return "\n".join(text)
