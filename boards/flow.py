@@ -14,7 +14,6 @@ only what is around it.
 import json
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,8 +41,14 @@ placement, and those differ by a few percent."""
 ATTEMPTS = 4
 """Most clocks that `auto` tries."""
 
+MARKER = ".xnorflow"
+"""Empty file that says that a folder is ours to replace."""
+
 SEED = 1
 """nextpnr's random seed: the same design gives the same bitstream."""
+
+NO_PLACE = r"no B[Ee]Ls remaining|[Uu]nable to (?:find|place)|[Ff]ailed to (?:place|find)"
+"""What nextpnr's error lines say when a device is too full, although each resource would do."""
 
 CORE = "top.core"
 """RTLIL name of the core below a top level called `top`."""
@@ -100,14 +105,14 @@ class TimingNotMet(WorkFailed):
         self.board, self.wanted_mhz, self.fmax_mhz = board.name, float(wanted), fmax_mhz
         self.possible_mhz = _below(board, fmax_mhz)
         mend = (
-            f"--clock {self.possible_mhz:g} would work"
+            f"--clock {self.possible_mhz:g} should work"
             if self.possible_mhz is not None
             else "no clock that the board can make is slow enough"
         )
         short = 100 * (1 - fmax_mhz / self.wanted_mhz)
         super().__init__(
-            f"timing is not met on {board.name}: the design reaches {fmax_mhz:.2f} MHz, {short:.1f} "
-            f"% short of {self.wanted_mhz:g} MHz; {mend}"
+            f"timing is not met on {board.name}: the design reaches {fmax_mhz:.2f} MHz, "
+            f"{short:.1f} % short of {self.wanted_mhz:g} MHz; {mend}"
         )
 
 
@@ -122,10 +127,10 @@ class BuildResult:
     setting : PLLSetting
         How the clock is made.
     clock_mhz, fmax_mhz : float
-        The clock of the core and the greatest that place and route reached; the second is not less.
+        The clock of the core, and the greatest that place and route reached, which is not less.
     resources : dict of str to Usage
-        What the whole top level takes, by ``lut``, ``ff``, ``bram``, ``dsp``, ``io``, ``pll`` and, on
-        iCE40, ``lc`` (logic cells) and ``spram``.
+        What the whole top level takes, by ``lut``, ``ff``, ``bram``, ``dsp``, ``io``, ``pll`` and,
+        on iCE40, ``lc`` (logic cells) and ``spram``.
     core_resources : dict of str to Usage
         What the core alone takes after synthesis: ``lut``, ``ff``, ``bram``, ``dsp``.
     tools : dict of str to str
@@ -134,10 +139,10 @@ class BuildResult:
         Wall time by step, all attempts together.
     attempts : tuple of (float, float)
         Each clock that was tried and the frequency reached, MHz.
-    bitstream : Path
-        The file to load into the FPGA.
-    logs : tuple of Path
-        What the tools printed.
+    bitstream : str
+        The file to load into the FPGA, in the output folder.
+    logs : tuple of str
+        What the tools printed, paths from the output folder.
     """
 
     board: str
@@ -150,8 +155,8 @@ class BuildResult:
     tools: dict[str, str]
     seconds: dict[str, float]
     attempts: tuple[tuple[float, float], ...]
-    bitstream: Path
-    logs: tuple[Path, ...]
+    bitstream: str
+    logs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -232,16 +237,16 @@ def build(
         seconds={step: round(value, 3) for step, value in flow.seconds.items()},
         attempts=tuple(flow.tried),
         bitstream=bitstream,
-        logs=tuple(flow.logs),
+        logs=tuple(log.relative_to(outdir).as_posix() for log in flow.logs),
     )
 
 
 @contextmanager
 def staged(output: Path) -> Iterator[Path]:
-    """Give a folder beside `output` that takes its name when all went well.
+    """Give a folder ``<output>.partial`` that is renamed to `output` when all went well.
 
-    On success an earlier `output` is replaced. On failure `output` stays as it was and what was
-    written, logs above all, is kept as ``<output>.failed``.
+    On success an earlier `output` is replaced. On failure it stays as it was, and what was written,
+    the logs above all, stays in ``<output>.partial`` until the next try.
 
     Parameters
     ----------
@@ -259,32 +264,29 @@ def staged(output: Path) -> Iterator[Path]:
         If `output` cannot be written, or is there and is not a folder of an earlier build.
     """
     output = Path(output)
-    failed = output.with_name(output.name + ".failed")
-    marker = ".xnorflow"
     try:
-        if output.exists() and not (output / marker).exists() and _occupied(output):
-            raise UserError(
-                f"output {output} exists and was not made by xnorflow; give another folder with "
-                "--output"
-            )
-        output.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-        folder.chmod(0o755)
-        (folder / marker).touch()
-    except OSError as error:
+        # A name such as ".." has no sibling; the real one has.
+        output = output.resolve()
+        partial = output.with_name(output.name + ".partial")
+        for folder in (output, partial):
+            if folder.exists() and not (folder / MARKER).exists() and _occupied(folder):
+                raise UserError(
+                    f"{folder} exists and was not made by xnorflow; give another folder with "
+                    "--output"
+                )
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        (partial / MARKER).touch()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"output {output} cannot be written ({error.strerror}); give another folder with "
-            "--output"
+            f"output {output} cannot be written ({reason}); give another folder with --output"
         ) from None
-    try:
-        yield folder
-    except BaseException:
-        shutil.rmtree(failed, ignore_errors=True)
-        folder.replace(failed)
-        raise
-    shutil.rmtree(output, ignore_errors=True)
-    shutil.rmtree(failed, ignore_errors=True)
-    folder.replace(output)
+    yield partial
+    if output.exists():
+        shutil.rmtree(output)
+    partial.replace(output)
 
 
 def _occupied(path: Path) -> bool:
@@ -358,7 +360,13 @@ class _Flow:
         number = len(self.tried) + 1
         folder = self.folder / f"attempt-{number}"
         with self.step("elaborate", f"{setting.mhz:g} MHz"):
-            folder.mkdir(parents=True)
+            try:
+                folder.mkdir(parents=True)
+            except OSError as error:
+                raise UserError(
+                    f"folder {folder} cannot be made ({error.strerror}); give an empty, writable "
+                    "folder for the output"
+                ) from None
             platform = self.board.make_platform()
             # Source locations would make the files depend on where the package is installed.
             plan = platform.prepare(self.top(setting), "top", emit_src=False)
@@ -368,7 +376,8 @@ class _Flow:
 
     def synthesise(self, folder: Path) -> dict[str, int]:
         """Map the design to cells; return how many of each."""
-        speed = "u" if self.board.device.startswith("iCE40UP") else "hx"
+        speeds = {"iCE40UP": "u", "iCE5LP": "u", "iCE40LP": "lp"}
+        speed = next((s for d, s in speeds.items() if self.board.device.startswith(d)), "hx")
         command = SYNTHESIS[self.board.family].format(speed=speed)
         source = (folder / "top.il").read_text(encoding="utf-8")
         core = _modules(source, CORE)
@@ -421,12 +430,15 @@ class _Flow:
                 lines = reports.usage_lines(log.read_text(encoding="utf-8", errors="replace"))
                 usage = reports.placed(lines, cells, self.board)
                 self.check(usage)
-                if re.search(
-                    r"no BELs remaining|[Uu]nable to (find|place)|failed to place", error.error
-                ):
+                if re.search(NO_PLACE, error.error):
                     raise DoesNotFit(self.board, usage, error.error) from error
                 raise
         report = reports.read_report((folder / "report.json").read_text(encoding="utf-8"))
+        if not report.clocks:
+            raise WorkFailed(
+                f"nextpnr found no path between flip-flops, so the design for {self.board.name} is "
+                f"empty (the whole log: {log})"
+            )
         usage = reports.placed(report.cells, cells, self.board)
         self.check(usage)
         self.tried.append((setting.mhz, report.fmax_mhz))
@@ -435,13 +447,13 @@ class _Flow:
         self.progress(step, f"reached {report.fmax_mhz:.1f} MHz, {setting.mhz:g} MHz {verdict}")
         return attempt
 
-    def pack(self, attempt: _Attempt, outdir: Path) -> Path:
-        """Write the bitstream of a routed design."""
+    def pack(self, attempt: _Attempt, outdir: Path) -> str:
+        """Write the bitstream of a routed design; return the name of its file."""
         with self.step("pack", "bitstream"):
             self.run(self.packer, attempt.pack, attempt.folder, "pack.log", "pack")
         suffix = ".bin" if self.board.family == "ice40" else ".bit"
-        bitstream = outdir / (self.board.name + suffix)
-        shutil.copyfile(attempt.folder / f"top{suffix}", bitstream)
+        bitstream = self.board.name + suffix
+        shutil.copyfile(attempt.folder / f"top{suffix}", outdir / bitstream)
         return bitstream
 
     def check(self, usage: dict[str, Usage]) -> None:

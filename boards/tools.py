@@ -178,7 +178,7 @@ def run(
 
 def _message(line: str) -> str:
     """Return what a line of a log says about progress; nothing for most lines."""
-    pass_of_yosys = re.match(r"[\d.]+ Executing (.+?)\.?$", line)
+    pass_of_yosys = re.match(r"[\d.]+ Executing (\w+ pass.*?)\.?$", line)
     if pass_of_yosys:
         return pass_of_yosys.group(1)
     phase_of_nextpnr = re.match(r"Info: ((?:Pack|Plac|Rout|Running|Creating|Setting up).*)", line)

@@ -16,7 +16,7 @@ from xnorflow.errors import UserError
 __all__ = ["BoardTop", "ClockReset"]
 
 RESET_US = 15
-"""Reset after the clock is good: iCE40 block RAM reads zeros for its first 3 µs, here times five."""
+"""Reset once the clock is good: iCE40 block RAM reads zeros for its first 3 µs; times five."""
 
 
 class ClockReset(wiring.Component):
