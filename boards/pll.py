@@ -19,9 +19,12 @@ Both families are solved by trying every legal divider; all arithmetic is exact.
   give multiples of f_PFD.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
+from math import isfinite
 
 from xnorflow.boards.board import Board, PLLLimits
 from xnorflow.errors import UserError
@@ -66,20 +69,25 @@ class PLLSetting:
         return float(self.frequency)
 
 
-def settings(board: Board) -> Iterator[PLLSetting]:
-    """Yield every clock that `board` can make: the oscillator's first, then the PLL's."""
+@cache
+def settings(board: Board) -> tuple[PLLSetting, ...]:
+    """Return every clock that `board` can make, the slowest first.
+
+    Of settings with the same frequency the better comes later: the oscillator itself is the best,
+    then the fastest phase detector and the fastest PLL oscillator, which jitter least.
+    """
     reference = Fraction(str(board.clock.oscillator_mhz))
-    yield PLLSetting("oscillator", reference, reference)
+    every = [PLLSetting("oscillator", reference, reference)]
     if board.pll is not None:
         solver = _ecp5 if board.pll.kind == "EHXPLLL" else _ice40
-        yield from solver(board.pll, reference)
+        every += solver(board.pll, reference)
+    return tuple(sorted(every, key=lambda s: (s.frequency, s.kind == "oscillator", s.pfd, s.vco)))
 
 
 def solve(board: Board, mhz: float | Fraction) -> PLLSetting:
     """Return the clock nearest to `mhz` and not above it.
 
-    Of equal frequencies the oscillator itself is preferred, then the setting with the fastest phase
-    detector and the fastest oscillator, which jitters least.
+    Of several settings with that frequency it is the last of :func:`settings`.
 
     Parameters
     ----------
@@ -91,27 +99,20 @@ def solve(board: Board, mhz: float | Fraction) -> PLLSetting:
     Raises
     ------
     UserError
-        If `mhz` is below all that the board can make.
+        If `mhz` is no number or below all that the board can make.
     """
+    if not isfinite(mhz):
+        raise UserError(f"clock must be a number of MHz, not {mhz}")
     # A float names the decimal that it prints as: 33.3 means 333/10.
     wanted = mhz if isinstance(mhz, Fraction) else Fraction(str(mhz))
-    every = list(settings(board))
-    legal = [setting for setting in every if setting.frequency <= wanted]
-    if not legal:
-        least = min(setting.mhz for setting in every)
+    every = settings(board)
+    legal = bisect_right(every, wanted, key=lambda setting: setting.frequency)
+    if legal == 0:
         raise UserError(
             f"board {board.name} cannot make a clock of {float(wanted):g} MHz; its slowest is "
-            f"{least:g} MHz"
+            f"{every[0].mhz:g} MHz"
         )
-    return max(
-        legal,
-        key=lambda setting: (
-            setting.frequency,
-            setting.kind == "oscillator",
-            setting.pfd,
-            setting.vco,
-        ),
-    )
+    return every[legal - 1]
 
 
 def _within(limits: tuple[float, float], frequency: Fraction) -> bool:
