@@ -20,10 +20,12 @@ RESET_US = 15
 
 
 class ClockReset(wiring.Component):
-    """The domain ``sync`` from the board's oscillator, straight or through the PLL.
+    """Drive the domain ``sync`` from the board's oscillator, straight or through the PLL.
 
     Reset is held until the PLL has locked and `RESET_US` more microseconds have passed; it comes
     back at once, without a clock, when the lock is lost.
+
+    The domain itself belongs to the module above.
 
     Parameters
     ----------
@@ -51,7 +53,6 @@ class ClockReset(wiring.Component):
                 m.d.comb += [clock.eq(buffer.i), locked.eq(1)]
 
         m.domains.por = ClockDomain(local=True)
-        m.domains.sync = ClockDomain()
         m.d.comb += [ClockSignal("por").eq(clock), ClockSignal("sync").eq(clock)]
         if self.setting.kind == "oscillator":
             m.d.comb += ResetSignal("por").eq(0)
@@ -160,6 +161,7 @@ class BoardTop(wiring.Component):
 
     def elaborate(self, platform: Platform) -> Module:
         m = Module()
+        m.domains.sync = ClockDomain()
         m.submodules.clock = ClockReset(self.setting)
         m.submodules.link = link = cast(Any, self.link)
         m.submodules.core = core = cast(Any, self.core)
