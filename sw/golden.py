@@ -61,7 +61,7 @@ def predict(lowered: LoweredNetwork, x: NDArray) -> Prediction:
     Raises
     ------
     UserError
-        If the shape or dtype is another, or a value is not a number.
+        If the shape or dtype is another, there are no frames, or a value is NaN.
     """
     x = np.asarray(x)
     _check_frames(lowered.input, x)
@@ -86,12 +86,11 @@ def predict_bits(lowered: LoweredNetwork, bits: NDArray) -> Prediction:
     UserError
         If the shape is another or a value is neither 0 nor 1.
     """
-    last = lowered.layers[-1]
     *_, accumulators = _run(lowered, bits)
     scores = _scores(lowered, accumulators)
     output = lowered.output
     return Prediction(
-        classes=scores.argmax(axis=1) if last.mh else np.zeros(len(scores), np.int64),
+        classes=scores.argmax(axis=1),
         accumulators=accumulators,
         scores=scores,
         logits=output.logit_scale * accumulators + output.logit_offset,
@@ -161,15 +160,19 @@ def _scores(lowered: LoweredNetwork, accumulators: NDArray[np.int32]) -> NDArray
 
 def _check_frames(expected: InputThresholds, x: NDArray) -> None:
     features = prod(expected.shape)
-    frame = x.shape[1:]
-    flat = len(expected.shape) == 1 and prod(frame) == features
-    if x.ndim < 2 or not (frame == expected.shape or frame == (features,) or flat):
+    legal = x.shape[1:] in (expected.shape, (features,))
+    if len(expected.shape) == 1 and x.ndim > 1:
+        legal = prod(x.shape[1:]) == features
+    if not legal:
+        sizes = ", ".join(str(size) for size in expected.shape)
         raise UserError(
             f"the data have shape {x.shape}, but the network takes frames of shape "
-            f"{expected.shape}; give an array of shape {('N', *expected.shape)}".replace("'", "")
+            f"{expected.shape}; give an array of shape (N, {sizes})"
         )
-    exact = x.dtype.kind == "f" and x.itemsize <= 4 or x.dtype.kind in "bui" and x.itemsize <= 2
-    if not exact:
+    if not len(x):
+        raise UserError("the data hold no frames; give at least one")
+    # Only these fit float32, in which thresholds are exact.
+    if x.itemsize > {"f": 4, "b": 1, "u": 2, "i": 2}.get(x.dtype.kind, 0):
         raise UserError(
             f"the data have dtype {x.dtype}, but frames of shape {expected.shape} are compared as "
             f"float32; convert them to float32 or uint8"

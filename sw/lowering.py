@@ -412,17 +412,40 @@ def _threshold_layer(name: str, weights: NDArray[np.int8], chain: _Chain) -> Low
 
 
 @dataclass(frozen=True, eq=False)
-class _Boundary:
-    """The accumulator pairs (a, b) of two classes c < d at which the winner changes.
+class _Boundaries:
+    """The pairs of accumulators (a, b) of two classes (c, d) next to the line of equal logits.
 
-    ``win`` holds pairs at which c is ranked first and raising b loses it, ``lose`` those at which
-    d is and lowering b loses it; all other pairs follow because scores rise with accumulators.
+    Attributes
+    ----------
+    c, d : ndarray of int64, shape (pairs,)
+        The two classes; every a of class c has its entry.
+    start : ndarray of int64, shape (pairs,)
+        Where a pair's entries start in `a` and `b`.
+    a, b : ndarray of int64, shape (entries,)
     """
 
-    c: int
-    d: int
-    win: NDArray[np.int64]
-    lose: NDArray[np.int64]
+    c: NDArray[np.int64]
+    d: NDArray[np.int64]
+    start: NDArray[np.int64]
+    a: NDArray[np.int64]
+    b: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, pairs: list[tuple[int, int, NDArray, NDArray]]) -> _Boundaries:
+        """Join pairs (c, d, a, b), leaving out those without entries."""
+        pairs = [pair for pair in pairs if len(pair[2])]
+        sizes = np.array([len(pair[2]) for pair in pairs], np.int64)
+        columns = [np.array([pair[i] for pair in pairs], np.int64) for i in (0, 1)]
+        entries = [
+            np.concatenate([np.zeros(0, np.int64), *(pair[i] for pair in pairs)]) for i in (2, 3)
+        ]
+        return cls(*columns, np.cumsum(sizes) - sizes, *entries)
+
+    def differences(self, scales: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return ``scale_c * a - scale_d * b``, shape (entries,)."""
+        sizes = np.diff(self.start, append=len(self.a))
+        of_c, of_d = np.repeat(scales[self.c], sizes), np.repeat(scales[self.d], sizes)
+        return of_c * self.a - of_d * self.b
 
 
 def _integer_scores(
@@ -465,7 +488,7 @@ def _integer_scores(
         np.arange(-mw, mw + 1, 2, dtype=np.int64) if scale.terms else np.zeros(1, np.int64)
         for scale, _ in chain
     ]
-    boundaries = [_boundary(c, d, chain, lattices) for c, d in combinations(range(len(chain)), 2)]
+    wins, losses = _boundaries(chain, lattices)
     largest = _ZERO
     for scale, _ in chain:
         largest = scale if (scale - largest).sign() > 0 else largest
@@ -473,7 +496,7 @@ def _integer_scores(
     multiplier = 1
     while multiplier * mw < 1 << 48:
         scales = np.array([(multiplier * r + (1 << 63)) >> 64 for r in ratios], np.int64)
-        offsets = _offsets(scales, boundaries)
+        offsets = _offsets(scales, wins, losses)
         if offsets is not None:
             # Any common shift is free: centre the scores to need the fewest bits.
             middle = int((offsets + scales * mw).max() + (offsets - scales * mw).min())
@@ -485,28 +508,39 @@ def _integer_scores(
     )
 
 
-def _boundary(c: int, d: int, chain: _Chain, lattices: list[NDArray[np.int64]]) -> _Boundary:
-    """Find, for every accumulator of class c, how many of class d have no larger logit."""
-    (scale_c, offset_c), (scale_d, offset_d) = chain[c], chain[d]
-    a, b = lattices[c], lattices[d]
+def _boundaries(
+    chain: _Chain, lattices: list[NDArray[np.int64]]
+) -> tuple[_Boundaries, _Boundaries]:
+    """Find the boundary of every pair of classes c < d, from both sides.
+
+    The first result holds, for each a, the largest b that ranks behind it, the second the
+    smallest b that ranks before it; all other b follow because scores rise with accumulators.
+    """
+    wins, losses = [], []
+    for c, d in combinations(range(len(chain)), 2):
+        a, b = lattices[c], lattices[d]
+        count = np.clip(_count_behind(chain[c], chain[d], a, b), 0, len(b)).astype(np.int64)
+        some, rest = count > 0, count < len(b)
+        wins.append((c, d, a[some], b[count[some] - 1]))
+        losses.append((c, d, a[rest], b[count[rest]]))
+    return _Boundaries.of(wins), _Boundaries.of(losses)
+
+
+def _count_behind(
+    of_c: tuple[_Surd, _Surd],
+    of_d: tuple[_Surd, _Surd],
+    a: NDArray[np.int64],
+    b: NDArray[np.int64],
+) -> NDArray[np.object_]:
+    """Return for each a how many b have ``logit_d(b) <= logit_c(a)``, not yet clipped."""
+    (scale_c, offset_c), (scale_d, offset_d) = of_c, of_d
     if scale_d.terms:
-        # scale_d * b + offset_d <= scale_c * a + offset_c, with b = 2 * k - mw, holds for
-        # k <= slope * a + start.
+        # With b = 2 * k + b[0] the k that do are all up to slope * a + start.
         slope = scale_c / scale_d * _HALF
         start = ((offset_c - offset_d) / scale_d - _Surd.of(int(b[0]))) * _HALF
-        wins = _floors(slope, start, a) + 1
-    else:
-        wins = [
-            1 if (scale_c * _Surd.of(int(i)) + offset_c - offset_d).sign() >= 0 else 0 for i in a
-        ]
-    count = np.clip(np.array(wins, object), 0, len(b)).astype(np.int64)
-    first, rest = count > 0, count < len(b)
-    return _Boundary(
-        c,
-        d,
-        np.stack([a[first], b[count[first] - 1]]),
-        np.stack([a[rest], b[count[rest]]]),
-    )
+        return _floors(slope, start, a) + 1
+    signs = [(scale_c * _Surd.of(int(n)) + offset_c - offset_d).sign() for n in a]
+    return np.array([int(sign >= 0) for sign in signs], object)
 
 
 def _floors(slope: _Surd, start: _Surd, a: NDArray[np.int64]) -> NDArray[np.object_]:
@@ -521,17 +555,17 @@ def _floors(slope: _Surd, start: _Surd, a: NDArray[np.int64]) -> NDArray[np.obje
     return floors
 
 
-def _offsets(scales: NDArray[np.int64], boundaries: list[_Boundary]) -> NDArray[np.int64] | None:
+def _offsets(
+    scales: NDArray[np.int64], wins: _Boundaries, losses: _Boundaries
+) -> NDArray[np.int64] | None:
     """Return offsets that rank every pair of classes rightly, or None if there are none."""
-    none = np.int64(1) << 60
     # reach[i, j] is the upper bound of offset_j - offset_i.
-    reach = np.full((len(scales), len(scales)), none)
-    for pair in boundaries:
-        c, d = pair.c, pair.d
-        if pair.win.size:
-            reach[c, d] = (scales[c] * pair.win[0] - scales[d] * pair.win[1]).min()
-        if pair.lose.size:
-            reach[d, c] = -1 - (scales[c] * pair.lose[0] - scales[d] * pair.lose[1]).max()
+    reach = np.full((len(scales), len(scales)), np.int64(1) << 60)
+    if len(wins.c):
+        reach[wins.c, wins.d] = np.minimum.reduceat(wins.differences(scales), wins.start)
+    if len(losses.c):
+        worst = np.maximum.reduceat(losses.differences(scales), losses.start)
+        reach[losses.d, losses.c] = -1 - worst
     offsets = np.zeros(len(scales), np.int64)
     for _ in range(len(scales) + 1):
         shorter = np.minimum(offsets, (offsets[:, None] + reach).min(axis=0))
