@@ -32,6 +32,8 @@ class StreamingCore(wiring.Component):
     ----------
     units : tuple of MatrixVectorUnit
         The layers.
+    i_lanes, classes : int
+        Bits in an input beat; scores in a frame.
     i_beats, o_beats : int
         Beats of a frame at the input and the output.
     cycles_per_frame : int
@@ -68,6 +70,7 @@ class StreamingCore(wiring.Component):
             cycles.append(unit.cycles_per_frame)
         self._argmax = ArgMax(last.pe, width, last.mh)
 
+        self.i_lanes, self.classes = first.simd, last.mh
         self.i_beats, self.o_beats = first.synapse_folds, last.neuron_folds
         self.cycles_per_frame = max(cycles)
         times = np.arange(self.i_beats)

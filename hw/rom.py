@@ -3,7 +3,7 @@
 from enum import Enum
 
 import numpy as np
-from amaranth import Const, Module, Signal
+from amaranth import Const, Module
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
@@ -81,21 +81,15 @@ class ROM(wiring.Component):
         m = Module()
         if self.style is ROMStyle.CONSTANT:
             m.d.comb += self.data.eq(Const(self.words[0], self.width))
-        elif self.style is ROMStyle.BRAM:
+        else:
+            # Without a word from us yosys makes block RAM of any ROM that it finds large enough.
+            style = "block" if self.style is ROMStyle.BRAM else "logic"
             m.submodules.memory = storage = memory.Memory(
                 shape=self.width,
                 depth=len(self.words),
                 init=self.words,
-                attrs={"rom_style": "block"},
+                attrs={"rom_style": style},
             )
             port = storage.read_port()
             m.d.comb += [port.addr.eq(self.addr), port.en.eq(self.en), self.data.eq(port.data)]
-        else:
-            value = Signal(self.width)
-            with m.Switch(self.addr):
-                for addr, word in enumerate(self.words):
-                    with m.Case(addr):
-                        m.d.comb += value.eq(word)
-            with m.If(self.en):
-                m.d.sync += self.data.eq(value)
         return m

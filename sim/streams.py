@@ -76,6 +76,7 @@ async def collect(
     rng: np.random.Generator | None = None,
     stall: float = 0.0,
     beats: list[int] | None = None,
+    word: Value | None = None,
 ) -> list[int]:
     """Take `count` beats from an output stream and return their raw payload bits.
 
@@ -90,8 +91,10 @@ async def collect(
         Probability that a cycle passes with `ready` low before a beat, again and again.
     beats : list of int, optional
         Appended to as beats arrive, for a caller that watches the progress.
+    word : Value, optional
+        Sampled with each beat instead of the raw payload.
     """
-    raw = Value.cast(stream.payload)
+    raw = Value.cast(stream.payload) if word is None else word
     taken = [] if beats is None else beats
     for _ in range(count):
         while rng is not None and rng.random() < stall:

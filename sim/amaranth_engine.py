@@ -1,0 +1,143 @@
+"""Run a streaming core in Amaranth's own simulator."""
+
+from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from amaranth import Cat, ClockDomain, Module, Signal
+from amaranth.hdl import Value
+from amaranth.lib import data
+from amaranth.sim import Simulator, SimulatorContext
+from numpy.typing import NDArray
+
+from xnorflow.errors import WorkFailed
+from xnorflow.hw.core import StreamingCore
+from xnorflow.sim.run import CoreRun
+from xnorflow.sim.streams import collect, drive, pack_bits, unpack_bits
+
+__all__ = ["run_core"]
+
+#: Bits of the cycle counter; it stands above the payload in a sampled word.
+CYCLE_BITS = 48
+
+#: Clock period in seconds; only waveforms show it.
+PERIOD = 1e-8
+
+
+def run_core(
+    core: StreamingCore,
+    bits: NDArray[np.bool_],
+    *,
+    stall: float = 0.0,
+    seed: int = 0,
+    watch_layers: bool = False,
+    vcd: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> CoreRun:
+    """Send frames through `core` back to back and take what comes out.
+
+    Parameters
+    ----------
+    core : StreamingCore
+    bits : ndarray of bool, shape (N, F)
+        Frames; True means +1.
+    stall : float
+        Probability of an idle cycle before every beat, at the input and at the output; below 1.
+    seed : int
+        Seed of the stalls.
+    watch_layers : bool
+        Also record what every hidden layer sends on (slower).
+    vcd : Path, optional
+        Write the waveforms of all signals here.
+    progress : callable, optional
+        Told the number of finished frames, after each of them.
+
+    Raises
+    ------
+    WorkFailed
+        If the core stops giving beats.
+    """
+    frames = len(bits)
+    top = Module()
+    top.domains.sync = ClockDomain()
+    top.submodules.core = core
+    cycle = Signal(CYCLE_BITS)
+    top.d.sync += cycle.eq(cycle + 1)
+
+    simulator = Simulator(top)
+    simulator.add_clock(PERIOD)
+    i_rng, o_rng = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
+    first_input: list[int] = []
+    words: list[int] = []
+    taps: list[list[int]] = [[] for _ in core.units[:-1]]
+
+    async def source(ctx: SimulatorContext) -> None:
+        await drive(ctx, core.i, pack_bits(bits, core.i_lanes), rng=i_rng, stall=stall)
+
+    async def sink(ctx: SimulatorContext) -> None:
+        word = Cat(core.o.payload, cycle)
+        for frame in range(frames):
+            await collect(ctx, core.o, core.o_beats, rng=o_rng, stall=stall, beats=words, word=word)
+            if progress is not None:
+                progress(frame + 1)
+
+    async def entrance(ctx: SimulatorContext) -> None:
+        first_input.extend(await ctx.tick().sample(cycle).until(core.i.valid & core.i.ready))
+
+    async def watchdog(ctx: SimulatorContext) -> None:
+        seen = -1
+        while len(words) > seen:
+            seen = len(words)
+            await ctx.delay(PERIOD * patience)
+        raise WorkFailed(
+            f"simulation: no output for {patience} cycles after {seen // core.o_beats} of {frames} "
+            "frames; the core hangs, please report it with the model and the folding"
+        )
+
+    # Far more than any beat can take, stalls included.
+    patience = int(10 * (core.latency + core.cycles_per_frame + 100) / (1 - stall) ** 2)
+    simulator.add_testbench(watchdog, background=True)
+    simulator.add_testbench(source)
+    simulator.add_testbench(sink)
+    simulator.add_testbench(entrance, background=True)
+    if watch_layers:
+        for unit, tap in zip(core.units[:-1], taps, strict=True):
+            simulator.add_testbench(_tap(unit.o, tap), background=True)
+    with simulator.write_vcd(str(vcd)) if vcd is not None else nullcontext():
+        simulator.run()
+
+    layout = core.o.payload.shape()
+    width = data.Layout.cast(layout).size
+    results = [data.Const(layout, word & ((1 << width) - 1)) for word in words]
+    ends = slice(core.o_beats - 1, None, core.o_beats)
+    last = np.array([result.last for result in results]).reshape(frames, -1)
+    lanes = range(len(results[0].scores)) if results else range(0)
+    return CoreRun(
+        scores=np.array([[r.scores[k] for k in lanes] for r in results], np.int64).reshape(
+            frames, core.classes
+        ),
+        classes=np.array([result.index for result in results[ends]], np.int64),
+        framed=bool(np.all(last[:, -1] == 1) and not last[:, :-1].any()),
+        first_input_cycle=first_input[0],
+        last_output_cycles=np.array([word >> width for word in words[ends]], np.int64),
+        layers=[
+            unpack_bits(tap[: frames * unit.neuron_folds], unit.pe, unit.mh)
+            for unit, tap in zip(core.units[:-1], taps, strict=True)
+        ]
+        if watch_layers
+        else [],
+    )
+
+
+def _tap(stream: Any, beats: list[int]) -> Callable[[SimulatorContext], Coroutine[Any, Any, None]]:
+    """Return a process that appends every beat that passes on `stream`."""
+
+    async def process(ctx: SimulatorContext) -> None:
+        transfer, raw = stream.valid & stream.ready, Value.cast(stream.payload)
+        async for _clk, _rst, transferred, payload in ctx.tick().sample(transfer, raw):
+            if transferred:
+                beats.append(payload)
+
+    return process

@@ -1,0 +1,169 @@
+"""Compare what the hardware gives with what the golden model gives, frame by frame."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xnorflow.golden import activations
+from xnorflow.hw.core import StreamingCore
+from xnorflow.lowered import LoweredNetwork
+from xnorflow.sim.amaranth_engine import run_core
+from xnorflow.sim.run import CoreRun
+
+__all__ = ["ENGINES", "Verification", "verify"]
+
+#: Engines by the name that the user gives.
+ENGINES = {"amaranth": run_core}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The outcome of a simulation.
+
+    Attributes
+    ----------
+    engine : str
+        Name of the engine.
+    frames : int
+        Frames simulated.
+    mismatches : int
+        Frames in which any output bit differs from the golden model's.
+    layer_mismatches : dict of str to int, or None
+        The same layer by layer, where asked for.
+    accuracy : float or None
+        Share of frames whose hardware class is the label; None without labels.
+    latency_cycles, latency_cycles_predicted : int
+        Of the first frame, from an idle core; see `StreamingCore.latency`.
+    cycles_per_frame : float or None
+        Measured in steady state: the mean spacing of the frames' last beats, and a whole number
+        where all are equal; None with fewer than two frames.
+    cycles_per_frame_predicted : int
+        The core's initiation interval.
+    stall : float
+        Probability of an idle cycle before every beat; measured timing matches the predicted one
+        only at 0.
+    seed : int
+        Seed of the stalls.
+    seconds : float
+        Time the simulation took.
+    classes : tuple of int
+        The hardware's class of every frame.
+    """
+
+    engine: str
+    frames: int
+    mismatches: int
+    layer_mismatches: dict[str, int] | None
+    accuracy: float | None
+    latency_cycles: int
+    latency_cycles_predicted: int
+    cycles_per_frame: float | None
+    cycles_per_frame_predicted: int
+    stall: float
+    seed: int
+    seconds: float
+    classes: tuple[int, ...]
+
+    @property
+    def timing_as_predicted(self) -> bool:
+        """Whether latency and cycles per frame were measured exactly as predicted."""
+        return self.latency_cycles == self.latency_cycles_predicted and (
+            self.cycles_per_frame in (None, self.cycles_per_frame_predicted)
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON object of the command line's contract."""
+        return {
+            "engine": self.engine,
+            "frames": self.frames,
+            "mismatches": self.mismatches,
+            "layer_mismatches": self.layer_mismatches,
+            "accuracy": self.accuracy,
+            "latency_cycles": self.latency_cycles,
+            "latency_cycles_predicted": self.latency_cycles_predicted,
+            "cycles_per_frame": self.cycles_per_frame,
+            "cycles_per_frame_predicted": self.cycles_per_frame_predicted,
+            "stall": self.stall,
+            "seed": self.seed,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def verify(
+    core: StreamingCore,
+    lowered: LoweredNetwork,
+    bits: NDArray[np.bool_],
+    labels: NDArray[np.int64] | None = None,
+    *,
+    engine: str = "amaranth",
+    stall: float = 0.0,
+    seed: int = 0,
+    watch_layers: bool = False,
+    vcd: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Verification:
+    """Simulate `core` on frames and compare every output with the golden model.
+
+    Parameters
+    ----------
+    core : StreamingCore
+        The hardware.
+    lowered : LoweredNetwork
+        What it must compute.
+    bits : ndarray of bool, shape (N, F)
+        At least one frame.
+    labels : ndarray of int, shape (N,), optional
+    engine : str
+        A key of `ENGINES`.
+    stall, seed, watch_layers, vcd, progress
+        See `xnorflow.sim.amaranth_engine.run_core`.
+    """
+    start = time.perf_counter()
+    run = ENGINES[engine](
+        core,
+        bits,
+        stall=stall,
+        seed=seed,
+        watch_layers=watch_layers,
+        vcd=vcd,
+        progress=progress,
+    )
+    seconds = time.perf_counter() - start
+    *hidden, scores = activations(lowered, bits)
+    wrong = (run.scores != scores).any(axis=1) | (run.classes != scores.argmax(axis=1))
+    layer_mismatches = None
+    if watch_layers:
+        layer_mismatches = {}
+        for layer, got, expected in zip(lowered.layers[:-1], run.layers, hidden, strict=True):
+            differs = (got != expected).any(axis=1)
+            layer_mismatches[layer.name] = int(differs.sum())
+            wrong |= differs
+    return Verification(
+        engine=engine,
+        frames=len(bits),
+        mismatches=int(wrong.sum()) if run.framed else len(bits),
+        layer_mismatches=layer_mismatches,
+        accuracy=None if labels is None else float((run.classes == labels).mean()),
+        latency_cycles=int(run.last_output_cycles[0]) - run.first_input_cycle,
+        latency_cycles_predicted=core.latency,
+        cycles_per_frame=_spacing(run),
+        cycles_per_frame_predicted=core.cycles_per_frame,
+        stall=stall,
+        seed=seed,
+        seconds=seconds,
+        classes=tuple(int(c) for c in run.classes),
+    )
+
+
+def _spacing(run: CoreRun) -> float | None:
+    gaps = np.diff(run.last_output_cycles)
+    if not len(gaps):
+        return None
+    return int(gaps[0]) if np.all(gaps == gaps[0]) else float(gaps.mean())

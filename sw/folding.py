@@ -1,0 +1,152 @@
+"""Folding: how many neurons (PE) and synapses (SIMD) of each layer work in parallel.
+
+A layer with MH outputs and MW inputs takes ``(MH / PE) * (MW / SIMD)`` cycles a frame (Umuroglu et
+al., FINN, 2017, section 4.3.2). A folding file is JSON: layer name to ``pe``, ``simd`` and, if the
+user wants to choose them too, ``weights_in`` (``constant``, ``lut`` or ``bram``) and ``buffer_in``
+(``registers`` or ``auto``).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import gcd
+from pathlib import Path
+from typing import Any
+
+from xnorflow.errors import UserError
+from xnorflow.lowered import LoweredDense, LoweredNetwork
+
+__all__ = [
+    "Folding",
+    "LayerFolding",
+    "cycles_per_frame",
+    "default_weights_in",
+    "divisors",
+    "read_folding",
+]
+
+WEIGHTS_IN = ("constant", "lut", "bram")
+BUFFER_IN = ("auto", "registers")
+
+#: Deepest weight memory that is cheaper in LUTs than in block RAM: a LUT4 holds 16 words of a bit.
+LUT_ROM_DEPTH = 16
+
+
+@dataclass(frozen=True)
+class LayerFolding:
+    """The hardware choices of one layer.
+
+    Attributes
+    ----------
+    pe, simd : int
+        Divisors of the layer's MH and MW.
+    weights_in : str
+        ``constant`` (a single fold only), ``lut`` or ``bram``.
+    buffer_in : str
+        Where the input vectors are kept: ``registers``, or ``auto`` for the tools' choice.
+    """
+
+    pe: int
+    simd: int
+    weights_in: str
+    buffer_in: str = "auto"
+
+    def cycles(self, layer: LoweredDense) -> int:
+        """Return the cycles that `layer` takes a frame."""
+        return (layer.mh // self.pe) * (layer.mw // self.simd)
+
+
+#: Layer name to its folding, in data-flow order.
+Folding = dict[str, LayerFolding]
+
+
+def divisors(number: int) -> list[int]:
+    """Return the divisors of `number` in rising order."""
+    return [d for d in range(1, number + 1) if number % d == 0]
+
+
+def default_weights_in(depth: int) -> str:
+    """Return where the weights of a layer with `depth` folds live unless someone says."""
+    if depth == 1:
+        return "constant"
+    return "lut" if depth <= LUT_ROM_DEPTH else "bram"
+
+
+def converter_cycles(elements: int, i_lanes: int, o_lanes: int) -> int:
+    """Return the cycles a frame that `elements` take from one lane count to another."""
+    return elements // (i_lanes if i_lanes == o_lanes else gcd(i_lanes, o_lanes))
+
+
+def cycles_per_frame(lowered: LoweredNetwork, folding: Folding) -> int:
+    """Return the initiation interval in cycles: that of the slowest layer or width converter."""
+    cycles = []
+    lanes = None
+    for layer in lowered.layers:
+        choice = folding[layer.name]
+        cycles.append(choice.cycles(layer))
+        if lanes is not None:
+            cycles.append(converter_cycles(layer.mw, lanes, choice.simd))
+        lanes = choice.pe
+    return max(cycles)
+
+
+def read_folding(path: str | Path, lowered: LoweredNetwork) -> Folding:
+    """Read and check a folding file.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, is no JSON object, names an unknown layer, leaves one out, or
+        asks for something illegal; the message lists the legal divisors.
+    """
+    try:
+        table = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"folding file {path} cannot be read ({error}); give a JSON object such as "
+            '{"fc1": {"pe": 8, "simd": 16}}'
+        ) from None
+    return check_folding(table, lowered, f"folding file {path}")
+
+
+def check_folding(table: Any, lowered: LoweredNetwork, source: str) -> Folding:
+    """Turn a JSON object into a folding, or say what is illegal in it; see `read_folding`."""
+    names = [layer.name for layer in lowered.layers]
+    if not isinstance(table, Mapping):
+        raise UserError(f"{source} must be a JSON object with a key for each of {names}")
+    for name in table:
+        if name not in names:
+            close = difflib.get_close_matches(str(name), names, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; the layers are {names}"
+            raise UserError(f"{source} names layer {name!r}, which the network lacks{hint}")
+    for name in names:
+        if name not in table:
+            raise UserError(f"{source} leaves out layer {name!r}; add its pe and simd")
+    return {layer.name: _check_layer(table[layer.name], layer, source) for layer in lowered.layers}
+
+
+def _check_layer(entry: Any, layer: LoweredDense, source: str) -> LayerFolding:
+    where = f"{source}, layer {layer.name!r}"
+    keys = ("pe", "simd", "weights_in", "buffer_in")
+    if not isinstance(entry, Mapping) or not {"pe", "simd"} <= set(entry) <= set(keys):
+        raise UserError(f"{where}: give an object with pe and simd, and at most {keys[2:]} besides")
+    for key, total in (("pe", layer.mh), ("simd", layer.mw)):
+        value = entry[key]
+        if type(value) is not int or value < 1 or total % value:
+            raise UserError(
+                f"{where}: {key} is {value!r} but must divide {total}; legal are {divisors(total)}"
+            )
+    depth = (layer.mh // entry["pe"]) * (layer.mw // entry["simd"])
+    weights_in = entry.get("weights_in", default_weights_in(depth))
+    buffer_in = entry.get("buffer_in", "auto")
+    if weights_in not in WEIGHTS_IN or (weights_in == "constant" and depth > 1):
+        legal = WEIGHTS_IN if depth == 1 else WEIGHTS_IN[1:]
+        raise UserError(
+            f"{where}: weights_in is {weights_in!r} but must be one of {legal} with {depth} folds"
+        )
+    if buffer_in not in BUFFER_IN:
+        raise UserError(f"{where}: buffer_in is {buffer_in!r} but must be one of {BUFFER_IN}")
+    return LayerFolding(entry["pe"], entry["simd"], weights_in, buffer_in)

@@ -1,0 +1,20 @@
+"""Random legal foldings."""
+
+import numpy as np
+
+from xnorflow.folding import Folding, LayerFolding, divisors
+from xnorflow.lowered import LoweredNetwork
+
+__all__ = ["random_folding"]
+
+
+def random_folding(rng: np.random.Generator, lowered: LoweredNetwork) -> Folding:
+    """Draw any legal PE, SIMD and memory for every layer."""
+    folding = {}
+    for layer in lowered.layers:
+        pe, simd = rng.choice(divisors(layer.mh)), rng.choice(divisors(layer.mw))
+        single = pe == layer.mh and simd == layer.mw
+        weights_in = "constant" if single else str(rng.choice(["lut", "bram"]))
+        buffer_in = str(rng.choice(["auto", "registers"]))
+        folding[layer.name] = LayerFolding(int(pe), int(simd), weights_in, buffer_in)
+    return folding
