@@ -141,6 +141,9 @@ class _Surd:
 
 _ZERO, _ONE, _HALF = _Surd(), _Surd.of(1), _Surd.of(Fraction(1, 2))
 
+_PRODUCT_BITS = 48
+"""Largest size of a score's product ``scale * acc`` before lowering gives up."""
+
 _Chain = list[tuple[_Surd, _Surd]]
 """Per channel the scale (of one term at most) and the offset since the last unit."""
 
@@ -434,12 +437,15 @@ class _Boundaries:
     def of(cls, pairs: list[tuple[int, int, NDArray, NDArray]]) -> _Boundaries:
         """Join pairs (c, d, a, b), leaving out those without entries."""
         pairs = [pair for pair in pairs if len(pair[2])]
-        sizes = np.array([len(pair[2]) for pair in pairs], np.int64)
-        columns = [np.array([pair[i] for pair in pairs], np.int64) for i in (0, 1)]
-        entries = [
-            np.concatenate([np.zeros(0, np.int64), *(pair[i] for pair in pairs)]) for i in (2, 3)
-        ]
-        return cls(*columns, np.cumsum(sizes) - sizes, *entries)
+        sizes = np.array([len(a) for _, _, a, _ in pairs], np.int64)
+        none = np.zeros(0, np.int64)
+        return cls(
+            c=np.array([c for c, _, _, _ in pairs], np.int64),
+            d=np.array([d for _, d, _, _ in pairs], np.int64),
+            start=np.cumsum(sizes) - sizes,
+            a=np.concatenate([none, *(a for _, _, a, _ in pairs)]),
+            b=np.concatenate([none, *(b for _, _, _, b in pairs)]),
+        )
 
     def differences(self, scales: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return ``scale_c * a - scale_d * b``, shape (entries,)."""
@@ -460,10 +466,10 @@ def _integer_scores(
     settle (Cormen et al., *Introduction to Algorithms*, section "Difference constraints"), and
     the settled distances are one. So each candidate is accepted or refused exactly.
 
-    Candidates are the logit scales times a growing number, rounded. The search ends: lower the
-    logits of class c by ``c * e``, with ``classes * e`` below the least gap between unequal logits;
-    then no two are equal, the ranking is the same, and every rounding finer than the remaining
-    gaps keeps it.
+    Candidates are the logit scales times a growing number, rounded, and the same with scales that
+    differ by a hair kept apart. The search ends: lower the logits of class c by ``c * e``, with
+    ``classes * e`` below the least gap between unequal logits; then no two are equal, the ranking
+    is the same, and every rounding finer than the remaining gaps keeps it.
 
     Parameters
     ----------
@@ -481,7 +487,7 @@ def _integer_scores(
     Raises
     ------
     UserError
-        If 48 bits are not enough for a scale times an accumulator.
+        If no candidate ranks exactly whose products with accumulators fit `_PRODUCT_BITS`.
     """
     # A class whose logit is constant has a single accumulator value as far as ranking goes.
     lattices = [
@@ -492,20 +498,31 @@ def _integer_scores(
     largest = _ZERO
     for scale, _ in chain:
         largest = scale if (scale - largest).sign() > 0 else largest
-    ratios = [(scale / largest).bounds(64)[0] if scale.terms else 0 for scale, _ in chain]
+    ratios = [(scale / largest).bounds(256)[0] if scale.terms else 0 for scale, _ in chain]
     multiplier = 1
-    while multiplier * mw < 1 << 48:
-        scales = np.array([(multiplier * r + (1 << 63)) >> 64 for r in ratios], np.int64)
-        offsets = _offsets(scales, wins, losses)
-        if offsets is not None:
-            # Any common shift is free: centre the scores to need the fewest bits.
-            middle = int((offsets + scales * mw).max() + (offsets - scales * mw).min())
-            return scales, offsets - ceil(Fraction(middle, 2))
+    while multiplier * mw < 1 << _PRODUCT_BITS:
+        rounded = np.array([(multiplier * r + (1 << 255)) >> 256 for r in ratios], np.int64)
+        for scales in (rounded, _increasing(rounded, ratios)):
+            offsets = _offsets(scales, wins, losses)
+            if offsets is not None:
+                # Any common shift is free: centre the scores to need the fewest bits.
+                middle = int((offsets + scales * mw).max() + (offsets - scales * mw).min())
+                return scales, offsets - ceil(Fraction(middle, 2))
         multiplier += max(1, multiplier // 16)
     raise UserError(
         f"{where}: its logits come so close to each other that ranking them exactly takes more "
-        f"than 48 bits; use one batch-norm scale for all classes"
+        f"than {_PRODUCT_BITS} bits; use one batch-norm scale for all classes"
     )
+
+
+def _increasing(rounded: NDArray[np.int64], ratios: list[int]) -> NDArray[np.int64]:
+    """Return `rounded`, raised where needed so that larger ratios have larger integers."""
+    scales = {0: 0}
+    last = 0
+    for ratio, value in sorted(zip(ratios, rounded.tolist(), strict=True)):
+        if ratio not in scales:
+            last = scales[ratio] = max(value, last + 1)
+    return np.array([scales[ratio] for ratio in ratios], np.int64)
 
 
 def _boundaries(
@@ -519,7 +536,8 @@ def _boundaries(
     wins, losses = [], []
     for c, d in combinations(range(len(chain)), 2):
         a, b = lattices[c], lattices[d]
-        count = np.clip(_count_behind(chain[c], chain[d], a, b), 0, len(b)).astype(np.int64)
+        behind = _count_behind(chain[c], chain[d], a, b)
+        count = np.array([min(max(n, 0), len(b)) for n in behind], np.int64)
         some, rest = count > 0, count < len(b)
         wins.append((c, d, a[some], b[count[some] - 1]))
         losses.append((c, d, a[rest], b[count[rest]]))
@@ -531,27 +549,27 @@ def _count_behind(
     of_d: tuple[_Surd, _Surd],
     a: NDArray[np.int64],
     b: NDArray[np.int64],
-) -> NDArray[np.object_]:
+) -> list[int]:
     """Return for each a how many b have ``logit_d(b) <= logit_c(a)``, not yet clipped."""
     (scale_c, offset_c), (scale_d, offset_d) = of_c, of_d
     if scale_d.terms:
         # With b = 2 * k + b[0] the k that do are all up to slope * a + start.
         slope = scale_c / scale_d * _HALF
         start = ((offset_c - offset_d) / scale_d - _Surd.of(int(b[0]))) * _HALF
-        return _floors(slope, start, a) + 1
-    signs = [(scale_c * _Surd.of(int(n)) + offset_c - offset_d).sign() for n in a]
-    return np.array([int(sign >= 0) for sign in signs], object)
+        return [k + 1 for k in _floors(slope, start, a)]
+    signs = [(scale_c * _Surd.of(n) + offset_c - offset_d).sign() for n in a.tolist()]
+    return [int(sign >= 0) for sign in signs]
 
 
-def _floors(slope: _Surd, start: _Surd, a: NDArray[np.int64]) -> NDArray[np.object_]:
-    """Return ``floor(slope * a + start)`` exactly, as Python integers, for a slope >= 0."""
+def _floors(slope: _Surd, start: _Surd, a: NDArray[np.int64]) -> list[int]:
+    """Return ``floor(slope * a + start)`` exactly."""
     bits = 64
     (low, high), (start_low, start_high) = slope.bounds(bits), start.bounds(bits)
-    steps = a.astype(object)
-    floors = (np.where(a < 0, steps * high, steps * low) + start_low) >> bits
-    above = (np.where(a < 0, steps * low, steps * high) + start_high) >> bits
-    for i in np.flatnonzero(floors != above):
-        floors[i] = floor(slope * _Surd.of(int(a[i])) + start)
+    floors = []
+    for n in a.tolist():
+        ends = (low * n, high * n)
+        below, above = (min(ends) + start_low) >> bits, (max(ends) + start_high) >> bits
+        floors.append(below if below == above else floor(slope * _Surd.of(n) + start))
     return floors
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from math import prod
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
 from xnorflow.network import Affine, BatchNorm, Dense, Flatten, Network, Op, Sign
 
 __all__ = ["random_frames", "random_network", "reference_logits", "to_plain_onnx", "to_qonnx"]
@@ -60,7 +62,7 @@ def random_network(
             case 2:
                 ops.append(_batch_norm(rng, "pre", widths[0], 1, exact, hidden=True))
     ops.append(Sign("sign0"))
-    for i, (mw, mh) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (mw, mh) in enumerate(pairwise(widths)):
         last = i == len(widths) - 2
         if rng.random() < 0.3:
             ops.append(_quantizer_scale(rng, f"quant{i}", mw))
