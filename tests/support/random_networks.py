@@ -14,7 +14,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from xnorflow.network import Affine, BatchNorm, Dense, Flatten, Network, Op, Sign
 
-__all__ = ["random_frames", "random_network", "reference_logits", "to_plain_onnx", "to_qonnx"]
+__all__ = [
+    "random_frames",
+    "random_network",
+    "reference_logits",
+    "to_plain_onnx",
+    "to_qonnx",
+    "without_bipolar_quant",
+]
 
 _EPS = 2.0**-10
 
@@ -150,14 +157,16 @@ def reference_logits(network: Network, x: NDArray) -> NDArray[np.float64]:
     return y
 
 
-def to_qonnx(network: Network, batch: int = 1, seed: int = 0) -> onnx.ModelProto:
+def to_qonnx(network: Network, batch: int | str = 1, seed: int = 0) -> onnx.ModelProto:
     """Return the network as QONNX: `BipolarQuant` on activations and on latent float weights.
+
+    The output of operation ``op`` is the tensor ``op.name + "_out"``.
 
     Parameters
     ----------
     network : Network
-    batch : int
-        Static batch size, which QONNX's executor wants.
+    batch : int or str
+        Batch size, or the name of a free one; QONNX's executor wants a size.
     seed : int
         Of the latent weights' magnitudes.
     """
@@ -165,14 +174,44 @@ def to_qonnx(network: Network, batch: int = 1, seed: int = 0) -> onnx.ModelProto
 
 
 def to_plain_onnx(network: Network, batch: int | str = "N") -> onnx.ModelProto:
-    """Return the network in standard operators, with ``Where(x >= 0, 1, -1)`` for a sign."""
-    return _Exporter(network, batch, None).model()
+    """Return the network in standard operators."""
+    return without_bipolar_quant(to_qonnx(network, batch))
+
+
+def without_bipolar_quant(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy in which each `BipolarQuant` is ``scale * Where(x >= 0, 1, -1)``.
+
+    That is its definition in QONNX's operator set, in operators that onnxruntime knows.
+    """
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+    graph = plain.graph
+    nodes = list(graph.node)
+    del graph.node[:]
+    for value, name in ((0, "bipolar_zero"), (1, "bipolar_high"), (-1, "bipolar_low")):
+        graph.initializer.append(numpy_helper.from_array(np.float32(value), name))
+    for node in nodes:
+        if node.op_type != "BipolarQuant":
+            graph.node.append(node)
+            continue
+        (x, scale), (y,) = node.input, node.output
+        graph.node.extend(
+            [
+                helper.make_node("GreaterOrEqual", [x, "bipolar_zero"], [f"{y}_ge"]),
+                helper.make_node(
+                    "Where", [f"{y}_ge", "bipolar_high", "bipolar_low"], [f"{y}_sign"]
+                ),
+                helper.make_node("Mul", [f"{y}_sign", scale], [y]),
+            ]
+        )
+    onnx.checker.check_model(plain)
+    return plain
 
 
 class _Exporter:
-    """Builds a graph; the output of operation ``op`` is the tensor ``op.name + "_out"``."""
+    """Builds a graph, one operation after the other."""
 
-    def __init__(self, network: Network, batch: int | str, latent: np.random.Generator | None):
+    def __init__(self, network: Network, batch: int | str, latent: np.random.Generator):
         self.network, self.batch, self.latent = network, batch, latent
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
@@ -189,9 +228,10 @@ class _Exporter:
             [self.value(tensor, self.shape)],
             self.constants,
         )
-        opsets = [helper.make_opsetid("", 13)]
-        if self.latent:
-            opsets.append(helper.make_opsetid("qonnx.custom_op.general", 1))
+        opsets = [
+            helper.make_opsetid("", 13),
+            helper.make_opsetid("qonnx.custom_op.general", 1),
+        ]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
         onnx.checker.check_model(model)
         return model
@@ -209,13 +249,8 @@ class _Exporter:
         return output
 
     def bipolar(self, tensor: str, output: str) -> str:
-        if self.latent:
-            one = self.constant(f"{output}_scale", 1)
-            inputs = [tensor, one]
-            return self.node("BipolarQuant", inputs, output, domain="qonnx.custom_op.general")
-        zero, high, low = (self.constant(f"{output}_{v}", v) for v in (0, 1, -1))
-        at_least = self.node("GreaterOrEqual", [tensor, zero], f"{output}_ge")
-        return self.node("Where", [at_least, high, low], output)
+        inputs = [tensor, self.constant(f"{output}_scale", 1)]
+        return self.node("BipolarQuant", inputs, output, domain="qonnx.custom_op.general")
 
     def add(self, op: Op, tensor: str) -> str:
         output = f"{op.name}_out"
@@ -237,10 +272,7 @@ class _Exporter:
                 return self.bipolar(tensor, output)
             case Dense():
                 self.shape = (op.weights.shape[0],)
-                matrix = op.weights.T.astype(np.float32)
-                if self.latent:
-                    matrix = matrix * self.latent.uniform(0.1, 1, matrix.shape)
-                weights = self.constant(f"{op.name}_weights", matrix)
-                if self.latent:
-                    weights = self.bipolar(weights, f"{op.name}_bipolar")
+                magnitude = self.latent.uniform(0.1, 1, op.weights.T.shape)
+                latent = self.constant(f"{op.name}_weights", op.weights.T * magnitude)
+                weights = self.bipolar(latent, f"{op.name}_bipolar")
                 return self.node("MatMul", [tensor, weights], output)
