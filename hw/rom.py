@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 __all__ = ["ROM", "ROMStyle", "pack_lanes"]
 
+#: Widest memory, in bits, that a ROM in LUTs is made of.
+LUT_ROM_PIECE = 64
+
 
 class ROMStyle(Enum):
     """Where a read-only memory lives."""
@@ -81,15 +84,28 @@ class ROM(wiring.Component):
         m = Module()
         if self.style is ROMStyle.CONSTANT:
             m.d.comb += self.data.eq(Const(self.words[0], self.width))
+        elif self.style is ROMStyle.BRAM:
+            self._storage(m, "memory", 0, self.width, {"rom_style": "block"})
         else:
-            # Without a word from us yosys makes block RAM of any ROM that it finds large enough.
-            style = "block" if self.style is ROMStyle.BRAM else "logic"
-            m.submodules.memory = storage = memory.Memory(
-                shape=self.width,
-                depth=len(self.words),
-                init=self.words,
-                attrs={"rom_style": style},
-            )
-            port = storage.read_port()
-            m.d.comb += [port.addr.eq(self.addr), port.en.eq(self.en), self.data.eq(port.data)]
+            # Without a word from us yosys makes block RAM of any ROM that it finds large enough;
+            # in one piece, 64 Kibit of logic ROM trip an assertion in yosys 0.70.
+            for start in range(0, self.width, LUT_ROM_PIECE):
+                width = min(LUT_ROM_PIECE, self.width - start)
+                self._storage(m, f"memory_{start}", start, width, {"rom_style": "logic"})
         return m
+
+    def _storage(self, m: Module, name: str, start: int, width: int, attrs: dict) -> None:
+        """Add a memory that holds bits ``start .. start + width - 1`` of every word."""
+        mask = (1 << width) - 1
+        m.submodules[name] = storage = memory.Memory(
+            shape=width,
+            depth=len(self.words),
+            init=[word >> start & mask for word in self.words],
+            attrs=attrs,
+        )
+        port = storage.read_port()
+        m.d.comb += [
+            port.addr.eq(self.addr),
+            port.en.eq(self.en),
+            self.data[start : start + width].eq(port.data),
+        ]

@@ -42,8 +42,8 @@ class Verification:
     latency_cycles, latency_cycles_predicted : int
         Of the first frame, from an idle core; see `StreamingCore.latency`.
     cycles_per_frame : float or None
-        Measured in steady state: the mean spacing of the frames' last beats, and a whole number
-        where all are equal; None with fewer than two frames.
+        Measured in steady state: the mean spacing of the last beats of the second half of the
+        frames, a whole number where all are equal; None with fewer than two frames.
     cycles_per_frame_predicted : int
         The core's initiation interval.
     stall : float
@@ -163,7 +163,12 @@ def verify(
 
 
 def _spacing(run: CoreRun) -> float | None:
+    """Return the cycles between frames in steady state.
+
+    Only the second half counts: while the pipeline fills, a layer may wait for its output once.
+    """
     gaps = np.diff(run.last_output_cycles)
+    gaps = gaps[len(gaps) // 2 :]
     if not len(gaps):
         return None
     return int(gaps[0]) if np.all(gaps == gaps[0]) else float(gaps.mean())

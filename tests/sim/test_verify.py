@@ -47,7 +47,7 @@ def test_latency_and_cycles_per_frame_are_the_predicted_ones(widths, seed):
     lowered = lower(random_network(rng, widths))
     folding = random_folding(rng, lowered)
     core = assemble(lowered, folding)
-    bits = rng.random((7, widths[0])) < 0.5
+    bits = rng.random((12, widths[0])) < 0.5
     result = verify(core, lowered, bits)
     assert result.latency_cycles == core.latency
     assert result.cycles_per_frame == core.cycles_per_frame == cycles_per_frame(lowered, folding)
@@ -171,6 +171,7 @@ def test_the_classes_are_those_of_predict():
     assert list(result.classes) == predict(lowered, x).classes.tolist()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_core_that_hangs_is_reported(network):
     lowered, folding = network
     core = assemble(lowered, folding)
