@@ -53,6 +53,13 @@ NO_PLACE = r"no B[Ee]Ls remaining|[Uu]nable to (?:find|place)|[Ff]ailed to (?:pl
 CORE = "top.core"
 """RTLIL name of the core below a top level called `top`."""
 
+READ = "read_rtlil top.il\nrename -hide w:*]"
+"""Read the design without Amaranth's alias wires for the parts of a layout.
+
+ABC9 takes such a wire, ``\\o__payload[1]``, for that bit of a port ``\\o__payload`` and then loses
+logic without a word: https://github.com/YosysHQ/yosys/issues/4349.
+"""
+
 SYNTHESIS = {
     # UltraPlus is slower than LP and HX by different factors, which ABC should know.
     "ice40": "synth_ice40 -device {speed}",
@@ -381,7 +388,7 @@ class _Flow:
         command = SYNTHESIS[self.board.family].format(speed=speed)
         source = (folder / "top.il").read_text(encoding="utf-8")
         core = _modules(source, CORE)
-        script = [f"read_rtlil top.il\n{command} -top top"]
+        script = [f"{READ}\n{command} -top top"]
         if core:
             mapped_core = self.folder / "core.il"
             if core != self.core_source:
@@ -389,7 +396,7 @@ class _Flow:
                 self.core_source = core
             shutil.copyfile(mapped_core, folder / "core.il")
             script = [
-                f"read_rtlil top.il\nblackbox {CORE}\n{command} -top top\ndelete {CORE}",
+                f"{READ}\nblackbox {CORE}\n{command} -top top\ndelete {CORE}",
                 "read_rtlil core.il\nhierarchy -check -top top\nflatten\nopt_clean -purge",
             ]
         script += ["tee -q -o stat.json stat -json", "write_json top.json", ""]
@@ -403,7 +410,7 @@ class _Flow:
     def synthesise_core(self, folder: Path, command: str, mapped_core: Path) -> None:
         """Map the core alone."""
         (folder / "core.ys").write_text(
-            f"read_rtlil top.il\n{command} -top {CORE}\n"
+            f"{READ}\n{command} -top {CORE}\n"
             "tee -q -o core-stat.json stat -json\nwrite_rtlil core.il\n",
             encoding="utf-8",
         )

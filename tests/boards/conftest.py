@@ -1,11 +1,15 @@
 """A core and a link small enough to build in seconds."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from amaranth import Cat, Module, Signal
-from amaranth.lib import stream, wiring
+from amaranth.build import Pins, Resource, Subsignal
+from amaranth.hdl import Fragment
+from amaranth.lib import io, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.sim import Simulator
 
 from xnorflow.boards import Board
 from xnorflow.boards.pll import PLLSetting
@@ -54,6 +58,50 @@ class TinyLink(wiring.Component):
         return m
 
 
+class StandInPlatform:
+    """Gives simulation ports where the real one gives pins."""
+
+    default_clk = "clk12"
+
+    def __init__(self):
+        self.clk = io.SimulationPort("i", 1)
+        self.rx, self.tx = io.SimulationPort("i", 1), io.SimulationPort("o", 1)
+        self.led = io.SimulationPort("o", 1)
+
+    def lookup(self, name: str, number: int = 0) -> Resource:
+        if name == "uart":
+            rx, tx = Subsignal("rx", Pins("1", dir="i")), Subsignal("tx", Pins("2", dir="o"))
+            return Resource("uart", number, rx, tx)
+        return Resource(name, number, Pins("3", dir="o"))
+
+    def request(self, name: str, number: int = 0, dir: object = None) -> object:
+        if name == "uart":
+            assert dir == {"rx": "-", "tx": "-"}
+            return SimpleNamespace(rx=self.rx, tx=self.tx)
+        assert dir == "-"
+        return {"clk12": self.clk, "led": self.led}[name]
+
+
+def simulate_top(top: BoardTop, rx: str) -> str:
+    """Put one bit of `rx` a cycle at the pin; return what the pin tx shows after each cycle."""
+    platform = StandInPlatform()
+    sim = Simulator(Fragment.get(top, platform))
+    tx = []
+
+    async def bench(ctx):
+        for bit in rx:
+            ctx.set(platform.rx.i, int(bit))
+            ctx.set(platform.clk.i, 1)
+            await ctx.delay(1e-6 / 24)
+            ctx.set(platform.clk.i, 0)
+            await ctx.delay(1e-6 / 24)
+            tx.append(str(ctx.get(platform.tx.o)))
+
+    sim.add_testbench(bench)
+    sim.run()
+    return "".join(tx)
+
+
 def make_tiny_top(board: Board) -> Callable[[PLLSetting], BoardTop]:
     return lambda setting: BoardTop(TinyCore(), TinyLink(), board, setting)
 
@@ -68,3 +116,9 @@ def tiny_top() -> Callable[[Board], Callable[[PLLSetting], BoardTop]]:
 def tiny_parts() -> tuple[type[TinyCore], type[TinyLink]]:
     """The classes of the tiny core and link."""
     return TinyCore, TinyLink
+
+
+@pytest.fixture
+def tx_of() -> Callable[[BoardTop, str], str]:
+    """What a top level on its oscillator sends at tx for the bits at rx, one a cycle."""
+    return simulate_top
