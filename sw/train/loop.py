@@ -140,7 +140,7 @@ def train(
         indices = torch.randperm(len(pixels), generator=generator)[: steps * recipe.batch]
         for batch in indices.view(steps, recipe.batch):
             images = deform(pixels[batch], recipe, generator).flatten(1)
-            loss = F.cross_entropy(net(images), labels[batch], label_smoothing=recipe.smoothing)
+            loss = F.cross_entropy(net(images), labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

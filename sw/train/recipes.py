@@ -22,6 +22,10 @@ class Recipe:
         Neurons of each hidden layer, in data-flow order.
     epochs : int
         Passes over the training digits.
+    gain : float
+        Step of the logits for one accumulator step, a power of two. It sets how sharp the softmax
+        of the loss can get, and matters: halving 1/4 took mnist_mini from 95.6 % to 96.3 % on
+        validation after 20 epochs, halving it again took it back.
     threshold : float
         A pixel (0..255) is bit 1 where it is at least this.
     batch : int
@@ -36,8 +40,6 @@ class Recipe:
         Largest random relative change of size.
     elastic : float
         Standard deviation, in pixels, of the smooth random displacement field.
-    smoothing : float
-        Label smoothing (Szegedy et al., 2016).
     validation : int
         Digits of the training set that are held out to choose the epoch.
     """
@@ -46,14 +48,14 @@ class Recipe:
     summary: str
     hidden: tuple[int, ...]
     epochs: int
+    gain: float
     threshold: float = 127.5
     batch: int = 128
     peak_rate: float = 0.01
-    shift: float = 1.5
-    rotate: float = 8.0
-    scale: float = 0.08
-    elastic: float = 0.6
-    smoothing: float = 0.0
+    shift: float = 1.0
+    rotate: float = 5.0
+    scale: float = 0.05
+    elastic: float = 0.3
     validation: int = 5000
 
     @property
@@ -72,13 +74,18 @@ _ALL = (
         name="mnist_sfc",
         summary="784-256-256-256-10, the SFC of the FINN paper",
         hidden=(256, 256, 256),
-        epochs=120,
+        epochs=100,
+        gain=1 / 32,
+        rotate=7.0,
+        scale=0.07,
+        elastic=0.4,
     ),
     Recipe(
         name="mnist_mini",
-        summary="784-140-64-10, sized for the block RAMs of an iCE40UP5K",
-        hidden=(140, 64),
-        epochs=120,
+        summary="784-144-80-10, sized for the block RAMs of an iCE40UP5K",
+        hidden=(144, 80),
+        epochs=150,
+        gain=1 / 8,
     ),
 )
 
