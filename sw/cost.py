@@ -1,0 +1,156 @@
+"""What a folding costs: LUTs and block RAMs of every layer, estimated before synthesis.
+
+The structure of the formulas is that of the hardware (see `xnorflow.hw.mvu`); the coefficients are
+fitted to what yosys makes of single layers. `benchmarks/cost.py` measures and compares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from xnorflow.folding import Folding, LayerFolding
+from xnorflow.lowered import LoweredDense, LoweredNetwork, LoweredOutput
+
+__all__ = ["FAMILIES", "Cost", "Family", "estimate", "estimate_layer"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """LUT4s (logic cells on iCE40) and block RAMs."""
+
+    lut: float = 0.0
+    bram: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.lut + other.lut, self.bram + other.bram)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Coefficients of a device family.
+
+    Attributes
+    ----------
+    lane : float
+        LUTs of a synapse lane: XNOR and its share of the popcount.
+    neuron_bit : float
+        LUTs of a PE for each bit of its accumulator and comparator.
+    buffer_bit : float
+        LUTs or cells for a bit of an input buffer that is kept in flip-flops.
+    distributed_bit : float or None
+        LUTs for a bit of an input buffer in distributed RAM; None where the family has none.
+    fixed : float
+        LUTs of a layer's control.
+    bram_shapes : tuple of (int, int)
+        Depth and width of a block RAM in each of its modes.
+    """
+
+    lane: float
+    neuron_bit: float
+    buffer_bit: float
+    distributed_bit: float | None
+    fixed: float
+    bram_shapes: tuple[tuple[int, int], ...]
+
+    def brams(self, depth: int, width: int) -> int:
+        """Return the block RAMs of a memory of `depth` words of `width` bits."""
+        return min(ceil(depth / d) * ceil(width / w) for d, w in self.bram_shapes)
+
+
+FAMILIES = {
+    "ice40": Family(
+        lane=2.1,
+        neuron_bit=2.0,
+        buffer_bit=1.9,
+        distributed_bit=None,
+        fixed=110,
+        bram_shapes=((256, 16), (512, 8), (1024, 4), (2048, 2)),
+    ),
+    "ecp5": Family(
+        lane=2.55,
+        neuron_bit=3.0,
+        buffer_bit=1.9,
+        distributed_bit=0.25,
+        fixed=110,
+        bram_shapes=((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)),
+    ),
+}
+
+
+def _rom_luts(depth: int, width: int) -> float:
+    """Return the LUTs of a ROM in logic: a LUT4 holds 16 words of a bit, more need multiplexers."""
+    if depth <= 2:
+        return 0.0  # at most one address bit, which fits into the LUT that uses the word
+    if depth <= 4:
+        return 0.5 * width
+    leaves = ceil(depth / 16)
+    return width * (leaves + 0.75 * (leaves - 1))
+
+
+def estimate_layer(
+    family: Family, layer: LoweredDense, choice: LayerFolding, output: LoweredOutput
+) -> Cost:
+    """Return the cost of one layer with its input buffer, weights and thresholds or scores."""
+    neuron_folds, synapse_folds = layer.mh // choice.pe, layer.mw // choice.simd
+    depth, lanes = neuron_folds * synapse_folds, choice.pe * choice.simd
+    count_bits = layer.mw.bit_length()
+    lut = family.fixed + family.lane * lanes
+    lut += family.neuron_bit * choice.pe * count_bits * (1.0 if synapse_folds > 1 else 0.5)
+    bram = 0
+
+    if choice.weights_in == "bram":
+        bram += family.brams(depth, lanes)
+    elif choice.weights_in == "lut":
+        lut += _rom_luts(depth, lanes)
+
+    if layer.thresholds is not None:
+        lut += _rom_luts(neuron_folds, choice.pe * count_bits)
+    elif not output.is_identity:
+        gain_bits = int(np.abs(output.scale).max()).bit_length()
+        offset_bits = int(np.abs(output.offset).max()).bit_length()
+        width = count_bits + gain_bits + 1
+        lut += choice.pe * max(width, offset_bits)
+        if np.any(output.scale != output.scale[0]):
+            lut += choice.pe * gain_bits * count_bits
+        lut += _rom_luts(neuron_folds, choice.pe * (gain_bits + offset_bits))
+
+    if neuron_folds > 1:
+        words = 2 * synapse_folds
+        bits = words * choice.simd
+        if choice.buffer_in == "registers":
+            lut += family.buffer_bit * bits
+        elif family.distributed_bit is not None and bits <= 4096:
+            # yosys prefers distributed RAM for what is small.
+            lut += family.distributed_bit * max(16, words) * choice.simd
+        else:
+            bram += family.brams(words, choice.simd)
+    return Cost(lut, bram)
+
+
+def converter_cost(i_lanes: int, o_lanes: int) -> Cost:
+    """Return the cost of a width converter: a register and a multiplexer a lane."""
+    if i_lanes == o_lanes:
+        return Cost()
+    return Cost(lut=1.2 * (i_lanes + o_lanes) + 15)
+
+
+def estimate(family: Family, lowered: LoweredNetwork, folding: Folding) -> dict[str, Cost]:
+    """Return the cost of every layer by name, each with the converter before it.
+
+    The arg-max counts as the last layer's.
+    """
+    costs = {}
+    lanes = None
+    for layer in lowered.layers:
+        choice = folding[layer.name]
+        cost = estimate_layer(family, layer, choice, lowered.output)
+        if lanes is not None:
+            cost += converter_cost(lanes, choice.simd)
+        lanes = choice.pe
+        costs[layer.name] = cost
+    last = lowered.layers[-1]
+    costs[last.name] += Cost(lut=62.0 * folding[last.name].pe)
+    return costs
