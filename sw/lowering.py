@@ -502,7 +502,8 @@ def _integer_scores(
     multiplier = 1
     while multiplier * mw < 1 << _PRODUCT_BITS:
         rounded = np.array([(multiplier * r + (1 << 255)) >> 256 for r in ratios], np.int64)
-        for scales in (rounded, _increasing(rounded, ratios)):
+        apart = _increasing(rounded, ratios)
+        for scales in [rounded] if np.array_equal(rounded, apart) else [rounded, apart]:
             offsets = _offsets(scales, wins, losses)
             if offsets is not None:
                 # Any common shift is free: centre the scores to need the fewest bits.
@@ -562,7 +563,11 @@ def _count_behind(
 
 
 def _floors(slope: _Surd, start: _Surd, a: NDArray[np.int64]) -> list[int]:
-    """Return ``floor(slope * a + start)`` exactly."""
+    """Return ``floor(slope * a + start)`` exactly for all a, which rise by two."""
+    if not (slope * _Surd.of(2) - _ONE).terms:
+        # Alike scales: every step of two in a is a step of one.
+        first = floor(slope * _Surd.of(int(a[0])) + start)
+        return list(range(first, first + len(a)))
     bits = 64
     (low, high), (start_low, start_high) = slope.bounds(bits), start.bounds(bits)
     floors = []
