@@ -319,11 +319,13 @@ def _load_idx_set(
     images_path = folder / f"{part}-images-idx3-ubyte.gz"
     images = read_idx(images_path)
     labels = read_idx(folder / f"{part}-labels-idx1-ubyte.gz")
-    if images.ndim != 3 or labels.shape != images.shape[:1] or not images.size:
+    if images.shape[1:] != (28, 28) or not len(images) or labels.shape != images.shape[:1]:
         raise UserError(
-            f"{images_path} and its labels have shapes {images.shape} and {labels.shape}; "
-            "fetch both again"
+            f"{images_path} and its labels have shapes {images.shape} and {labels.shape}, "
+            "not (N, 28, 28) and (N,); fetch both again"
         )
+    if labels.max() > 9:
+        raise UserError(f"the labels of {images_path} go up to {labels.max()}, not 9; fetch both again")
     return Frames(images[..., np.newaxis], labels.astype(np.int64))
 
 

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["train_command"]
 
-_PLAIN_EVERY = 10
+_EPILOG = "\b\nRecipes:\n" + "\n".join(f"  {r.name}: {r.summary}" for r in RECIPES.values())
 
 
-@click.command("train")
+@click.command("train", epilog=_EPILOG)
 @click.argument("recipe")
 @click.option("--data-dir", metavar="DIR", help="Folder with MNIST's four idx*-ubyte.gz files.")
 @click.option("--output", metavar="FILE", help="Model file to write (default: RECIPE.onnx).")
@@ -43,7 +43,7 @@ def train_command(
     """Train RECIPE on MNIST and write it as a QONNX file.
 
     The epoch is chosen on training digits that are held out; the test digits are looked at once,
-    at the end. Without --data-dir the digits are downloaded once. Recipes: mnist_sfc, mnist_mini.
+    at the end. Without --data-dir the digits are downloaded once.
     """
     chosen = _recipe(recipe)
     count = chosen.epochs if epochs is None else epochs
@@ -86,7 +86,7 @@ def train_command(
         f"validation {validation:.2%} (epoch {training.best.number}), test {tested:.2%}, "
         f"{seconds:.0f} s"
     )
-    console.print(f"wrote {target}", soft_wrap=True)
+    console.print(f"wrote {target}", soft_wrap=True, markup=False)
     if json_file is not None:
         result = {
             "recipe": chosen.name,
@@ -101,7 +101,7 @@ def train_command(
 
 
 class _EpochLines:
-    """A progress bar on a terminal, a line now and then elsewhere."""
+    """A line for each epoch, and on a terminal a progress bar below them."""
 
     def __init__(self, console: Console, epochs: int) -> None:
         self._console = console
@@ -127,10 +127,8 @@ class _EpochLines:
     def show(self, epoch: Epoch) -> None:
         note = f"loss {epoch.loss:.4f}, validation {epoch.validation_accuracy:.2%}"
         self._progress.update(self._task, completed=epoch.number, note=note)
-        last = epoch.number == self._epochs
-        if self._console.is_terminal or last or epoch.number % _PLAIN_EVERY in (0, 1):
-            mark = " (best so far)" if epoch.best else ""
-            self._console.print(f"epoch {epoch.number}/{self._epochs}: {note}{mark}")
+        mark = " (best so far)" if epoch.best else ""
+        self._console.print(f"epoch {epoch.number}/{self._epochs}: {note}{mark}")
 
 
 def _recipe(name: str) -> Recipe:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xnorflow.datasets import Frames
+from xnorflow.errors import UserError
 from xnorflow.train.augment import deform
 from xnorflow.train.export import TrainedMlp
 from xnorflow.train.mlp import BinarizedMlp
@@ -113,8 +114,19 @@ def train(
     -------
     Training
         The network of the best validation epoch (the later one of equals).
+
+    Raises
+    ------
+    UserError
+        There are too few digits to hold some out and fill one batch.
     """
     assert digits.y is not None
+    needed = recipe.validation + recipe.batch
+    if len(digits) < needed:
+        raise UserError(
+            f"{recipe.name} needs at least {needed} training digits, but the data has "
+            f"{len(digits)}; name a folder with all of MNIST with --data-dir"
+        )
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)

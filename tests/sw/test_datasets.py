@@ -201,6 +201,11 @@ def test_wrong_idx_files_are_refused(idx_folder: Path) -> None:
             path.write_bytes(content)
             with pytest.raises(UserError, match=says):
                 load_mnist("test", idx_folder)
+    path.write_bytes(whole)
+    labels = idx_folder / "t10k-labels-idx1-ubyte.gz"
+    labels.write_bytes(gzip.compress(idx_bytes(np.array([0, 1, 10, 2]))))
+    with pytest.raises(UserError, match="go up to 10"):
+        load_mnist("test", idx_folder)
     path.unlink()
     with pytest.raises(UserError, match="No such file"):
         read_idx(path)

@@ -234,6 +234,15 @@ def test_the_command_trains_and_reports(tmp_path: Path, monkeypatch: pytest.Monk
     assert (predicted == sample_digits().y).mean() == report["test_accuracy"]
 
 
+def test_too_few_digits_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    write_sample_as_idx(tmp_path)
+    output = tmp_path / "mini.onnx"
+    with pytest.raises(UserError, match="at least 5128 training digits, but the data has 1000"):
+        run("mnist_mini", "--data-dir", str(tmp_path), "--output", str(output))
+    assert not output.exists()
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_shipped_model_has_the_recipes_shape_and_its_stated_accuracy(name: str) -> None:
     with resources.as_file(resources.files("xnorflow.models").joinpath(f"{name}.onnx")) as path:
