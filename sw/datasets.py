@@ -325,7 +325,9 @@ def _load_idx_set(
             "not (N, 28, 28) and (N,); fetch both again"
         )
     if labels.max() > 9:
-        raise UserError(f"the labels of {images_path} go up to {labels.max()}, not 9; fetch both again")
+        raise UserError(
+            f"the labels of {images_path} go up to {labels.max()}, not 9; fetch both again"
+        )
     return Frames(images[..., np.newaxis], labels.astype(np.int64))
 
 
