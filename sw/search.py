@@ -1,14 +1,15 @@
 """Choose a folding: the smallest that reaches a number of cycles, or the fastest that fits.
 
-Layers are coupled only through the width converters between them, so the cheapest choice for a
-chain is found by dynamic programming over the layers (Bellman, 1957) at a given price of a block
-RAM in LUTs; a sweep over that price balances the two resources.
+Layers are coupled only through the width converters between them and through the block RAMs that
+they share, so the fewest LUTs for every number of block RAMs are found exactly by dynamic
+programming over the layers (Bellman, 1957).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,6 @@ from xnorflow.folding import Folding, LayerFolding, cycles_per_frame, divisors
 from xnorflow.lowered import LoweredDense, LoweredNetwork
 
 __all__ = ["Budget", "fastest", "smallest"]
-
-#: Prices of a block RAM that are tried, as multiples of its share of the device.
-PRICES = (0.0, 0.1, 0.3, 0.6, 1.0, 1.6, 3.0, 10.0, 1000.0)
 
 
 @dataclass(frozen=True)
@@ -34,10 +32,6 @@ class Budget:
     def holds(self, cost: Cost) -> bool:
         """Return whether `cost` fits."""
         return cost.lut <= self.lut and cost.bram <= self.bram
-
-    def share(self, cost: Cost, price: float = 1.0) -> float:
-        """Return the sum of the shares of the device that `cost` takes."""
-        return cost.lut / self.lut + price * cost.bram / max(self.bram, 1)
 
 
 class _Candidates:
@@ -61,6 +55,28 @@ class _Candidates:
             bram.append([cost.bram for cost in costs])
         self.lut, self.bram = np.array(lut), np.array(bram)
 
+    def spend(
+        self, before: NDArray[np.float64], cycles: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Add this layer to the LUTs (candidate, brams) of those before it.
+
+        Returns the LUTs with it and the variant that was taken.
+        """
+        after = np.full_like(before, np.inf)
+        variant = np.zeros(before.shape, np.int64)
+        for candidate in np.flatnonzero(self.cycles <= cycles):
+            for pick in range(self.bram.shape[1]):
+                brams = self.bram[candidate, pick]
+                room = before.shape[1] - brams
+                if room <= 0:
+                    continue
+                total = before[candidate, :room] + self.lut[candidate, pick]
+                row = after[candidate, brams:]
+                better = total < row
+                row[better] = total[better]
+                variant[candidate, brams:][better] = pick
+        return after, variant
+
 
 def _variants(layer: LoweredDense, pe: int, simd: int) -> Iterator[LayerFolding]:
     depth = (layer.mh // pe) * (layer.mw // simd)
@@ -74,55 +90,41 @@ class _Search:
     def __init__(self, family: Family, lowered: LoweredNetwork, budget: Budget):
         self.family, self.lowered, self.budget = family, lowered, budget
         self.layers = [_Candidates(family, layer, lowered) for layer in lowered.layers]
-        self.conversions = [
-            _conversions(before, after)
-            for before, after in zip(self.layers, self.layers[1:], strict=False)
-        ]
-
-    def at_price(self, cycles: int, price: float) -> Folding | None:
-        """Return the cheapest folding of at most `cycles`, or None if there is none."""
-        budget = self.budget
-        choices: list[NDArray[np.int64]] = []
-        origins: list[NDArray[np.int64]] = []
-        total: NDArray[np.float64] | None = None
-        for index, layer in enumerate(self.layers):
-            costs = layer.lut / budget.lut + price * layer.bram / max(budget.bram, 1)
-            choices.append(costs.argmin(axis=1))
-            cost = np.where(layer.cycles <= cycles, costs.min(axis=1), np.inf)
-            if total is not None:
-                steps, luts = self.conversions[index - 1]
-                paths = np.where(steps <= cycles, total[:, None] + luts / budget.lut, np.inf)
-                origins.append(paths.argmin(axis=0))
-                cost = cost + paths.min(axis=0)
-            total = cost
-        assert total is not None
-        best = int(total.argmin())
-        if not np.isfinite(total[best]):
-            return None
-        picked = [best]
-        for origin in reversed(origins):
-            picked.append(int(origin[picked[-1]]))
-        return {
-            layer.layer.name: layer.variants[pick][choice[pick]]
-            for layer, choice, pick in zip(self.layers, choices, reversed(picked), strict=True)
-        }
+        self.conversions = [_conversions(*pair) for pair in pairwise(self.layers)]
 
     def smallest(self, cycles: int) -> tuple[Folding, Cost]:
-        """Return the cheapest folding of at most `cycles` that fits, else the one nearest to it."""
-        found = []
-        for price in PRICES:
-            folding = self.at_price(cycles, price)
-            if folding is not None:
-                costs = estimate(self.family, self.lowered, folding).values()
-                found.append((folding, sum(costs, Cost())))
+        """Return the folding of at most `cycles` that takes the least of the device.
+
+        Its LUTs may be more than there are, its block RAMs not.
+        """
         budget = self.budget
-        fitting = [each for each in found if budget.holds(each[1])]
-        if fitting:
-            return min(fitting, key=lambda each: budget.share(each[1]))
-        return min(
-            found,
-            key=lambda each: max(each[1].lut / budget.lut, each[1].bram / max(budget.bram, 1)),
-        )
+        # luts[candidate, brams]: the fewest LUTs of all layers so far.
+        luts = np.zeros((1, budget.bram + 1))
+        steps: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        for index, layer in enumerate(self.layers):
+            if index:
+                taken, converters = self.conversions[index - 1]
+                edges = np.where(taken <= cycles, converters, np.inf)
+                paths = luts[:, None, :] + edges[:, :, None]
+                origin = paths.argmin(axis=0)
+                before = paths.min(axis=0)
+            else:
+                before = np.repeat(luts, len(layer.pe), axis=0)
+                origin = np.zeros(before.shape, np.int64)
+            luts, variant = layer.spend(before, cycles)
+            steps.append((origin, variant))
+        # Squares, so that what is scarcer counts for more and neither runs out first.
+        shares = (luts / budget.lut) ** 2 + (np.arange(budget.bram + 1) / max(budget.bram, 1)) ** 2
+        shares[luts > budget.lut] += 1e9  # what does not fit only when nothing fits
+        candidate, brams = (int(k) for k in np.unravel_index(shares.argmin(), shares.shape))
+        choices = []
+        for layer, (origin, variant) in zip(reversed(self.layers), reversed(steps), strict=True):
+            pick = int(variant[candidate, brams])
+            choices.append((layer.layer.name, layer.variants[candidate][pick]))
+            brams -= int(layer.bram[candidate, pick])
+            candidate = int(origin[candidate, brams])
+        folding = dict(reversed(choices))
+        return folding, sum(estimate(self.family, self.lowered, folding).values(), Cost())
 
     def fastest(self) -> Folding | None:
         """Return the folding of fewest cycles that fits, or None if none does."""

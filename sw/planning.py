@@ -1,0 +1,180 @@
+"""From what the user asks (a board, frames a second) to a folding and a clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from xnorflow.boards.board import Board
+from xnorflow.cost import FAMILIES, Cost, Family, estimate
+from xnorflow.errors import UserError, WorkFailed
+from xnorflow.folding import Folding, cycles_per_frame, read_folding
+from xnorflow.lowered import LoweredNetwork
+from xnorflow.search import Budget, fastest, smallest
+
+__all__ = ["ASSUMED_CLOCK_MHZ", "DEFAULT_FPS", "LINK_COST", "Plan", "core_budget", "plan"]
+
+#: Clock that a target is turned into cycles with when no board is given, MHz.
+ASSUMED_CLOCK_MHZ = 100.0
+
+#: Target in frames a second when the user gives none.
+DEFAULT_FPS = 10_000.0
+
+#: What the serial link, clock and reset take beside the core.
+LINK_COST = Cost(lut=800, bram=1)
+
+#: Share of a device's LUTs that a design may take and still be placed and routed.
+USABLE = 0.92
+
+#: Without a board: room for any network that a first look is taken at.
+UNLIMITED = Budget(lut=200_000, bram=400)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A folding, and what it is expected to give.
+
+    Attributes
+    ----------
+    folding : dict of LayerFolding
+    clock_mhz : float
+        Clock that frames a second were turned into cycles with.
+    cycles_per_frame : int
+        The core's initiation interval.
+    costs : dict of str to Cost
+        Estimate by layer.
+    notes : tuple of str
+        What was assumed.
+    """
+
+    folding: Folding
+    clock_mhz: float
+    cycles_per_frame: int
+    costs: dict[str, Cost]
+    notes: tuple[str, ...]
+
+    @property
+    def fps(self) -> float:
+        """Frames a second at the planned clock."""
+        return self.clock_mhz * 1e6 / self.cycles_per_frame
+
+    @property
+    def total(self) -> Cost:
+        """Estimated cost of the core."""
+        return sum(self.costs.values(), Cost())
+
+
+def core_budget(board: Board, shrink: float = 1.0) -> Budget:
+    """Return what the core may take on `board`: its share of the device, less the link.
+
+    Parameters
+    ----------
+    board : Board
+    shrink : float
+        Factor on the LUTs, where estimates have proved too low.
+    """
+    lut = (board.budget.lut * USABLE - LINK_COST.lut) * shrink
+    return Budget(lut=max(lut, 1.0), bram=max(board.budget.bram - LINK_COST.bram, 0))
+
+
+def plan(
+    lowered: LoweredNetwork,
+    board: Board | None,
+    *,
+    target_fps: float | None = None,
+    folding_file: str | Path | None = None,
+    as_fast_as_fits: bool = False,
+    clock_mhz: float | None = None,
+    shrink: float = 1.0,
+) -> Plan:
+    """Choose a folding.
+
+    Parameters
+    ----------
+    lowered : LoweredNetwork
+    board : Board or None
+        None plans for an ECP5 of any size at `ASSUMED_CLOCK_MHZ`.
+    target_fps : float, optional
+        Take the smallest folding that reaches it.
+    folding_file : path, optional
+        Take the user's folding instead.
+    as_fast_as_fits : bool
+        Take the folding of fewest cycles that fits instead. With none of the three the target is
+        `DEFAULT_FPS`, or as much of it as fits.
+    clock_mhz : float, optional
+        Clock to plan with; the board's planned clock by default.
+    shrink : float
+        See `core_budget`.
+
+    Raises
+    ------
+    UserError
+        If options contradict each other or the target cannot be reached at the clock.
+    WorkFailed
+        If no folding fits.
+    """
+    if sum((target_fps is not None, folding_file is not None, as_fast_as_fits)) > 1:
+        raise UserError("give only one of --target-fps, --folding and --max")
+    notes = []
+    if clock_mhz is not None:
+        clock = clock_mhz
+    elif board is not None:
+        clock = board.clock.planned_mhz
+    else:
+        clock = ASSUMED_CLOCK_MHZ
+        notes.append(f"no board given: {clock:g} MHz are assumed")
+    family = FAMILIES[board.family if board is not None else "ecp5"]
+    budget = core_budget(board, shrink) if board is not None else UNLIMITED
+
+    if folding_file is not None:
+        folding = read_folding(folding_file, lowered)
+    elif as_fast_as_fits:
+        folding = fastest(lowered, family, budget)
+    elif target_fps is not None:
+        if not 0 < target_fps < float("inf"):
+            raise UserError(f"--target-fps is {target_fps:g} but must be a positive number")
+        cycles = int(clock * 1e6 / target_fps)
+        if cycles < 1:
+            raise UserError(
+                f"--target-fps {target_fps:,.0f} cannot be reached: a frame takes at least one "
+                f"cycle, so {clock * 1e6:,.0f} is the most at {clock:g} MHz"
+            )
+        try:
+            folding, _ = smallest(lowered, family, budget, cycles)
+        except WorkFailed as error:
+            raise WorkFailed(
+                f"--target-fps {target_fps:,.0f} at {clock:g} MHz: {error}"
+                + _as_fps(lowered, board, clock, shrink)
+            ) from None
+    else:
+        folding = _default(lowered, family, budget, clock, notes)
+    return Plan(
+        folding=folding,
+        clock_mhz=clock,
+        cycles_per_frame=cycles_per_frame(lowered, folding),
+        costs=estimate(family, lowered, folding),
+        notes=tuple(notes),
+    )
+
+
+def _default(
+    lowered: LoweredNetwork, family: Family, budget: Budget, clock: float, notes: list[str]
+) -> Folding:
+    try:
+        folding, _ = smallest(lowered, family, budget, int(clock * 1e6 / DEFAULT_FPS))
+        notes.append(f"no target given: the smallest folding for {DEFAULT_FPS:,.0f} frames/s")
+    except WorkFailed:
+        folding = fastest(lowered, family, budget)
+        notes.append(
+            f"no target given, and {DEFAULT_FPS:,.0f} frames/s do not fit: the fastest that does"
+        )
+    return folding
+
+
+def _as_fps(lowered: LoweredNetwork, board: Board | None, clock: float, shrink: float) -> str:
+    """Say which target would fit."""
+    try:
+        best = plan(lowered, board, as_fast_as_fits=True, clock_mhz=clock, shrink=shrink)
+    except WorkFailed:
+        return ""
+    return f", that is --target-fps {int(best.fps)}"
