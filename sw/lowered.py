@@ -75,8 +75,8 @@ class LoweredOutput:
     Attributes
     ----------
     scale, offset : ndarray of int64, shape (classes,)
-        ``score = scale * acc + offset``; ordered exactly as the network's real-valued logits
-        are, for every accumulator value that can occur.
+        ``score = scale * acc + offset``; ranks the classes exactly as the network's real-valued
+        logits do, equal ones by lowest index, for every accumulator value that can occur.
     logit_scale, logit_offset : ndarray of float64, shape (classes,)
         The network's own logits, ``logit_scale * acc + logit_offset``, for display.
     """
