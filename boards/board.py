@@ -1,6 +1,7 @@
 """A board as data: one TOML file says all that the rest needs to know about it."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -200,12 +201,12 @@ def names() -> list[str]:
     )
 
 
-def load(name: str) -> Board:
+def load(name: str | Path) -> Board:
     """Return a board by its name, or from a file of the user's.
 
     Parameters
     ----------
-    name : str
+    name : str or Path
         One of :func:`names`, or the path of a ``.toml`` file.
 
     Raises
@@ -218,6 +219,7 @@ def load(name: str) -> Board:
     >>> load("icebreaker").budget.bram
     30
     """
+    name = str(name)
     if name.endswith(".toml"):
         try:
             text = Path(name).read_text(encoding="utf-8")
@@ -296,6 +298,8 @@ def _check(board: Board, source: str) -> None:
     def refuse(what: str) -> None:
         raise UserError(f"board file {source}: {what}")
 
+    if not re.fullmatch(r"\w[\w.-]*", board.name):
+        refuse(f"name must be letters, digits, '_', '.' and '-', not {board.name!r}")
     if board.family not in FAMILIES:
         refuse(f"family must be one of {', '.join(FAMILIES)}, not {board.family!r}")
     for key in ("oscillator_mhz", "planned_mhz"):

@@ -67,7 +67,8 @@ def test_board_without_a_near_name_lists_all() -> None:
 def test_board_of_the_users_is_read_from_its_file(tmp_path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(ICEBREAKER.replace('name = "icebreaker"', 'name = "mine"'))
-    mine = boards.load(str(file))
+    mine = boards.load(file)
+    assert boards.load(str(file)) == mine
     assert mine == dataclasses.replace(boards.load("icebreaker"), name="mine")
 
 
@@ -89,6 +90,7 @@ def test_pll_link_led_and_info_may_be_absent(tmp_path) -> None:
         ("bram = 30", "bram = true", r"budget\.bram must be of type int, not True"),
         ("bram = 30", "bram = -1", r"budget\.bram must be at least 0, not -1"),
         ("lut = 5280", "lut = 0", r"budget\.lut must be at least 1, not 0"),
+        ('"icebreaker"', '"../icebreaker"', "name must be letters, digits"),
         ('"ice40"', '"ice41"', r"family must be one of ice40, ecp5, not 'ice41'"),
         ("SB_PLL40_PAD", "EHXPLLL", r"pll\.kind must be one of SB_PLL40_PAD, SB_PLL40_CORE"),
         ("[533.0, 1066.0]", "[1066.0, 533.0]", r"pll\.vco_mhz must be \[least, greatest\]"),
