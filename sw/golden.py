@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from xnorflow.errors import UserError
 from xnorflow.lowered import InputThresholds, LoweredDense, LoweredNetwork
 
-__all__ = ["Prediction", "activations", "predict", "predict_bits"]
+__all__ = ["Prediction", "activations", "binarize", "predict", "predict_bits"]
 
 _BLOCK_BYTES = 1 << 18
 """Size of the largest temporary: it must stay in the second-level cache."""
@@ -44,6 +44,13 @@ class Prediction:
     logits: NDArray[np.float64]
 
 
+def binarize(lowered: LoweredNetwork, x: NDArray) -> NDArray[np.bool_]:
+    """Return the bits (N, F) of raw frames; parameters and errors as :func:`predict`."""
+    x = np.asarray(x)
+    _check_frames(lowered.input, x)
+    return lowered.input.bits(x)
+
+
 def predict(lowered: LoweredNetwork, x: NDArray) -> Prediction:
     """Classify raw frames.
 
@@ -63,9 +70,7 @@ def predict(lowered: LoweredNetwork, x: NDArray) -> Prediction:
     UserError
         If the shape or dtype is another, there are no frames, or a value is NaN.
     """
-    x = np.asarray(x)
-    _check_frames(lowered.input, x)
-    return predict_bits(lowered, lowered.input.bits(x))
+    return predict_bits(lowered, binarize(lowered, x))
 
 
 def predict_bits(lowered: LoweredNetwork, bits: NDArray) -> Prediction:
