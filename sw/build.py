@@ -1,0 +1,339 @@
+"""The main job: model → folding → verified core → bitstream → report, in one output folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xnorflow import __version__
+from xnorflow.assemble import assemble
+from xnorflow.boards.board import Board
+from xnorflow.boards.flow import BuildResult, DoesNotFit, staged
+from xnorflow.boards.flow import build as build_bitstream
+from xnorflow.boards.pll import PLLSetting
+from xnorflow.boards.top import BoardTop
+from xnorflow.errors import UserError, WorkFailed
+from xnorflow.folding import cycles_per_frame
+from xnorflow.golden import predict_bits
+from xnorflow.hw.core import StreamingCore
+from xnorflow.hw.link.host_link import UARTHostLink
+from xnorflow.hw.link.protocol import LinkParameters
+from xnorflow.lowered import LoweredNetwork
+from xnorflow.planning import LINK_COST, Plan, core_budget, plan
+from xnorflow.report import Digit, write
+from xnorflow.results import layer_results
+from xnorflow.sim.verify import Verification, verify
+
+__all__ = ["Frames", "Request", "build", "link_parameters"]
+
+#: Times that ``--max`` tries again with less of the device after a design did not fit.
+RETRIES = 3
+
+#: Digits that the report shows.
+SHOWN = 12
+
+#: ``progress(step, message, done, total)``.
+Progress = Callable[[str, str, int, int | None], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """What the hardware is verified on.
+
+    Attributes
+    ----------
+    x : ndarray, shape (N, ...)
+        Raw frames, for the report's pictures and the golden model's accuracy.
+    y : ndarray of int64, shape (N,), or None
+        Labels.
+    bits : ndarray of bool, shape (N, F)
+        The frames as the hardware takes them.
+    simulated : int
+        The first so many are simulated.
+    """
+
+    x: NDArray
+    y: NDArray[np.int64] | None
+    bits: NDArray[np.bool_]
+    simulated: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be built.
+
+    Attributes
+    ----------
+    lowered : LoweredNetwork
+    board : Board
+    target_fps, folding_file, as_fast_as_fits
+        See `xnorflow.planning.plan`.
+    clock_mhz : float or None
+        None chooses the clock from what the design reaches.
+    command : str or None
+        How to repeat the build, for the report.
+    notes : tuple of str
+        What came up before, one sentence each.
+    """
+
+    lowered: LoweredNetwork
+    board: Board
+    target_fps: float | None = None
+    folding_file: str | None = None
+    as_fast_as_fits: bool = False
+    clock_mhz: float | None = None
+    command: str | None = None
+    notes: Sequence[str] = ()
+
+    def plan(self, shrink: float = 1.0) -> Plan:
+        """Choose the folding, with less of the device if `shrink` is below 1."""
+        return plan(
+            self.lowered,
+            self.board,
+            target_fps=self.target_fps,
+            folding_file=self.folding_file,
+            as_fast_as_fits=self.as_fast_as_fits,
+            clock_mhz=self.clock_mhz,
+            shrink=shrink,
+        )
+
+
+def link_parameters(
+    core: StreamingCore, lowered: LoweredNetwork, board: Board, clock_hz: int
+) -> LinkParameters:
+    """Return what the serial link of `core` on `board` is built from.
+
+    Raises
+    ------
+    UserError
+        If the board has no link, or its rate cannot be made from the clock.
+    """
+    if board.link is None:
+        raise UserError(f"board {board.name} has no [link] to a host; add one to its file")
+    layout = core.o.payload.shape()
+    try:
+        return LinkParameters(
+            i_lanes=core.i_lanes,
+            i_beats=core.i_beats,
+            o_lanes=core.classes // core.o_beats,
+            o_beats=core.o_beats,
+            width=layout["scores"].shape.elem_shape.width,
+            classes=core.classes,
+            clock_hz=clock_hz,
+            baud=board.link.baud,
+            digest=lowered.digest(),
+        )
+    except ValueError as error:
+        raise UserError(f"board {board.name}, link: {error}") from None
+
+
+def build(request: Request, frames: Frames, output: Path, progress: Progress) -> dict[str, Any]:
+    """Verify a network's hardware in simulation and build its bitstream.
+
+    Nothing is left behind under `output` unless everything succeeded; then it holds the bitstream,
+    ``report.json``, ``report.html`` and the tools' logs.
+
+    Parameters
+    ----------
+    request : Request
+    frames : Frames
+    output : Path
+        Folder to make; an earlier build there is replaced.
+    progress : callable
+        Told every step.
+
+    Returns
+    -------
+    dict
+        The content of ``report.json``.
+
+    Raises
+    ------
+    UserError
+        If an input is wrong.
+    WorkFailed
+        If a frame differs, the design does not fit, timing or the target is missed.
+    """
+    shrink = 1.0
+    for attempt in range(RETRIES + 1):
+        planned = request.plan(shrink)
+        try:
+            with staged(output) as folder:
+                return _build(request, planned, frames, folder, progress)
+        except DoesNotFit as error:
+            shrink *= _overrun(error, request.board, planned)
+            if not request.as_fast_as_fits or attempt == RETRIES:
+                raise WorkFailed(f"{error}{_what_fits(request, shrink)}") from error
+            progress("fold", f"{error}; trying a smaller folding", 0, None)
+    raise AssertionError("unreachable")
+
+
+def _build(
+    request: Request, planned: Plan, frames: Frames, folder: Path, progress: Progress
+) -> dict[str, Any]:
+    lowered, board = request.lowered, request.board
+    start = time.monotonic()
+    core = assemble(lowered, planned.folding)
+    seconds = {"assemble": time.monotonic() - start}
+
+    count = frames.simulated
+    progress("simulate", f"{count} frames", 0, count)
+    verification = verify(
+        core,
+        lowered,
+        frames.bits[:count],
+        None if frames.y is None else frames.y[:count],
+        progress=lambda done: progress("simulate", f"{count} frames", done, count),
+    )
+    seconds["simulate"] = verification.seconds
+    if verification.mismatches:
+        raise WorkFailed(
+            f"the hardware differs from the golden model in {verification.mismatches} of "
+            f"{count} simulated frames; no bitstream was built"
+        )
+
+    def top(setting: PLLSetting) -> BoardTop:
+        clock_hz = round(setting.mhz * 1e6)
+        link = UARTHostLink(link_parameters(core, lowered, board, clock_hz))
+        return BoardTop(core, link, board, setting)
+
+    result = build_bitstream(
+        top,
+        board,
+        request.clock_mhz,
+        folder,
+        lambda step, message: progress(step, message, 0, None),
+    )
+    seconds.update(result.seconds)
+    report = _report(request, planned, core, frames, verification, result, seconds)
+    if request.target_fps is not None and report["fps"] < request.target_fps:
+        raise WorkFailed(
+            f"--target-fps {request.target_fps:,.0f} is missed: {report['fps']:,.0f} frames/s at "
+            f"{result.clock_mhz:g} MHz, {100 * (1 - report['fps'] / request.target_fps):.1f} % "
+            f"short; plan for a slower clock with --clock {result.clock_mhz:g}"
+        )
+    _write(report, frames, verification, lowered, folder)
+    return report
+
+
+def _report(
+    request: Request,
+    planned: Plan,
+    core: StreamingCore,
+    frames: Frames,
+    verification: Verification,
+    result: BuildResult,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    lowered, board = request.lowered, request.board
+    clock_hz = result.clock_mhz * 1e6
+    link = link_parameters(core, lowered, board, round(clock_hz))
+    total = planned.total
+    estimated = {"lut": total.lut + LINK_COST.lut, "bram": total.bram + LINK_COST.bram}
+    accuracy = None
+    if frames.y is not None:
+        accuracy = float((predict_bits(lowered, frames.bits).classes == frames.y).mean())
+    ii = cycles_per_frame(lowered, planned.folding)
+    return {
+        "model": lowered.name,
+        "digest": lowered.digest(),
+        "board": board.name,
+        "device": result.device,
+        "clock_mhz": result.clock_mhz,
+        "fmax_mhz": result.fmax_mhz,
+        "cycles_per_frame": core.cycles_per_frame,
+        "latency_cycles": core.latency,
+        "latency_us": core.latency / result.clock_mhz,
+        "fps": clock_hz / core.cycles_per_frame,
+        "target_fps": request.target_fps,
+        "resources": {
+            name: {
+                "used": usage.used,
+                "available": usage.available,
+                "estimated": round(estimated[name]) if name in estimated else None,
+            }
+            for name, usage in result.resources.items()
+        },
+        "core_resources": {name: usage.used for name, usage in result.core_resources.items()},
+        "layers": [
+            {**row, "ii": ii, "busy": row["cycles"] / ii} for row in layer_results(lowered, planned)
+        ],
+        "verification": verification.as_json(),
+        "accuracy": {"frames": len(frames.bits), "accuracy": accuracy},
+        "link": {
+            "baud": link.baud,
+            "bytes_per_frame": link.frame_wire_bytes,
+            "fps": link.frames_per_second(),
+        },
+        "tools": {"xnorflow": __version__, **result.tools},
+        "bitstream": result.bitstream,
+        "program": board.info.program.format(bitstream=result.bitstream),
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "attempts": [list(attempt) for attempt in result.attempts],
+        "command": request.command,
+        "notes": [*request.notes, *planned.notes],
+    }
+
+
+def _write(
+    report: dict[str, Any],
+    frames: Frames,
+    verification: Verification,
+    lowered: LoweredNetwork,
+    folder: Path,
+) -> None:
+    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write(report, folder / "report.html", _digits(frames, verification, lowered))
+
+
+def _digits(frames: Frames, verification: Verification, lowered: LoweredNetwork) -> list[Digit]:
+    """Return the first simulated frames as pictures, if they are pictures."""
+    shape = lowered.input.shape if len(lowered.input.shape) > 1 else frames.x.shape[1:]
+    if frames.x.dtype != np.uint8 or len(shape) not in (2, 3):
+        return []
+    scores = predict_bits(lowered, frames.bits[:SHOWN]).scores
+    return [
+        Digit(
+            image=frames.x[k].reshape(shape),
+            label=None if frames.y is None else int(frames.y[k]),
+            predicted=verification.classes[k],
+            scores=scores[k].tolist(),
+        )
+        for k in range(min(SHOWN, verification.frames))
+    ]
+
+
+def _overrun(error: DoesNotFit, board: Board, planned: Plan) -> float:
+    """Return by which factor fewer LUTs must be planned with, after a design did not fit."""
+    usage = error.resources.get("lc") or error.resources.get("lut")
+    if usage is None or not usage.used:
+        return 0.8
+    estimated = planned.total.lut + LINK_COST.lut
+    return min(0.9, estimated / usage.used)
+
+
+def _what_fits(request: Request, shrink: float) -> str:
+    """Say which folding should fit."""
+    try:
+        best = plan(
+            request.lowered,
+            request.board,
+            as_fast_as_fits=True,
+            clock_mhz=request.clock_mhz,
+            shrink=shrink,
+        )
+    except WorkFailed:
+        return "; take a larger board"
+    budget = core_budget(request.board, shrink)
+    return (
+        f"; by the estimate {best.cycles_per_frame:,} cycles a frame would fit "
+        f"({best.total.lut:.0f} of {budget.lut:.0f} LUT for the core): "
+        f"--target-fps {int(best.fps)}"
+    )

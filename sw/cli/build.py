@@ -1,0 +1,162 @@
+"""``xnorflow build``: from a model to a bitstream and a report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from xnorflow.boards.board import load as load_board
+from xnorflow.build import Frames, Request, build
+from xnorflow.cli.common import (
+    check_writable,
+    data_option,
+    json_option,
+    load_lowered,
+    read_frames,
+    write_json,
+)
+from xnorflow.cli.steps import Steps
+from xnorflow.errors import UserError
+
+__all__ = ["build_command", "show_report"]
+
+
+@click.command("build")
+@click.argument("model")
+@click.option("--board", required=True, metavar="BOARD", help="Board name or .toml file.")
+@click.option("--target-fps", type=float, metavar="F", help="Frames a second to reach.")
+@click.option("--folding", metavar="FILE.json", help="PE and SIMD of every layer.")
+@click.option("--max", "as_fast_as_fits", is_flag=True, help="The fastest folding that fits.")
+@click.option(
+    "--clock",
+    default="auto",
+    metavar="auto|MHz",
+    show_default=True,
+    help="Core clock; auto takes what the design reaches.",
+)
+@data_option
+@click.option(
+    "--frames",
+    type=int,
+    default=20,
+    metavar="N",
+    show_default=True,
+    help="Simulate the first N frames.",
+)
+@click.option("--output", metavar="DIR", help="Folder to make (default: build-MODEL-BOARD).")
+@json_option
+def build_command(
+    model: str,
+    board: str,
+    target_fps: float | None,
+    folding: str | None,
+    as_fast_as_fits: bool,
+    clock: str,
+    data: str | None,
+    frames: int,
+    output: str | None,
+    json_file: str | None,
+) -> None:
+    """Verify MODEL's hardware in simulation, then build its bitstream and a report.
+
+    The folding is the smallest that reaches --target-fps, the one in --folding, or the fastest
+    that fits with --max; without any of them the target is 10,000 frames/s, or less if that does
+    not fit.
+    """
+    check_writable(json_file, "--json")
+    chosen_board = load_board(board)
+    network, lowered = load_lowered(model)
+    chosen, bits = read_frames(data, lowered, None)
+    if frames < 1:
+        raise UserError(f"--frames is {frames} but must be at least 1")
+    request = Request(
+        lowered=lowered,
+        board=chosen_board,
+        target_fps=target_fps,
+        folding_file=folding,
+        as_fast_as_fits=as_fast_as_fits,
+        clock_mhz=parse_clock(clock),
+        command="xnorflow " + shlex.join(sys.argv[1:]),
+        notes=network.notes,
+    )
+    target = Path(output or f"build-{lowered.name}-{chosen_board.name}")
+    console = Console()
+    with Steps(console) as steps:
+        report = build(
+            request,
+            Frames(chosen.x, chosen.y, bits, min(frames, len(bits))),
+            target,
+            steps.progress,
+        )
+    show_report(console, report, target)
+    write_json(json_file, report)
+
+
+def parse_clock(text: str) -> float | None:
+    """Return the core clock in MHz, or None for ``auto``."""
+    if text == "auto":
+        return None
+    try:
+        clock = float(text)
+    except ValueError:
+        clock = 0.0
+    if not 0 < clock < float("inf"):
+        raise UserError(f"--clock is {text!r} but must be auto or a number of MHz")
+    return clock
+
+
+def show_report(console: Console, report: dict[str, Any], output: Path) -> None:
+    """Print what was built."""
+    layers = Table(title=f"{report['model']} on {report['board']} ({report['device']})")
+    for heading in ("layer", "inputs", "outputs", "PE", "SIMD", "cycles", "busy", "weights in"):
+        layers.add_column(heading, justify="left" if heading == "layer" else "right")
+    for row in report["layers"]:
+        layers.add_row(
+            row["name"],
+            *(str(row[key]) for key in ("mw", "mh", "pe", "simd")),
+            f"{row['cycles']:,}",
+            f"{row['busy']:.0%}",
+            row["weights_in"],
+        )
+    console.print(layers)
+
+    resources = Table()
+    for heading in ("resource", "used", "available", "share", "estimated"):
+        resources.add_column(heading, justify="left" if heading == "resource" else "right")
+    for name, usage in report["resources"].items():
+        share = f"{usage['used'] / usage['available']:.0%}" if usage["available"] else "-"
+        estimated = "-" if usage["estimated"] is None else f"{usage['estimated']:,}"
+        resources.add_row(
+            name.upper(), f"{usage['used']:,}", f"{usage['available']:,}", share, estimated
+        )
+    console.print(resources)
+
+    def line(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    verification, accuracy = report["verification"], report["accuracy"]
+    line(
+        f"verified:  {verification['frames']} frames simulated, "
+        f"{verification['mismatches']} mismatches; {verification['cycles_per_frame']} cycles a "
+        f"frame measured, {verification['cycles_per_frame_predicted']} predicted"
+    )
+    if accuracy["accuracy"] is not None:
+        line(f"accuracy:  {accuracy['accuracy']:.2%} on {accuracy['frames']:,} frames")
+    line(
+        f"clock:     {report['clock_mhz']:g} MHz (place and route reached {report['fmax_mhz']:.1f})"
+    )
+    line(f"speed:     {report['fps']:,.0f} frames/s, latency {report['latency_us']:.1f} µs")
+    line(
+        f"link:      the serial line at {report['link']['baud']:,} baud carries "
+        f"{report['link']['fps']:,.0f} frames/s"
+    )
+    for note in report["notes"]:
+        line(f"note:      {note}")
+    line(f"bitstream: {output / report['bitstream']}")
+    line(f"report:    {output / 'report.html'}")

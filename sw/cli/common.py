@@ -1,0 +1,163 @@
+"""What several sub-commands share: options, reading inputs, writing results."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from xnorflow.boards.board import Board
+from xnorflow.boards.board import load as load_board
+from xnorflow.datasets import Frames, load_npz, sample_digits
+from xnorflow.errors import UserError
+from xnorflow.frontend import load
+from xnorflow.golden import binarize
+from xnorflow.lowered import LoweredNetwork
+from xnorflow.lowering import lower
+from xnorflow.network import Network
+from xnorflow.planning import Plan, plan
+
+__all__ = [
+    "check_count",
+    "check_writable",
+    "data_option",
+    "folding_options",
+    "frames_option",
+    "json_option",
+    "load_lowered",
+    "make_plan",
+    "optional_board",
+    "read_frames",
+    "write_json",
+]
+
+json_option = click.option(
+    "--json", "json_file", metavar="FILE", help="Also write the result as one JSON object."
+)
+data_option = click.option(
+    "--data",
+    metavar="FILE.npz",
+    help="Frames x and labels y; without it, the MNIST digits that come with xnorflow.",
+)
+
+
+def frames_option(default: int | None) -> Callable[[Callable], Callable]:
+    """Return the option --frames, which takes the first N frames of the data."""
+    return click.option(
+        "--frames",
+        type=int,
+        default=default,
+        metavar="N",
+        show_default=default is not None,
+        help="Take the first N frames" + ("." if default is not None else " (default: all)."),
+    )
+
+
+def folding_options(command: Callable) -> Callable:
+    """Add --board, --target-fps and --folding."""
+    for option in (
+        click.option("--folding", metavar="FILE.json", help="PE and SIMD of every layer."),
+        click.option("--target-fps", type=float, metavar="F", help="Frames a second to reach."),
+        click.option("--board", metavar="BOARD", help="Board name or .toml file; see boards."),
+    ):
+        command = option(command)
+    return command
+
+
+def load_lowered(model: str) -> tuple[Network, LoweredNetwork]:
+    """Read a model file and lower it."""
+    network = load(model)
+    return network, lower(network)
+
+
+def optional_board(name: str | None) -> Board | None:
+    """Return the board of that name, or None for None."""
+    return None if name is None else load_board(name)
+
+
+def check_count(frames: int | None) -> None:
+    """Refuse a number of frames below 1."""
+    if frames is not None and frames < 1:
+        raise UserError(f"--frames is {frames} but must be at least 1")
+
+
+def read_frames(
+    data: str | None, lowered: LoweredNetwork, frames: int | None
+) -> tuple[Frames, NDArray[np.bool_]]:
+    """Return the first `frames` frames of a data file and their bits.
+
+    Raises
+    ------
+    UserError
+        If the file or its frames do not suit the network.
+    """
+    check_count(frames)
+    if data is None:
+        if math.prod(lowered.input.shape) != 784:
+            raise UserError(
+                f"the network takes frames of shape {lowered.input.shape}, not MNIST digits; "
+                "give frames with --data FILE.npz"
+            )
+        source = sample_digits()
+    else:
+        source = load_npz(data)
+    chosen = Frames(source.x[:frames], None if source.y is None else source.y[:frames])
+    name = data or "the digits that come with xnorflow"
+    try:
+        bits = binarize(lowered, chosen.x)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    return chosen, bits
+
+
+def make_plan(
+    lowered: LoweredNetwork,
+    board: Board | None,
+    target_fps: float | None,
+    folding: str | None,
+    *,
+    as_fast_as_fits: bool = False,
+) -> Plan:
+    """Choose a folding as the options say."""
+    return plan(
+        lowered,
+        board,
+        target_fps=target_fps,
+        folding_file=folding,
+        as_fast_as_fits=as_fast_as_fits,
+    )
+
+
+def check_writable(path: str | None, option: str) -> None:
+    """Refuse, before minutes of work, a file that could not be written after it."""
+    if path is None:
+        return
+    target = Path(path)
+    if target.is_dir():
+        raise UserError(f"{option} {path} is a folder; name a file")
+    if not target.absolute().parent.is_dir():
+        raise UserError(f"{option} {path}: the folder {target.parent} does not exist; make it")
+    try:
+        existed = target.exists()
+        with target.open("ab"):
+            pass
+        if not existed:
+            target.unlink()
+    except OSError as error:
+        raise UserError(f"{option} {path} cannot be written: {error.strerror}") from None
+
+
+def write_json(path: str | None, result: Mapping[str, Any]) -> None:
+    """Write the result of a command where the user asked for it."""
+    if path is None:
+        return
+    try:
+        Path(path).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--json {path} cannot be written: {error.strerror}") from None

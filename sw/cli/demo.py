@@ -1,0 +1,56 @@
+"""``xnorflow demo``: the main job on a model, digits and a board that need nothing else."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from xnorflow.boards.board import load as load_board
+from xnorflow.build import Frames, Request, build
+from xnorflow.cli.build import show_report
+from xnorflow.cli.common import check_writable, json_option, load_lowered, read_frames, write_json
+from xnorflow.cli.steps import Steps
+from xnorflow.golden import predict_bits
+
+__all__ = ["demo_command"]
+
+#: What the demo runs.
+MODEL, BOARD, FRAMES = "mnist_mini", "icebreaker", 20
+
+
+@click.command("demo")
+@click.option("--output", metavar="DIR", default="demo-output", show_default=True, help="Folder.")
+@json_option
+def demo_command(output: str, json_file: str | None) -> None:
+    """Classify digits, simulate the hardware and build a bitstream for the iCEBreaker.
+
+    Needs no board, no data and no other tools; the digits and the model come with xnorflow.
+    """
+    check_writable(json_file, "--json")
+    console = Console()
+    with resources.as_file(resources.files("xnorflow.models") / f"{MODEL}.onnx") as path:
+        network, lowered = load_lowered(str(path))
+    chosen, bits = read_frames(None, lowered, None)
+    right = int((predict_bits(lowered, bits).classes == chosen.y).sum())
+    console.print(
+        f"golden model: {MODEL} classifies {right} of {len(bits)} digits ({right / len(bits):.1%})",
+        highlight=False,
+    )
+    request = Request(
+        lowered=lowered,
+        board=load_board(BOARD),
+        command=f"xnorflow demo --output {output}",
+        notes=network.notes,
+    )
+    with Steps(console) as steps:
+        steps.progress(
+            "prepare", "the tools compile themselves when they are first used (up to a minute)"
+        )
+        report = build(
+            request, Frames(chosen.x, chosen.y, bits, FRAMES), Path(output), steps.progress
+        )
+    show_report(console, report, Path(output))
+    write_json(json_file, report)

@@ -1,0 +1,102 @@
+"""``xnorflow inspect``: what a model is, and how it would be folded."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from xnorflow.cli.common import (
+    check_writable,
+    folding_options,
+    json_option,
+    load_lowered,
+    make_plan,
+    optional_board,
+    write_json,
+)
+from xnorflow.folding import divisors
+from xnorflow.results import layer_results
+
+__all__ = ["inspect_command"]
+
+
+@click.command("inspect")
+@click.argument("model")
+@folding_options
+@json_option
+def inspect_command(
+    model: str,
+    board: str | None,
+    target_fps: float | None,
+    folding: str | None,
+    json_file: str | None,
+) -> None:
+    """Show MODEL's layers, their legal PE and SIMD, and a folding with its estimated cost."""
+    check_writable(json_file, "--json")
+    network, lowered = load_lowered(model)
+    plan = make_plan(lowered, optional_board(board), target_fps, folding)
+    layers = layer_results(lowered, plan)
+    console = Console()
+    console.print(
+        f"{network.name}: input {'x'.join(map(str, network.input_shape))}, "
+        f"{lowered.classes} classes, {sum(r['weights_bits'] for r in layers):,} weight bits"
+    )
+    table = Table()
+    for heading in ("layer", "inputs", "outputs", "PE", "SIMD", "cycles", "weights in"):
+        table.add_column(heading, justify="left" if heading in ("layer", "weights in") else "right")
+    table.add_column("LUT est.", justify="right")
+    table.add_column("BRAM est.", justify="right")
+    for row in layers:
+        table.add_row(
+            row["name"],
+            str(row["mw"]),
+            str(row["mh"]),
+            str(row["pe"]),
+            str(row["simd"]),
+            f"{row['cycles']:,}",
+            row["weights_in"],
+            f"{row['lut_estimated']:,}",
+            str(row["bram_estimated"]),
+        )
+    console.print(table)
+    for layer in lowered.layers:
+        console.print(
+            f"{layer.name}: PE divides {layer.mh}: {_listed(layer.mh)}; "
+            f"SIMD divides {layer.mw}: {_listed(layer.mw)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    console.print(
+        f"{plan.cycles_per_frame:,} cycles a frame: {plan.fps:,.0f} frames/s at "
+        f"{plan.clock_mhz:g} MHz",
+        highlight=False,
+    )
+    notes = [*network.notes, *plan.notes]
+    for note in notes:
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+    write_json(
+        json_file,
+        {
+            "model": network.name,
+            "input_shape": list(network.input_shape),
+            "classes": lowered.classes,
+            "digest": lowered.digest(),
+            "layers": [
+                {**row, "legal_pe": divisors(row["mh"]), "legal_simd": divisors(row["mw"])}
+                for row in layers
+            ],
+            "folding": {
+                row["name"]: {key: row[key] for key in ("pe", "simd", "weights_in", "buffer_in")}
+                for row in layers
+            },
+            "cycles_per_frame": plan.cycles_per_frame,
+            "clock_mhz": plan.clock_mhz,
+            "fps": plan.fps,
+            "notes": notes,
+        },
+    )
+
+
+def _listed(number: int) -> str:
+    return " ".join(map(str, divisors(number)))

@@ -1,0 +1,122 @@
+"""``xnorflow simulate``: run the hardware in simulation and compare it with the golden model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from xnorflow.assemble import assemble
+from xnorflow.cli.common import (
+    check_writable,
+    data_option,
+    folding_options,
+    frames_option,
+    json_option,
+    load_lowered,
+    make_plan,
+    optional_board,
+    read_frames,
+    write_json,
+)
+from xnorflow.cli.steps import Steps
+from xnorflow.errors import UserError, WorkFailed
+from xnorflow.sim.verify import ENGINES, Verification, verify
+
+__all__ = ["describe", "simulate_command"]
+
+
+@click.command("simulate")
+@click.argument("model")
+@data_option
+@frames_option(20)
+@click.option(
+    "--engine",
+    type=click.Choice(sorted(ENGINES)),
+    default="amaranth",
+    show_default=True,
+    help="Simulator.",
+)
+@folding_options
+@click.option("--layers", is_flag=True, help="Check every layer's output stream too (slower).")
+@click.option(
+    "--stall",
+    type=float,
+    default=0.0,
+    metavar="P",
+    show_default=True,
+    help="Probability of an idle cycle before every beat: random back-pressure.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the stalls.")
+@click.option("--vcd", metavar="FILE", help="Write the waveforms of all signals.")
+@json_option
+def simulate_command(
+    model: str,
+    data: str | None,
+    frames: int,
+    engine: str,
+    board: str | None,
+    target_fps: float | None,
+    folding: str | None,
+    layers: bool,
+    stall: float,
+    seed: int,
+    vcd: str | None,
+    json_file: str | None,
+) -> None:
+    """Simulate MODEL's hardware on frames and compare every output bit with the golden model."""
+    if not 0 <= stall < 1:
+        raise UserError(f"--stall is {stall:g} but must be at least 0 and below 1")
+    if seed < 0:
+        raise UserError(f"--seed is {seed} but must not be negative")
+    check_writable(json_file, "--json")
+    check_writable(vcd, "--vcd")
+    _, lowered = load_lowered(model)
+    chosen, bits = read_frames(data, lowered, frames)
+    plan = make_plan(lowered, optional_board(board), target_fps, folding)
+    console = Console()
+    for note in plan.notes:
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+    total = len(bits)
+    with Steps(console) as steps:
+        steps.progress("simulate", f"{total} frames", 0, total)
+        result = verify(
+            assemble(lowered, plan.folding),
+            lowered,
+            bits,
+            chosen.y,
+            engine=engine,
+            stall=stall,
+            seed=seed,
+            watch_layers=layers,
+            vcd=None if vcd is None else Path(vcd),
+            progress=lambda done: steps.progress("simulate", f"{total} frames", done, total),
+        )
+    describe(console, result)
+    write_json(json_file, result.as_json())
+    if result.mismatches:
+        raise WorkFailed(
+            f"{result.mismatches} of {result.frames} frames differ from the golden model; run "
+            "again with --layers --vcd FILE to see where"
+        )
+
+
+def describe(console: Console, result: Verification) -> None:
+    """Print the outcome of a simulation."""
+
+    def line(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    line(
+        f"{result.frames} frames in {result.engine}: {result.mismatches} mismatches"
+        + ("" if result.accuracy is None else f", accuracy {result.accuracy:.2%}")
+    )
+    for name, count in (result.layer_mismatches or {}).items():
+        line(f"  layer {name}: {count} frames differ")
+    measured = "-" if result.cycles_per_frame is None else f"{result.cycles_per_frame:g}"
+    line(
+        f"cycles a frame: {measured} measured, {result.cycles_per_frame_predicted} predicted; "
+        f"latency: {result.latency_cycles} measured, {result.latency_cycles_predicted} predicted"
+        + (f" (stalls at probability {result.stall:g} slow it down)" if result.stall else "")
+    )
