@@ -1,0 +1,118 @@
+"""Framing that no data byte can imitate: consistent overhead byte stuffing (COBS).
+
+A zero byte stands between packets and never inside one, so after any loss the next zero starts
+afresh. COBS (Cheshire and Baker, *Consistent Overhead Byte Stuffing*, IEEE/ACM Trans. Networking
+7(2), 1999) cuts a packet, with a zero thought behind it, after every zero and after every 254
+bytes without one, and writes instead of the zero how long the piece is: the code byte is the number
+of its other bytes plus one, 255 for a piece that was cut for its length.
+
+The code byte stands *before* its piece in plain COBS, which a receiver undoes on the fly but a
+sender must look ahead for. From the device the code byte stands *behind* its piece, so that here,
+too, the hardware needs no buffer; the host undoes it from the packet's end.
+"""
+
+from amaranth import Module, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["CobsDecoder", "ReverseCobsEncoder", "decoded", "encodable"]
+
+#: Code byte of a piece of 254 bytes that no zero follows.
+_LONGEST = 0xFF
+
+#: What comes out of the decoder: a byte of the packet, or its end and whether all of it came.
+decoded = data.StructLayout({"data": 8, "end": 1, "whole": 1})
+
+#: What goes into the encoder: a byte of the packet, or its end.
+encodable = data.StructLayout({"data": 8, "end": 1})
+
+
+class CobsDecoder(wiring.Component):
+    """Undo COBS on the fly.
+
+    Every delimiter ends a packet, an empty one if nothing stood before it. `whole` is low if the
+    last piece was cut short.
+
+    Latency: none. Throughput: one byte a cycle.
+
+    Members
+    -------
+    i : In(stream.Signature(8))
+    o : Out(stream.Signature(decoded))
+    """
+
+    i: In(stream.Signature(8))
+    o: Out(stream.Signature(decoded))
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        left = Signal(8)  # bytes of the piece that are still to come
+        zero = Signal()  # the piece ends in a zero, unless the packet ends here
+        delimiter = self.i.payload == 0
+        code = left == 0
+        m.d.comb += [
+            self.o.payload.end.eq(delimiter),
+            self.o.payload.whole.eq(code),
+            self.o.valid.eq(self.i.valid & (delimiter | ~code | zero)),
+            self.i.ready.eq(~self.o.valid | self.o.ready),
+        ]
+        with m.If(~code):
+            m.d.comb += self.o.payload.data.eq(self.i.payload)
+        with m.If(self.i.valid & self.i.ready):
+            with m.If(delimiter):
+                m.d.sync += [left.eq(0), zero.eq(0)]
+            with m.Elif(code):
+                m.d.sync += [left.eq(self.i.payload - 1), zero.eq(self.i.payload != _LONGEST)]
+            with m.Else():
+                m.d.sync += left.eq(left - 1)
+        return m
+
+
+class ReverseCobsEncoder(wiring.Component):
+    """Frame packets, with each code byte behind its piece.
+
+    Latency: the delimiter in front takes one cycle. Throughput: one byte a cycle.
+
+    Members
+    -------
+    i : In(stream.Signature(encodable))
+        A beat with `end` follows the packet's last byte; its `data` is not looked at.
+    o : Out(stream.Signature(8))
+    """
+
+    i: In(stream.Signature(encodable))
+    o: Out(stream.Signature(8))
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        code = Signal(8, init=1)
+        taken = self.o.valid & self.o.ready
+        with m.FSM():
+            with m.State("FRONT"):
+                m.d.comb += self.o.valid.eq(self.i.valid)
+                with m.If(taken):
+                    m.next = "PIECE"
+            with m.State("PIECE"):
+                m.d.comb += self.o.valid.eq(self.i.valid)
+                with m.If(code == _LONGEST):
+                    m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(code)]
+                    with m.If(taken):
+                        m.d.sync += code.eq(1)
+                with m.Elif(self.i.payload.end | (self.i.payload.data == 0)):
+                    m.d.comb += [self.o.payload.eq(code), self.i.ready.eq(self.o.ready)]
+                    with m.If(taken):
+                        m.d.sync += code.eq(1)
+                        with m.If(self.i.payload.end):
+                            m.next = "BEHIND"
+                with m.Else():
+                    m.d.comb += [
+                        self.o.payload.eq(self.i.payload.data),
+                        self.i.ready.eq(self.o.ready),
+                    ]
+                    with m.If(taken):
+                        m.d.sync += code.eq(code + 1)
+            with m.State("BEHIND"):
+                m.d.comb += self.o.valid.eq(1)
+                with m.If(taken):
+                    m.next = "FRONT"
+        return m

@@ -1,0 +1,130 @@
+"""Whole frames between the wire and the core."""
+
+from amaranth import Cat, Module, Signal
+from amaranth.lib import memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from xnorflow.hw import layouts
+from xnorflow.hw.link.protocol import LinkParameters
+
+__all__ = ["FrameSlots"]
+
+
+class FrameSlots(wiring.Component):
+    """Keep frames until they are known to be good, then give them to the core.
+
+    There are as many slots as credits, used in turn. Three counters go round them: where the next
+    frame is written, which frame is being given to the core, which frame the core answers next. A
+    slot is free again when its frame has been answered, so a host that keeps to its credits always
+    finds one free::
+
+        store ─► |slot 0|slot 1|slot 2|slot 3| ─► bit by bit ─► |beat| ─► o
+                  answer  read          write
+
+    The bytes of a frame are stored at their offsets; `commit` makes the frame one that is given to
+    the core. Without it the slot is written again from the start: the core never sees it.
+
+    Cycles: a frame leaves in ``i_bits + 3 * i_beats + 1`` cycles at most when `o` is always ready,
+    which is less than the least that it takes on the wire (``10 * LEAST_DIVISOR`` a byte).
+
+    Parameters
+    ----------
+    parameters : LinkParameters
+
+    Members
+    -------
+    data, offset, store : In
+        Byte `data` of the frame being received stands at `offset`. Only where `full` is low.
+    commit, sequence : In
+        The frame received is whole; its number is `sequence`. Only where `full` is low.
+    answered : In(1)
+        The oldest frame has been answered. Only where `held` is not 0.
+    full : Out(1)
+        There is no free slot.
+    held : Out(range(credits + 1))
+        Frames committed and not answered.
+    oldest : Out(8)
+        Sequence number of the oldest frame.
+    o : Out(stream.Signature(layouts.bits(i_lanes)))
+    """
+
+    def __init__(self, parameters: LinkParameters):
+        self.parameters = parameters
+        super().__init__(
+            {
+                "data": In(8),
+                "offset": In(range(parameters.i_bytes)),
+                "store": In(1),
+                "commit": In(1),
+                "sequence": In(8),
+                "answered": In(1),
+                "full": Out(1),
+                "held": Out(range(parameters.credits + 1)),
+                "oldest": Out(8),
+                "o": Out(stream.Signature(layouts.bits(parameters.i_lanes))),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        p = self.parameters
+        slot_bits = ceil_log2(p.credits)
+        offset_bits = ceil_log2(p.i_bytes)
+
+        # One bit more than a slot's number tells all slots used from none.
+        writing, reading, answering = (
+            Signal(slot_bits + 1, name=name) for name in ("writing", "reading", "answering")
+        )
+        m.submodules.bytes = storage = memory.Memory(
+            shape=8, depth=p.credits << offset_bits, init=[]
+        )
+        m.submodules.sequences = sequences = memory.Memory(shape=8, depth=p.credits, init=[])
+        write, read = storage.write_port(), storage.read_port()
+        note, recall = sequences.write_port(), sequences.read_port(domain="comb")
+        m.d.comb += [
+            self.held.eq((writing - answering)[: slot_bits + 1]),
+            self.full.eq(self.held == p.credits),
+            write.addr.eq(Cat(self.offset[:offset_bits], writing[:slot_bits])),
+            write.data.eq(self.data),
+            write.en.eq(self.store),
+            note.addr.eq(writing[:slot_bits]),
+            note.data.eq(self.sequence),
+            note.en.eq(self.commit),
+            recall.addr.eq(answering[:slot_bits]),
+            self.oldest.eq(recall.data),
+        ]
+        with m.If(self.commit):
+            m.d.sync += writing.eq(writing + 1)
+        with m.If(self.answered):
+            m.d.sync += answering.eq(answering + 1)
+
+        # Bit `position` of a frame is addressed in one cycle and moves into the beat in the next.
+        position = Signal(range(8 << offset_bits))
+        fetched, bit = Signal(), Signal(3)
+        lane = Signal(range(p.i_lanes))
+        fetch, shift = Signal(), Signal()
+        m.d.comb += [
+            shift.eq(fetched & ~self.o.valid),
+            fetch.eq((reading != writing) & (~fetched | shift)),
+            read.en.eq(fetch),
+            read.addr.eq(Cat(position[3:], reading[:slot_bits])),
+        ]
+        with m.If(shift):
+            m.d.sync += fetched.eq(0)
+        with m.If(fetch):
+            m.d.sync += [fetched.eq(1), bit.eq(position[:3])]
+            with m.If(position == p.i_bits - 1):
+                m.d.sync += [position.eq(0), reading.eq(reading + 1)]
+            with m.Else():
+                m.d.sync += position.eq(position + 1)
+        with m.If(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
+        with m.If(shift):
+            beat = self.o.payload.as_value()
+            m.d.sync += beat.eq(Cat(beat[1:], read.data.bit_select(bit, 1)))
+            with m.If(lane == p.i_lanes - 1):
+                m.d.sync += [lane.eq(0), self.o.valid.eq(1)]
+            with m.Else():
+                m.d.sync += lane.eq(lane + 1)
+        return m
