@@ -108,9 +108,11 @@ class TimingNotMet(WorkFailed):
         A clock that the board can make and that should work; None if there is none.
     """
 
-    def __init__(self, board: Board, wanted: Fraction, fmax_mhz: float):
-        self.board, self.wanted_mhz, self.fmax_mhz = board.name, float(wanted), fmax_mhz
-        self.possible_mhz = _below(board, fmax_mhz)
+    def __init__(
+        self, board: Board, wanted_mhz: float, fmax_mhz: float, possible_mhz: float | None
+    ):
+        self.board, self.wanted_mhz, self.fmax_mhz = board.name, wanted_mhz, fmax_mhz
+        self.possible_mhz = possible_mhz
         mend = (
             f"--clock {self.possible_mhz:g} should work"
             if self.possible_mhz is not None
@@ -187,6 +189,7 @@ def build(
     clock: float | None,
     outdir: Path,
     progress: Progress | None = None,
+    usable: Callable[[PLLSetting], bool] = lambda setting: True,
 ) -> BuildResult:
     """Make a bitstream.
 
@@ -205,6 +208,8 @@ def build(
         failure the logs are there too. See :func:`staged`.
     progress : Progress, optional
         Told each step and what goes on in it.
+    usable : callable, optional
+        Says whether the link can work at a clock; others are passed over for the next lower one.
 
     Raises
     ------
@@ -217,12 +222,13 @@ def build(
     UserError
         If a tool is not installed or the board cannot make such a clock.
     """
-    setting = solve(board, board.clock.planned_mhz if clock is None else clock)
-    flow = _Flow(top, board, Path(outdir) / "build", progress or (lambda step, message: None))
+    outdir = Path(outdir)
+    setting = solve(board, board.clock.planned_mhz if clock is None else clock, usable)
+    flow = _Flow(top, board, outdir / "build", progress or (lambda step, message: None))
     attempt = flow.attempt(setting)
     best = attempt if attempt.met else None
     while clock is None and len(flow.tried) < ATTEMPTS:
-        following = _next(board, attempt, best)
+        following = _next(board, usable, attempt, best)
         if following is None:
             break
         attempt = flow.attempt(following)
@@ -230,8 +236,11 @@ def build(
             best = attempt
             break
     if best is None:
-        raise TimingNotMet(board, attempt.setting.frequency, attempt.report.fmax_mhz)
-    bitstream = flow.pack(best, Path(outdir))
+        fmax_mhz = attempt.report.fmax_mhz
+        possible = _below(board, usable, Fraction(fmax_mhz) * (1 - MARGIN))
+        possible_mhz = None if possible is None else possible.mhz
+        raise TimingNotMet(board, attempt.setting.mhz, fmax_mhz, possible_mhz)
+    bitstream = flow.pack(best, outdir)
     return BuildResult(
         board=board.name,
         device=board.device,
@@ -300,25 +309,31 @@ def _occupied(path: Path) -> bool:
     return not path.is_dir() or any(path.iterdir())
 
 
-def _below(board: Board, fmax_mhz: float) -> float | None:
-    """Return a clock that a design which reached `fmax_mhz` should meet again, if there is one."""
+def _below(board: Board, usable: Callable[[PLLSetting], bool], mhz: Fraction) -> PLLSetting | None:
+    """Return the usable clock nearest to `mhz` and not above it, if there is one."""
     try:
-        return solve(board, Fraction(fmax_mhz) * (1 - MARGIN)).mhz
+        return solve(board, mhz, usable)
     except UserError:
         return None
 
 
-def _next(board: Board, last: _Attempt, best: _Attempt | None) -> PLLSetting | None:
-    """Return the clock to try after `last`, or None if the best so far is good enough."""
+def _next(
+    board: Board,
+    usable: Callable[[PLLSetting], bool],
+    last: _Attempt,
+    best: _Attempt | None,
+) -> PLLSetting | None:
+    """Return the clock to try after `last`, or None if there is none or it would gain little."""
     aim = Fraction(last.report.fmax_mhz) * (1 - MARGIN)
     if not last.met:
         # Never the same clock again, whatever was reached.
         aim = min(aim, last.setting.frequency * (1 - MARGIN))
-    try:
-        setting = solve(board, aim)
-    except UserError:
-        return None
-    if best is not None and setting.frequency <= best.setting.frequency * (1 + MARGIN):
+    setting = _below(board, usable, aim)
+    if (
+        setting is not None
+        and best is not None
+        and setting.frequency <= best.setting.frequency * (1 + MARGIN)
+    ):
         return None
     return setting
 

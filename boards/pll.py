@@ -20,7 +20,7 @@ Both families are solved by trying every legal divider; all arithmetic is exact.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -68,6 +68,11 @@ class PLLSetting:
         """Frequency of the core clock in MHz as a float."""
         return float(self.frequency)
 
+    @property
+    def hz(self) -> int:
+        """Frequency of the core clock, rounded to hertz."""
+        return round(self.frequency * 10**6)
+
 
 @cache
 def settings(board: Board) -> tuple[PLLSetting, ...]:
@@ -84,8 +89,12 @@ def settings(board: Board) -> tuple[PLLSetting, ...]:
     return tuple(sorted(every, key=lambda s: (s.frequency, s.kind == "oscillator", s.pfd, s.vco)))
 
 
-def solve(board: Board, mhz: float | Fraction) -> PLLSetting:
-    """Return the clock nearest to `mhz` and not above it.
+def solve(
+    board: Board,
+    mhz: float | Fraction,
+    usable: Callable[[PLLSetting], bool] = lambda setting: True,
+) -> PLLSetting:
+    """Return the usable clock nearest to `mhz` and not above it.
 
     Of several settings with that frequency it is the last of :func:`settings`.
 
@@ -95,11 +104,14 @@ def solve(board: Board, mhz: float | Fraction) -> PLLSetting:
         The board.
     mhz : float or Fraction
         Wanted frequency, MHz.
+    usable : callable, optional
+        Says whether a clock will do, for example because the link's baud rate divides it well
+        enough.
 
     Raises
     ------
     UserError
-        If `mhz` is no number or below all that the board can make.
+        If `mhz` is no number or below all usable clocks that the board can make.
     """
     if not isfinite(mhz):
         raise UserError(f"clock must be a number of MHz, not {mhz}")
@@ -107,12 +119,16 @@ def solve(board: Board, mhz: float | Fraction) -> PLLSetting:
     wanted = mhz if isinstance(mhz, Fraction) else Fraction(str(mhz))
     every = settings(board)
     legal = bisect_right(every, wanted, key=lambda setting: setting.frequency)
-    if legal == 0:
-        raise UserError(
-            f"board {board.name} cannot make a clock of {float(wanted):g} MHz; its slowest is "
-            f"{every[0].mhz:g} MHz"
-        )
-    return every[legal - 1]
+    for setting in reversed(every[:legal]):
+        if usable(setting):
+            return setting
+    least = next((setting for setting in every if usable(setting)), None)
+    if least is None:
+        raise UserError(f"board {board.name} can make no usable clock; choose another baud rate")
+    raise UserError(
+        f"board {board.name} cannot make a clock of {float(wanted):g} MHz; its slowest is "
+        f"{least.mhz:g} MHz"
+    )
 
 
 def _within(limits: tuple[float, float], frequency: Fraction) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, cast
 from amaranth import ClockDomain, ClockSignal, Const, Instance, Module, ResetSignal, Signal
 from amaranth.build import Platform, Subsignal
 from amaranth.lib import io, wiring
-from amaranth.lib.cdc import FFSynchronizer, ResetSynchronizer
+from amaranth.lib.cdc import ResetSynchronizer
 
 from xnorflow.boards.board import Board
 from xnorflow.boards.pll import PLLSetting
@@ -129,7 +129,7 @@ class BoardTop(wiring.Component):
     ::
 
         oscillator ─► PLL ─► sync clock, reset until locked
-               rx ─► FF ─► FF ─► link ─► core ─┐
+               rx ─────────────► link ─► core ─┐
                tx ◄───────────── link ◄────────┘
               led ◄─ blinks once a second; eight times while results pass
 
@@ -138,7 +138,8 @@ class BoardTop(wiring.Component):
     core : Component
         With the streams ``i`` and ``o``.
     link : Component
-        With ``rx`` (In(1)), ``tx`` (Out(1)), and streams ``o`` (to the core) and ``i`` (from it).
+        With ``rx`` (In(1), asynchronous), ``tx`` (Out(1)), and the streams ``o`` (to the core) and
+        ``i`` (from it).
     board : Board
         The board; it has a link.
     setting : PLLSetting
@@ -171,9 +172,7 @@ class BoardTop(wiring.Component):
         uart = _request(platform, self._uart, self.board)
         m.submodules.rx = rx = io.Buffer("i", uart.rx)
         m.submodules.tx = tx = io.Buffer("o", uart.tx)
-        # An idle line is high, so that reset does not look like a start bit.
-        m.submodules.rx_sync = FFSynchronizer(rx.i, link.rx, init=1)
-        m.d.comb += tx.o.eq(link.tx)
+        m.d.comb += [link.rx.eq(rx.i), tx.o.eq(link.tx)]
 
         if self.board.led is not None:
             pin = _request(platform, self.board.led.resource, self.board)

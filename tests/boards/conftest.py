@@ -8,6 +8,7 @@ from amaranth import Cat, Module, Signal
 from amaranth.build import Pins, Resource, Subsignal
 from amaranth.hdl import Fragment
 from amaranth.lib import io, stream, wiring
+from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
@@ -44,8 +45,10 @@ class TinyLink(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        taken, given, left = Signal(LANES), Signal(LANES), Signal(range(LANES + 1))
-        m.d.sync += taken.eq(Cat(self.rx, taken[:-1]))
+        rx, taken, given = Signal(init=1), Signal(LANES), Signal(LANES)
+        left = Signal(range(LANES + 1))
+        m.submodules.rx_sync = FFSynchronizer(self.rx, rx, init=1)
+        m.d.sync += taken.eq(Cat(rx, taken[:-1]))
         m.d.comb += [
             self.o.valid.eq(taken[0]),
             self.o.payload.as_value().eq(taken),

@@ -10,6 +10,7 @@ import pytest
 from xnorflow import boards
 from xnorflow.boards import tools
 from xnorflow.boards.flow import MARGIN, DoesNotFit, TimingNotMet, build, staged
+from xnorflow.boards.pll import PLLSetting
 from xnorflow.boards.reports import Usage
 from xnorflow.boards.tools import ToolFailed
 from xnorflow.errors import UserError, WorkFailed
@@ -80,11 +81,16 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return write
 
 
-def run_build(tiny_top, tmp_path: Path, clock: float | None, progress=None):
+def run_build(tiny_top, tmp_path: Path, clock: float | None, progress=None, **options):
     board = boards.load("icebreaker")
     out = tmp_path / "out"
     out.mkdir()
-    return build(tiny_top(board), board, clock, out, progress)
+    return build(tiny_top(board), board, clock, out, progress, **options)
+
+
+def whole_mhz(setting: PLLSetting) -> bool:
+    """What a link at 1,000,000 baud could ask for."""
+    return setting.hz % 1_000_000 == 0
 
 
 def test_native_tools_are_preferred_and_their_versions_told(plan, tiny_top, tmp_path) -> None:
@@ -161,6 +167,14 @@ def test_auto_falls_back_to_the_planned_clock_when_no_other_is_met(
     plan(fmax=[26.0, 24.5, 23.0])
     result = run_build(tiny_top, tmp_path, None)
     assert (result.clock_mhz, result.fmax_mhz) == (24, 26)
+
+
+def test_only_clocks_that_the_link_can_use_are_tried_and_named(plan, tiny_top, tmp_path) -> None:
+    plan(fmax=[20.0, 18.9])
+    result = run_build(tiny_top, tmp_path, None, usable=whole_mhz)
+    assert [clock for clock, _ in result.attempts] == [24, 18]
+    with pytest.raises(TimingNotMet, match="--clock 18 should work"):
+        run_build(tiny_top, tmp_path / "out", 27.5, usable=whole_mhz)
 
 
 def test_auto_never_ends_above_what_was_met(plan, tiny_top, tmp_path) -> None:

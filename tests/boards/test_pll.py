@@ -106,6 +106,14 @@ def test_too_slow_a_clock_is_refused_with_the_slowest(name: str, least: str) -> 
         solve(boards.load(name), 3)
 
 
+def test_unusable_clocks_are_passed_over_for_the_next_lower_one() -> None:
+    board = boards.load("icebreaker")
+    assert solve(board, 20, lambda s: s.hz % 1_000_000 == 0).frequency == 18
+    assert solve(board, 20).frequency > 18
+    with pytest.raises(UserError, match="no usable clock; choose another baud rate"):
+        solve(board, 20, lambda s: False)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_no_number_is_no_clock(bad: float) -> None:
     with pytest.raises(UserError, match="clock must be a number of MHz"):
