@@ -31,6 +31,7 @@ from xnorflow.boards.pll import PLLSetting, solve
 from xnorflow.boards.reports import PNRReport, Usage
 from xnorflow.boards.tools import Progress, Tool, ToolFailed, find, run
 from xnorflow.errors import UserError, WorkFailed
+from xnorflow.hw.link.protocol import uart_divisor
 
 __all__ = ["BuildResult", "DoesNotFit", "TimingNotMet", "build", "staged"]
 
@@ -189,7 +190,7 @@ def build(
     clock: float | None,
     outdir: Path,
     progress: Progress | None = None,
-    usable: Callable[[PLLSetting], bool] = lambda setting: True,
+    usable: Callable[[PLLSetting], bool] | None = None,
 ) -> BuildResult:
     """Make a bitstream.
 
@@ -210,6 +211,7 @@ def build(
         Told each step and what goes on in it.
     usable : callable, optional
         Says whether the link can work at a clock; others are passed over for the next lower one.
+        By default a clock will do whose whole divisor comes near enough to the board's baud rate.
 
     Raises
     ------
@@ -223,6 +225,7 @@ def build(
         If a tool is not installed or the board cannot make such a clock.
     """
     outdir = Path(outdir)
+    usable = usable or _divisible(board)
     setting = solve(board, board.clock.planned_mhz if clock is None else clock, usable)
     flow = _Flow(top, board, outdir / "build", progress or (lambda step, message: None))
     attempt = flow.attempt(setting)
@@ -307,6 +310,21 @@ def staged(output: Path) -> Iterator[Path]:
 
 def _occupied(path: Path) -> bool:
     return not path.is_dir() or any(path.iterdir())
+
+
+def _divisible(board: Board) -> Callable[[PLLSetting], bool]:
+    """Return whether the board's UART can keep its rate, as a function of the clock."""
+
+    def divisible(setting: PLLSetting) -> bool:
+        if board.link is None:
+            return True
+        try:
+            uart_divisor(setting.hz, board.link.baud)
+        except ValueError:
+            return False
+        return True
+
+    return divisible
 
 
 def _below(board: Board, usable: Callable[[PLLSetting], bool], mhz: Fraction) -> PLLSetting | None:

@@ -85,7 +85,12 @@ def run_build(tiny_top, tmp_path: Path, clock: float | None, progress=None, **op
     board = boards.load("icebreaker")
     out = tmp_path / "out"
     out.mkdir()
-    return build(tiny_top(board), board, clock, out, progress, **options)
+    return build(tiny_top(board), board, clock, out, progress, **{"usable": any_clock} | options)
+
+
+def any_clock(setting: PLLSetting) -> bool:
+    """What a link asks for that works at every clock."""
+    return True
 
 
 def whole_mhz(setting: PLLSetting) -> bool:
@@ -175,6 +180,12 @@ def test_only_clocks_that_the_link_can_use_are_tried_and_named(plan, tiny_top, t
     assert [clock for clock, _ in result.attempts] == [24, 18]
     with pytest.raises(TimingNotMet, match="--clock 18 should work"):
         run_build(tiny_top, tmp_path / "out", 27.5, usable=whole_mhz)
+
+
+def test_clock_that_the_baud_rate_does_not_divide_is_passed_over(plan, tiny_top, tmp_path) -> None:
+    # 18.375 clock cycles a bit would be 2 % off; 18 are exact.
+    assert run_build(tiny_top, tmp_path, 18.5).clock_mhz == 18.375
+    assert run_build(tiny_top, tmp_path / "out", 18.5, usable=None).clock_mhz == 18
 
 
 def test_auto_never_ends_above_what_was_met(plan, tiny_top, tmp_path) -> None:
