@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,7 +25,6 @@ from xnorflow.hw.link.protocol import (
     IDENTITY,
     RESULT_TAIL,
     VERSION,
-    Fault,
     Reply,
     Request,
     crc16,
@@ -327,8 +327,12 @@ class Device:
     ):
         self.baud, self.timeout, self.attempts = baud, timeout, attempts
         self._name = port if isinstance(port, str) else "the transport"
-        self._opened = _open(port, baud) if isinstance(port, str) else None
-        self._transport = port if not isinstance(port, str) else self._opened
+        self._opened: serial.Serial | None = None
+        self._transport: Transport
+        if isinstance(port, str):
+            self._transport = self._opened = _open(port, baud)
+        else:
+            self._transport = port
         self._clock = clock
         self._reader = PacketReader()
         self._arrived: list[Packet] = []
@@ -526,8 +530,6 @@ def _open(port: str, baud: int) -> serial.Serial:
             f"ports found: {known or 'none'}"
         ) from error
     # FTDI converters otherwise keep short answers back for 16 ms.
-    try:
+    with suppress(AttributeError, NotImplementedError, OSError, ValueError):
         opened.set_low_latency_mode(True)
-    except (AttributeError, NotImplementedError, OSError, ValueError):
-        pass
     return opened

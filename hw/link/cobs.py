@@ -41,8 +41,8 @@ class CobsDecoder(wiring.Component):
     o : Out(stream.Signature(decoded))
     """
 
-    i: In(stream.Signature(8))
-    o: Out(stream.Signature(decoded))
+    def __init__(self) -> None:
+        super().__init__({"i": In(stream.Signature(8)), "o": Out(stream.Signature(decoded))})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -80,8 +80,8 @@ class ReverseCobsEncoder(wiring.Component):
     o : Out(stream.Signature(8))
     """
 
-    i: In(stream.Signature(encodable))
-    o: Out(stream.Signature(8))
+    def __init__(self) -> None:
+        super().__init__({"i": In(stream.Signature(encodable)), "o": Out(stream.Signature(8))})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -26,8 +26,8 @@ class UARTReceiver(wiring.Component):
                  ^   ^   ^     ^   ^      samples, half a bit after each edge
 
     The start bit must still be low in its middle, else it was a glitch. A byte whose stop bit is
-    low is dropped, and the next one waits for the line to be high. A byte that is not taken before
-    the next one is complete is lost.
+    low is dropped, and the next one waits for the line to be high. A byte that is complete
+    before the one ahead of it is taken is lost.
 
     Latency: 3 cycles (synchroniser, byte register) from the middle of the stop bit.
 
@@ -60,7 +60,7 @@ class UARTReceiver(wiring.Component):
 
         with m.FSM():
             with m.State("IDLE"):
-                # A cycle has passed until here and one passes before the timer counts.
+                # Samples fall half a bit after the edge, counted from the next cycle on.
                 m.d.sync += [timer.eq((self.divisor - 1) // 2), bits.eq(BITS_PER_BYTE - 1)]
                 with m.If(~rx):
                     m.next = "RECEIVE"
@@ -68,13 +68,14 @@ class UARTReceiver(wiring.Component):
                 m.d.sync += timer.eq(timer - 1)
                 with m.If(timer == 0):
                     m.d.sync += [timer.eq(self.divisor - 1), bits.eq(bits - 1)]
-                    with m.If(bits == BITS_PER_BYTE - 1):
-                        with m.If(rx):
-                            m.next = "IDLE"
+                    with m.If((bits == BITS_PER_BYTE - 1) & rx):
+                        m.next = "IDLE"
                     with m.Elif(bits != 0):
+                        # The start bit, first in, falls out at the other end.
                         m.d.sync += word.eq(Cat(word[1:], rx))
                     with m.Elif(rx):
-                        m.d.sync += [self.o.payload.eq(word), self.o.valid.eq(1)]
+                        with m.If(~self.o.valid | self.o.ready):
+                            m.d.sync += [self.o.payload.eq(word), self.o.valid.eq(1)]
                         m.next = "IDLE"
                     with m.Else():
                         m.next = "BREAK"

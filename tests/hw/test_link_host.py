@@ -1,0 +1,347 @@
+"""Frames reach the core whole or not at all, and every packet has its answer."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from link_bench import DIGEST, ByteBench, dummy_scores, tiny_parameters
+
+from xnorflow.host import Identity, encode_packet, pack_frame, unpack_result
+from xnorflow.hw.link.protocol import Fault, Reply, Request, crc16
+
+TINY = tiny_parameters()
+
+parameters = st.builds(
+    lambda i_lanes, i_beats, o_lanes, o_beats, width, credits: tiny_parameters(
+        i_lanes=i_lanes,
+        i_beats=i_beats,
+        o_lanes=o_lanes,
+        o_beats=o_beats,
+        width=width,
+        classes=o_lanes * o_beats,
+        credits=credits,
+    ),
+    i_lanes=st.integers(1, 20),
+    i_beats=st.integers(1, 4),
+    o_lanes=st.integers(1, 4),
+    o_beats=st.integers(1, 4),
+    width=st.integers(2, 33),
+    credits=st.sampled_from([1, 2, 4]),
+)
+
+
+def frames_of(count, p=TINY, seed=3):
+    return np.random.default_rng(seed).random((count, p.i_bits)) < 0.5
+
+
+def frame_packet(bits, sequence):
+    return encode_packet(Request.FRAME, sequence, pack_frame(bits))
+
+
+def check_results(packets, bits, sequences, p=TINY):
+    """Check that `packets` are the results of these frames with these numbers."""
+    assert [(packet.kind, packet.sequence) for packet in packets] == [
+        (Reply.RESULT, sequence) for sequence in sequences
+    ]
+    for packet, frame in zip(packets, bits, strict=True):
+        expected = dummy_scores(frame, p.classes, p.width)
+        chosen, scores = unpack_result(packet.body, p.classes, p.width)
+        assert scores.tolist() == expected.tolist()
+        assert chosen == expected.argmax()
+
+
+def errors(packets):
+    return [(Fault(p.body[0]), p.sequence) for p in packets if p.kind == Reply.ERROR]
+
+
+class TestFrames:
+    @settings(max_examples=12)
+    @given(p=parameters, stall=st.sampled_from([0.0, 0.5]), seed=st.integers(0, 99))
+    def test_go_to_the_core_and_their_results_come_back(self, p, stall, seed):
+        bits = frames_of(5, p, seed)
+        bench = ByteBench(p, seed, stall)
+
+        async def source(ctx):
+            for number, frame in enumerate(bits):
+                while number - len(bench.packets) >= p.credits:
+                    await ctx.tick()
+                await bench.put(ctx, frame_packet(frame, number + 254 & 0xFF))
+
+        packets = bench.run(source)
+        assert np.array_equal(bench.core.frames, bits)
+        check_results(packets, bits, [254, 255, 0, 1, 2], p)
+        assert bench.reader.damaged == 0
+
+    def test_longer_than_a_piece_of_the_framing_pass_whole(self):
+        p = tiny_parameters(i_lanes=64, i_beats=33, o_lanes=150, o_beats=1, classes=150, width=16)
+        bits = frames_of(1, p) | True  # no zero byte: the longest pieces
+        packets = ByteBench(p).send(frame_packet(bits[0], 9), rest=3000)
+        check_results(packets, bits, [9], p)
+
+    def test_wait_while_the_core_takes_none(self):
+        bits = frames_of(4)
+        bench = ByteBench(TINY)
+        bench.core.blocked = True
+
+        async def source(ctx):
+            for number, frame in enumerate(bits):
+                await bench.put(ctx, frame_packet(frame, number))
+            await ctx.tick().repeat(500)
+            assert not bench.packets
+            bench.core.blocked = False
+
+        check_results(bench.run(source), bits, range(4))
+
+
+class TestCredits:
+    @settings(max_examples=6)
+    @given(seed=st.integers(0, 999), credits=st.sampled_from([1, 2, 4]))
+    def test_a_host_that_keeps_to_them_never_overruns_the_device(self, seed, credits):
+        p = tiny_parameters(credits=credits)
+        bits = frames_of(20, p, seed)
+        bench = ByteBench(p, seed)
+        bench.core.stall = 0.9
+
+        async def source(ctx):
+            for number, frame in enumerate(bits):
+                while number - len(bench.packets) >= credits:
+                    await ctx.tick()
+                await bench.put(ctx, frame_packet(frame, number))
+
+        check_results(bench.run(source, rest=1000), bits, range(20), p)
+
+    @pytest.mark.parametrize("credits", [1, 2, 8])
+    def test_frames_beyond_them_are_answered_overrun_and_never_reach_the_core(self, credits):
+        p = tiny_parameters(credits=credits)
+        bits = frames_of(credits + 3, p)
+        bench = ByteBench(p)
+        bench.core.blocked = True
+
+        async def source(ctx):
+            for number, frame in enumerate(bits):
+                await bench.put(ctx, frame_packet(frame, number))
+                await ctx.tick().repeat(50)
+            bench.core.blocked = False
+
+        packets = bench.run(source)
+        refused = range(credits, credits + 3)
+        assert errors(packets) == [(Fault.OVERRUN, number) for number in refused]
+        check_results(packets[3:], bits[:credits], range(credits), p)
+        assert np.array_equal(bench.core.frames, bits[:credits])
+
+    def test_a_frame_that_began_before_a_slot_was_free_is_refused_whole(self):
+        p = tiny_parameters(credits=1)
+        bits = frames_of(3, p)
+        bench = ByteBench(p)
+        bench.core.blocked = True
+
+        async def source(ctx):
+            await bench.put(ctx, frame_packet(bits[0], 0))
+            late = frame_packet(bits[1], 1)
+            await bench.put(ctx, late[:-4])
+            bench.core.blocked = False
+            while not bench.packets:
+                await ctx.tick()
+            await bench.put(ctx, late[-4:])
+            await bench.put(ctx, frame_packet(bits[2], 2))
+
+        packets = bench.run(source)
+        assert errors(packets) == [(Fault.OVERRUN, 1)]
+        check_results([packets[0], packets[2]], bits[[0, 2]], [0, 2], p)
+
+
+def exchange(*damages):
+    """Send each damage between two good frames; return the errors that each one brings.
+
+    Both good frames, and nothing else, must reach the core and be answered.
+    """
+    bits = frames_of(2 * len(damages), seed=8)
+    bench = ByteBench(TINY)
+    ends = []
+
+    async def source(ctx):
+        for number, damage in enumerate(damages):
+            first, last = bits[2 * number : 2 * number + 2]
+            await bench.put(ctx, frame_packet(first, 1) + damage + frame_packet(last, 3))
+            for _ in range(300):
+                await ctx.tick()
+                results = [p for p in bench.packets if p.kind == Reply.RESULT]
+                if len(results) == 2 * (number + 1):
+                    break
+            ends.append(len(bench.packets))
+
+    packets = bench.run(source, rest=100)
+    assert np.array_equal(bench.core.frames, bits)
+    results = [packet for packet in packets if packet.kind == Reply.RESULT]
+    check_results(results, bits, [1, 3] * len(damages))
+    assert len(packets) == ends[-1]
+    return [errors(packets[start:end]) for start, end in pairwise([0, *ends])]
+
+
+class TestDamage:
+    """A good frame, a damaged one, a good one: the damage must not reach either good one."""
+
+    victim = frame_packet(frames_of(1, seed=4)[0], 2)
+    inside = range(2, len(victim) - 1)  # behind the first code byte
+
+    def test_a_corrupted_byte_costs_its_frame_only(self):
+        damages = []
+        for place in range(1, len(self.victim) - 1):
+            for flip in (0x01, 0x80):
+                damaged = bytearray(self.victim)
+                damaged[place] ^= flip
+                damages.append(bytes(damaged))
+        assert all(exchange(*damages))
+
+    def test_a_lost_byte_costs_its_frame_only(self):
+        places = range(1, len(self.victim) - 1)
+        assert all(exchange(*(self.victim[:k] + self.victim[k + 1 :] for k in places)))
+
+    def test_a_lost_delimiter_costs_nothing(self):
+        # The last one of a frame, the first one of the next: the other still stands between them.
+        bits = frames_of(3, seed=8)
+        first, second, third = (frame_packet(frame, k) for k, frame in enumerate(bits))
+        packets = ByteBench(TINY).send(first[:-1] + second + third[1:])
+        check_results(packets, bits, range(3))
+
+    def test_a_byte_turned_into_a_delimiter_costs_its_frame_only(self):
+        damages = (self.victim[:k] + b"\0" + self.victim[k + 1 :] for k in self.inside)
+        assert all(exchange(*damages))
+
+    def test_an_extra_byte_costs_its_frame_only(self):
+        assert all(exchange(*(self.victim[:k] + b"\x09" + self.victim[k:] for k in self.inside)))
+
+    def test_a_truncated_frame_does_not_harm_one_that_follows_at_once(self):
+        assert all(exchange(*(self.victim[:k] for k in self.inside if k > 2)))
+
+    @settings(max_examples=3)
+    @given(garbage=st.lists(st.binary(max_size=60), min_size=10, max_size=20))
+    def test_garbage_between_frames_harms_neither(self, garbage):
+        exchange(*garbage)
+
+    def test_extra_delimiters_say_nothing(self):
+        assert exchange(b"\0\0\0", b"", b"\x07") == [[], [], []]
+
+    def test_a_whole_packet_of_wrong_length_is_refused_with_its_number(self):
+        # The long ones would bring an overflowing counter back to the right length.
+        lengths = (0, 1, 3, 4, 5, 10, 18, 34, 66, 258)
+        damages = [encode_packet(Request.FRAME, 77, bytes(length)) for length in lengths]
+        assert exchange(*damages) == [[(Fault.LENGTH, 77)]] * len(damages)
+
+    def test_an_identity_request_with_a_body_is_refused(self):
+        assert exchange(encode_packet(Request.IDENTIFY, 6, b"\x01")) == [[(Fault.LENGTH, 6)]]
+
+    def test_an_unknown_type_is_refused_with_its_number(self):
+        damages = [encode_packet(kind, 9, bytes(TINY.i_bytes)) for kind in (0x00, 0x03, 0x81, 0xFF)]
+        assert exchange(*damages) == [[(Fault.TYPE, 9)]] * len(damages)
+
+    def test_a_header_alone_is_refused(self):
+        headers = (b"\x02", b"\x02\x05", b"\x02\x05\x01")
+        found = exchange(*(b"\0" + bytes([len(h) + 1]) + h + b"\0" for h in headers))
+        assert found == [[(Fault.DAMAGED, 0)], [(Fault.DAMAGED, 5)], [(Fault.DAMAGED, 5)]]
+
+    @settings(max_examples=6)
+    @given(seed=st.integers(0, 999))
+    def test_no_storm_of_errors_makes_the_device_send_a_damaged_packet(self, seed):
+        rng = np.random.default_rng(seed)
+        noise = rng.choice([0, 1, 2, 3, 200], 300).astype(np.uint8).tobytes()
+        bench = ByteBench(TINY, seed)
+        packets = bench.send(noise + b"\0" + frame_packet(frames_of(1)[0], 1))
+        assert bench.reader.damaged == 0
+        assert packets[-1].kind == Reply.RESULT
+        check_results(packets[-1:], frames_of(1), [1])
+
+
+class TestIdentity:
+    def test_says_what_the_device_is(self):
+        p = tiny_parameters(credits=2, clock_hz=48_000_000, digest=DIGEST + "f" * 48)
+        (packet,) = ByteBench(p).send(encode_packet(Request.IDENTIFY, 200))
+        assert (packet.kind, packet.sequence) == (Reply.IDENTITY, 200)
+        assert Identity.unpack(packet.body) == Identity(
+            version=1,
+            credits=2,
+            held=0,
+            digest=DIGEST,
+            i_bits=15,
+            classes=4,
+            width=11,
+            clock_hz=48_000_000,
+        )
+
+    def test_counts_the_frames_that_wait_for_an_answer(self):
+        bench = ByteBench(TINY)
+        bench.core.blocked = True
+        ask = encode_packet(Request.IDENTIFY, 1)
+        bits = frames_of(3)
+
+        async def source(ctx):
+            for number, frame in enumerate(bits):
+                await bench.put(ctx, frame_packet(frame, number))
+            await bench.put(ctx, ask)
+            await ctx.tick().repeat(100)
+            bench.core.blocked = False
+            while len(bench.packets) < 4:
+                await ctx.tick()
+            await bench.put(ctx, ask)
+
+        packets = bench.run(source)
+        identities = [Identity.unpack(p.body) for p in packets if p.kind == Reply.IDENTITY]
+        assert [identity.held for identity in identities] == [3, 0]
+        check_results(packets[1:4], bits, range(3))
+
+    def test_goes_before_results_that_wait(self):
+        bench = ByteBench(TINY)
+        bench.hold = True
+        bits = frames_of(2)
+
+        async def source(ctx):
+            await bench.put(ctx, frame_packet(bits[0], 1) + frame_packet(bits[1], 2))
+            await ctx.tick().repeat(100)
+            await bench.put(ctx, encode_packet(Request.IDENTIFY, 3))
+            bench.hold = False
+
+        assert [packet.sequence for packet in bench.run(source)] == [1, 3, 2]
+
+
+class TestParameters:
+    def test_mnist_frames_take_105_bytes_and_results_29(self):
+        p = tiny_parameters(
+            i_lanes=16, i_beats=49, o_lanes=1, o_beats=10, classes=10, width=16, clock_hz=12_000_000
+        )
+        assert (p.i_bytes, p.frame_wire_bytes, p.result_wire_bytes) == (98, 105, 29)
+        assert p.divisor == 12
+        assert p.frames_per_second() == pytest.approx(1e6 / 1050)
+
+    @given(p=parameters)
+    def test_no_packet_is_longer_than_declared(self, p):
+        for fill in (0, 1):
+            bits = np.full(p.i_bits, fill, bool)
+            assert len(frame_packet(bits, 255)) <= p.frame_wire_bytes
+
+    def test_a_slow_host_is_limited_by_its_credits(self):
+        p = tiny_parameters(credits=2)
+        slow = p.frames_per_second(turnaround=0.01)
+        assert slow == pytest.approx(2 / 0.01, rel=0.05)
+        assert slow < p.frames_per_second()
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"i_lanes": 0}, "i_lanes must be at least 1, not 0"),
+            ({"classes": 5}, "classes must be o_lanes . o_beats = 4"),
+            ({"width": 65}, "width must be 1 to 64 bits, not 65"),
+            ({"credits": 3}, "credits must be a power of two from 1 to 128, not 3"),
+            ({"digest": "0123"}, "digest must be at least 16 lower-case hex digits"),
+            ({"clock_hz": 2**32}, "must be below 2..32"),
+            ({"baud": 3_000_000}, "legal rates are"),
+        ],
+    )
+    def test_what_is_out_of_range_is_refused_by_name(self, change, message):
+        with pytest.raises(ValueError, match=message):
+            tiny_parameters(**change)
+
+
+def test_the_check_value_is_the_published_one():
+    assert crc16(b"123456789") == 0xD64E
