@@ -10,6 +10,7 @@ import pytest
 from xnorflow import boards
 from xnorflow.boards.flow import BuildResult, build
 from xnorflow.boards.pll import solve
+from xnorflow.boards.tools import find, run
 
 EXAMPLES = [
     pytest.param(name, marks=() if name == "icebreaker" else pytest.mark.slow)
@@ -133,6 +134,44 @@ def test_netlist_joined_from_core_and_top_does_what_the_design_does(
     # During reset a flip-flop may show its power-up value; all that follows is exact.
     assert sent[200:] == expected[200:]
     assert {"0", "1"} == set(sent[200:])
+
+
+ECP5_CELLS = """
+module LUT4(input A, B, C, D, output Z);
+  parameter INIT = 16'h0;
+  wire [15:0] rows = INIT;
+  assign Z = rows[{D, C, B, A}];
+endmodule
+module TRELLIS_FF(input CLK, LSR, CE, DI, M, output reg Q);
+  parameter GSR = "", CEMUX = "", CLKMUX = "", LSRMUX = "", LSRMODE = "";
+  parameter SRMODE = "LSR_OVER_CE", REGSET = "RESET";
+  wire enable = CEMUX == "CE" ? CE : 1'b1;
+  wire reset = SRMODE == "LSR_OVER_CE" ? LSR : LSR & enable;
+  initial Q = REGSET == "SET";
+  always @(posedge CLK)
+    if (reset) Q <= REGSET == "SET"; else if (enable) Q <= DI;
+endmodule
+"""
+ECP5_PROOF = """
+read_rtlil top.il; hierarchy -top top.core; proc; flatten; opt_clean
+rename top.core gold; design -stash gold
+read_rtlil core.il; delete =A:blackbox =A:whitebox; delete t:$scopeinfo
+read_verilog cells.v; rename top.core gate; hierarchy -check -top gate; proc; flatten; opt_clean
+design -copy-from gold gold; miter -equiv -flatten -make_assert gold gate miter
+hierarchy -top miter
+sat -verify -prove-asserts -tempinduct -maxsteps 8 miter
+"""
+
+
+@pytest.mark.slow
+def test_core_mapped_for_ecp5_is_proved_equal_to_the_design(tiny_top, tmp_path) -> None:
+    build_tiny(tiny_top, "ulx3s-12f", 25, tmp_path / "out")
+    folder = tmp_path / "out" / "build" / "attempt-1"
+    (folder / "cells.v").write_text(ECP5_CELLS)
+    (folder / "prove.ys").write_text(ECP5_PROOF)
+    log = folder / "prove.log"
+    run(find("yosys"), ["prove.ys"], folder, log, "prove", lambda step, message: None)
+    assert "Induction step proven: SUCCESS!" in log.read_text()
 
 
 @pytest.mark.slow
