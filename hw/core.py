@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from amaranth import Module
+from amaranth import Module, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -32,8 +32,8 @@ class StreamingCore(wiring.Component):
     ----------
     units : tuple of MatrixVectorUnit
         The layers.
-    i_lanes, classes : int
-        Bits in an input beat; scores in a frame.
+    i_lanes, o_lanes, classes : int
+        Bits in an input beat; scores in an output beat and in a frame.
     i_beats, o_beats : int
         Beats of a frame at the input and the output.
     cycles_per_frame : int
@@ -45,7 +45,7 @@ class StreamingCore(wiring.Component):
     Members
     -------
     i : In(stream.Signature(layouts.bits(simd of the first unit)))
-    o : Out(stream.Signature(layouts.results(pe of the last unit, width, classes)))
+    o : Out(stream.Signature(layouts.results(o_lanes, width, classes)))
     """
 
     def __init__(self, units: Sequence[MatrixVectorUnit]):
@@ -68,11 +68,20 @@ class StreamingCore(wiring.Component):
                 cycles.append(converter.cycles(unit.mw))
             self._stages.append((f"unit_{number}", unit))
             cycles.append(unit.cycles_per_frame)
-        self._argmax = ArgMax(last.pe, width, last.mh)
-
-        self.i_lanes, self.classes = first.simd, last.mh
-        self.i_beats, self.o_beats = first.synapse_folds, last.neuron_folds
         self.cycles_per_frame = max(cycles)
+        # The fewest lanes that keep pace: comparators for all scores at once cost far more than
+        # passing the scores one by one.
+        lanes = next(
+            lanes
+            for lanes in range(1, last.pe + 1)
+            if last.pe % lanes == 0 and last.mh // lanes <= self.cycles_per_frame
+        )
+        if lanes != last.pe:
+            self._stages.append(("serializer", WidthConverter(signed(width), last.pe, lanes)))
+        self._argmax = ArgMax(lanes, width, last.mh)
+
+        self.i_lanes, self.o_lanes, self.classes = first.simd, lanes, last.mh
+        self.i_beats, self.o_beats = first.synapse_folds, last.mh // lanes
         times = np.arange(self.i_beats)
         for _, stage in self._stages:
             times = stage.schedule(times)
@@ -80,7 +89,7 @@ class StreamingCore(wiring.Component):
         super().__init__(
             {
                 "i": In(stream.Signature(layouts.bits(first.simd))),
-                "o": Out(stream.Signature(layouts.results(last.pe, width, last.mh))),
+                "o": Out(stream.Signature(layouts.results(lanes, width, last.mh))),
             }
         )
 

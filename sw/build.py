@@ -122,7 +122,7 @@ def link_parameters(
         return LinkParameters(
             i_lanes=core.i_lanes,
             i_beats=core.i_beats,
-            o_lanes=core.classes // core.o_beats,
+            o_lanes=core.o_lanes,
             o_beats=core.o_beats,
             width=layout["scores"].shape.elem_shape.width,
             classes=core.classes,

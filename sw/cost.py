@@ -137,6 +137,14 @@ def converter_cost(i_lanes: int, o_lanes: int) -> Cost:
     return Cost(lut=1.2 * (i_lanes + o_lanes) + 15)
 
 
+def _argmax_cost(layer: LoweredDense, choice: LayerFolding, output: LoweredOutput) -> Cost:
+    """Return the cost of the arg-max, with the serializer before it, at one score a cycle."""
+    top = int((np.abs(output.scale) * layer.mw + np.abs(output.offset)).max())
+    width = top.bit_length() + 1
+    serializer = 2.0 * width * choice.pe if choice.pe > 1 else 0.0
+    return Cost(lut=4.0 * width + serializer + 20)
+
+
 def estimate(family: Family, lowered: LoweredNetwork, folding: Folding) -> dict[str, Cost]:
     """Return the cost of every layer by name, each with the converter before it.
 
@@ -152,5 +160,5 @@ def estimate(family: Family, lowered: LoweredNetwork, folding: Folding) -> dict[
         lanes = choice.pe
         costs[layer.name] = cost
     last = lowered.layers[-1]
-    costs[last.name] += Cost(lut=62.0 * folding[last.name].pe)
+    costs[last.name] += _argmax_cost(last, folding[last.name], lowered.output)
     return costs
