@@ -25,6 +25,7 @@ from xnorflow.hw.link.protocol import (
     IDENTITY,
     RESULT_TAIL,
     VERSION,
+    Fault,
     Reply,
     Request,
     crc16,
@@ -279,11 +280,13 @@ class _Transfer:
     todo: list[int]  # frame numbers, the next one last
     sent: dict[int, int] = field(default_factory=dict)  # sequence number: frame, oldest first
     tries: dict[int, int] = field(default_factory=dict)  # frame: times sent
+    reason: str = ""  # why a frame was last put back
     resent: int = 0
 
-    def again(self, sequence: int) -> None:
+    def again(self, sequence: int, reason: str) -> None:
         """Put a frame that was lost in front of all others."""
         self.todo.append(self.sent.pop(sequence))
+        self.reason = reason
         self.resent += 1
 
 
@@ -432,12 +435,12 @@ class Device:
             packet = self._receive(patience)
             if packet is None:
                 for sequence in reversed(list(transfer.sent)):
-                    transfer.again(sequence)
+                    transfer.again(sequence, "no answer")
                 self._idle()
             elif packet.sequence not in transfer.sent:
                 continue
             elif packet.kind == Reply.ERROR:
-                transfer.again(packet.sequence)
+                transfer.again(packet.sequence, _reason(packet.body))
             elif packet.kind == Reply.RESULT:
                 result = unpack_result(packet.body, identity.classes, identity.width)
                 if result is None:
@@ -448,7 +451,7 @@ class Device:
                 # Results come in the order of the frames: what was sent before this is lost.
                 lost = list(transfer.sent)[: list(transfer.sent).index(packet.sequence)]
                 for sequence in reversed(lost):
-                    transfer.again(sequence)
+                    transfer.again(sequence, "passed over")
                 frame = transfer.sent.pop(packet.sequence)
                 classes[frame], scores[frame] = result
                 done += 1
@@ -461,8 +464,8 @@ class Device:
         tries = transfer.tries[frame] = transfer.tries.get(frame, 0) + 1
         if tries > self.attempts:
             raise WorkFailed(
-                f"{self._name}: frame {frame} got no result in {self.attempts} attempts; check the "
-                "cable and the baud rate, or use a slower one"
+                f"{self._name}: frame {frame} got no result in {self.attempts} attempts "
+                f"({transfer.reason}); check the cable and the baud rate, or use a slower one"
             )
         sequence = self._next_sequence()
         transfer.sent[sequence] = frame
@@ -517,6 +520,12 @@ class Device:
 
     def _gone(self, error: OSError) -> WorkFailed:
         return WorkFailed(f"{self._name} stopped working ({error}); is the board still connected?")
+
+
+def _reason(body: bytes) -> str:
+    """Name the fault that an error packet's body holds."""
+    known = {int(fault): fault.name.lower() for fault in Fault}
+    return known.get(body[0] if body else 0, "refused")
 
 
 def _open(port: str, baud: int) -> serial.Serial:

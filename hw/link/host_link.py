@@ -11,7 +11,6 @@ from amaranth.lib.crc.catalog import CRC16_GENIBUS
 from amaranth.lib.wiring import In, Out
 
 from xnorflow.hw import layouts
-from xnorflow.hw.core import StreamingCore
 from xnorflow.hw.link.cobs import CobsDecoder, ReverseCobsEncoder, decoded, encodable
 from xnorflow.hw.link.frame_slots import FrameSlots
 from xnorflow.hw.link.protocol import (
@@ -25,7 +24,7 @@ from xnorflow.hw.link.protocol import (
 )
 from xnorflow.hw.link.uart import UARTReceiver, UARTTransmitter
 
-__all__ = ["HostLink", "PacketReceiver", "PacketSender", "UARTHostLink", "link_parameters"]
+__all__ = ["HostLink", "PacketReceiver", "PacketSender", "UARTHostLink"]
 
 #: An answer that carries no result: the identity (code 0) or a fault, and the request's number.
 answer = data.StructLayout({"code": 3, "sequence": 8})
@@ -34,25 +33,6 @@ _IDENTITY_CODE = 0
 
 #: Place in the identity packet's body of the number of frames that the device holds.
 _HELD_OFFSET = 2
-
-
-def link_parameters(
-    core: StreamingCore, clock_hz: int, baud: int, digest: str, credits: int = 4
-) -> LinkParameters:
-    """Return the parameters of a link to `core`."""
-    score = core.o.payload.shape().members["scores"]
-    return LinkParameters(
-        i_lanes=core.i_lanes,
-        i_beats=core.i_beats,
-        o_lanes=score.length,
-        o_beats=core.o_beats,
-        width=score.elem_shape.width,
-        classes=core.classes,
-        clock_hz=clock_hz,
-        baud=baud,
-        digest=digest,
-        credits=credits,
-    )
 
 
 class PacketReceiver(wiring.Component):

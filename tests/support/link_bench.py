@@ -7,10 +7,11 @@ import numpy as np
 from amaranth import ClockDomain, Module
 from amaranth.hdl import Value
 from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
 from xnorflow.host import PacketReader
-from xnorflow.hw.link.host_link import HostLink
+from xnorflow.hw.link.host_link import HostLink, UARTHostLink
 from xnorflow.hw.link.protocol import LinkParameters
 from xnorflow.sim.streams import unpack_bits
 
@@ -249,3 +250,31 @@ class SerialBench:
             await ctx.delay(self.bit)
             assert ctx.get(self.board.tx), "no stop bit"
             self._incoming += self.from_board(bytes([byte]))
+
+
+class LinkedCore(wiring.Component):
+    """A streaming core behind the link: what a board's pins see."""
+
+    def __init__(self, core, digest, **changes):
+        self.core = core
+        layout = core.o.payload.shape()
+        self.parameters = tiny_parameters(
+            i_lanes=core.i_lanes,
+            i_beats=core.i_beats,
+            o_lanes=layout["scores"].shape.length,
+            o_beats=core.o_beats,
+            width=layout["scores"].shape.elem_shape.width,
+            classes=core.classes,
+            digest=digest,
+            **changes,
+        )
+        super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.core = self.core
+        m.submodules.link = link = UARTHostLink(self.parameters)
+        m.d.comb += [link.rx.eq(self.rx), self.tx.eq(link.tx)]
+        wiring.connect(m, link.o, self.core.i)
+        wiring.connect(m, self.core.o, link.i)
+        return m
