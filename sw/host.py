@@ -6,6 +6,7 @@ The packets are described in ``docs/protocol.md``; the numbers shared with the h
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -339,7 +340,8 @@ class Device:
         self._clock = clock
         self._reader = PacketReader()
         self._arrived: list[Packet] = []
-        self._sequence = 0
+        # Not where an earlier host may have begun: its answers could still be on their way.
+        self._sequence = random.randrange(_SEQUENCES)
         self._identity: Identity | None = None
 
     def __enter__(self) -> Device:
@@ -538,6 +540,7 @@ def _open(port: str, baud: int) -> serial.Serial:
             f"cannot open the serial port {port} at {baud} baud ({error}); "
             f"ports found: {known or 'none'}"
         ) from error
+    opened.reset_input_buffer()
     # FTDI converters otherwise keep short answers back for 16 ms.
     with suppress(AttributeError, NotImplementedError, OSError, ValueError):
         opened.set_low_latency_mode(True)

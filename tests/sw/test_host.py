@@ -232,7 +232,7 @@ class TestDevice:
         for number, frame in enumerate(left):
             bench.write(encode_packet(Request.FRAME, number + 1, pack_frame(frame)))
         bench.advance(5e-4)
-        core.blocked = False
+        core.blocked = False  # the results come after the identity has been asked for
         bits = frames_of(4)
         check_run(device_at(bench).run(bits), bits)
         assert len(core.frames) == 7
@@ -287,7 +287,7 @@ class TestDevice:
 
             def read(self, size=1):
                 body = bytes([2]) + bytes(IDENTITY.size - 1)
-                return b"".join(from_device(Reply.IDENTITY, n, body) for n in range(3))
+                return b"".join(from_device(Reply.IDENTITY, n, body) for n in range(256))
 
             def write(self, data):
                 return len(data)
