@@ -25,12 +25,17 @@ class FrameSlots(wiring.Component):
     The bytes of a frame are stored at their offsets; `commit` makes the frame one that is given to
     the core. Without it the slot is written again from the start: the core never sees it.
 
-    Cycles: a frame leaves in ``i_bits + 3 * i_beats + 1`` cycles at most when `o` is always ready,
-    which is less than the least that it takes on the wire (``10 * LEAST_DIVISOR`` a byte).
+    Latency: `latency` cycles from `commit` to the frame's last beat, when `o` is always ready.
+    Cycles: `cycles_per_frame`, a bit a cycle and one more a beat; at most two fifths of what the
+    frame takes on the wire at the least divisor.
 
     Parameters
     ----------
     parameters : LinkParameters
+
+    Attributes
+    ----------
+    cycles_per_frame, latency : int
 
     Members
     -------
@@ -51,6 +56,8 @@ class FrameSlots(wiring.Component):
 
     def __init__(self, parameters: LinkParameters):
         self.parameters = parameters
+        self.cycles_per_frame = parameters.delivery_cycles
+        self.latency = self.cycles_per_frame + 1
         super().__init__(
             {
                 "data": In(8),

@@ -224,6 +224,11 @@ class LinkParameters:
         return wire_bytes(self.result_bytes)
 
     @property
+    def delivery_cycles(self) -> int:
+        """Clock cycles from a frame's slot to the core: one a bit and one more a beat."""
+        return self.i_bits + self.i_beats
+
+    @property
     def divisor(self) -> int:
         """Clock cycles of a bit."""
         return uart_divisor(self.clock_hz, self.baud)
@@ -255,6 +260,6 @@ class LinkParameters:
         """
         byte = BITS_PER_BYTE * max(1 / self.baud, self.divisor / self.clock_hz)
         wire = byte * max(self.frame_wire_bytes, self.result_wire_bytes)
-        delivery = self.i_bits / self.clock_hz
+        delivery = self.delivery_cycles / self.clock_hz
         way = byte * (self.frame_wire_bytes + self.result_wire_bytes) + delivery + turnaround
         return min(1 / wire, self.credits / way)

@@ -4,11 +4,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from amaranth.sim import Simulator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from link_bench import DIGEST, ByteBench, dummy_scores, tiny_parameters
 
 from xnorflow.host import Identity, encode_packet, pack_frame, unpack_result
+from xnorflow.hw.link.frame_slots import FrameSlots
 from xnorflow.hw.link.protocol import Fault, Reply, Request, crc16
 
 TINY = tiny_parameters()
@@ -303,6 +305,29 @@ class TestIdentity:
             bench.hold = False
 
         assert [packet.sequence for packet in bench.run(source)] == [1, 3, 2]
+
+
+class TestFrameSlots:
+    @pytest.mark.parametrize(("i_lanes", "i_beats"), [(1, 1), (1, 8), (3, 5), (15, 1), (8, 4)])
+    def test_give_frames_in_the_cycles_that_they_declare(self, i_lanes, i_beats):
+        slots = FrameSlots(tiny_parameters(i_lanes=i_lanes, i_beats=i_beats))
+        sim = Simulator(slots)
+        sim.add_clock(1e-6)
+        beats = []
+
+        async def bench(ctx):
+            ctx.set(slots.o.ready, 1)
+            ctx.set(slots.commit, 1)
+            for cycle in range(3 * slots.cycles_per_frame + 10):
+                _, _, valid = await ctx.tick().sample(slots.o.valid)
+                if valid:
+                    beats.append(cycle)
+                ctx.set(slots.commit, cycle < 2)
+
+        sim.add_testbench(bench)
+        sim.run()
+        ends = beats[i_beats - 1 :: i_beats]
+        assert ends == [slots.latency + frame * slots.cycles_per_frame for frame in range(3)]
 
 
 class TestParameters:
