@@ -90,10 +90,32 @@ def _rom_luts(depth: int, width: int) -> float:
     return width * (leaves + 0.75 * (leaves - 1))
 
 
+def _score_luts(layer: LoweredDense, choice: LayerFolding, output: LoweredOutput) -> float:
+    """Return the LUTs of the last layer's affine: a multiplier only if the scales differ."""
+    gain_bits = int(np.abs(output.scale).max()).bit_length()
+    offset_bits = int(np.abs(output.offset).max()).bit_length()
+    count_bits = layer.mw.bit_length()
+    rom_width, multiplier = offset_bits, 0
+    if np.any(output.scale != output.scale[0]):
+        rom_width, multiplier = offset_bits + gain_bits, gain_bits * count_bits
+    adder = max(count_bits + gain_bits + 1, offset_bits)
+    return choice.pe * (adder + multiplier) + _rom_luts(
+        layer.mh // choice.pe, choice.pe * rom_width
+    )
+
+
+def _argmax_luts(layer: LoweredDense, choice: LayerFolding, output: LoweredOutput) -> float:
+    """Return the LUTs of the arg-max, with the serializer before it, at one score a cycle."""
+    top = int((np.abs(output.scale) * layer.mw + np.abs(output.offset)).max())
+    width = top.bit_length() + 1
+    serializer = 2.0 * width * choice.pe if choice.pe > 1 else 0.0
+    return 4.0 * width + serializer + 20
+
+
 def estimate_layer(
     family: Family, layer: LoweredDense, choice: LayerFolding, output: LoweredOutput
 ) -> Cost:
-    """Return the cost of one layer with its input buffer, weights and thresholds or scores."""
+    """Return the cost of a layer: input buffer, weights, thresholds or scores and arg-max."""
     neuron_folds, synapse_folds = layer.mh // choice.pe, layer.mw // choice.simd
     depth, lanes = neuron_folds * synapse_folds, choice.pe * choice.simd
     count_bits = layer.mw.bit_length()
@@ -108,14 +130,8 @@ def estimate_layer(
 
     if layer.thresholds is not None:
         lut += _rom_luts(neuron_folds, choice.pe * count_bits)
-    elif not output.is_identity:
-        gain_bits = int(np.abs(output.scale).max()).bit_length()
-        offset_bits = int(np.abs(output.offset).max()).bit_length()
-        width = count_bits + gain_bits + 1
-        lut += choice.pe * max(width, offset_bits)
-        if np.any(output.scale != output.scale[0]):
-            lut += choice.pe * gain_bits * count_bits
-        lut += _rom_luts(neuron_folds, choice.pe * (gain_bits + offset_bits))
+    else:
+        lut += _score_luts(layer, choice, output) + _argmax_luts(layer, choice, output)
 
     if neuron_folds > 1:
         words = 2 * synapse_folds
@@ -137,19 +153,8 @@ def converter_cost(i_lanes: int, o_lanes: int) -> Cost:
     return Cost(lut=1.2 * (i_lanes + o_lanes) + 15)
 
 
-def _argmax_cost(layer: LoweredDense, choice: LayerFolding, output: LoweredOutput) -> Cost:
-    """Return the cost of the arg-max, with the serializer before it, at one score a cycle."""
-    top = int((np.abs(output.scale) * layer.mw + np.abs(output.offset)).max())
-    width = top.bit_length() + 1
-    serializer = 2.0 * width * choice.pe if choice.pe > 1 else 0.0
-    return Cost(lut=4.0 * width + serializer + 20)
-
-
 def estimate(family: Family, lowered: LoweredNetwork, folding: Folding) -> dict[str, Cost]:
-    """Return the cost of every layer by name, each with the converter before it.
-
-    The arg-max counts as the last layer's.
-    """
+    """Return the cost of every layer by name, each with the converter before it."""
     costs = {}
     lanes = None
     for layer in lowered.layers:
@@ -159,6 +164,4 @@ def estimate(family: Family, lowered: LoweredNetwork, folding: Folding) -> dict[
             cost += converter_cost(lanes, choice.simd)
         lanes = choice.pe
         costs[layer.name] = cost
-    last = lowered.layers[-1]
-    costs[last.name] += _argmax_cost(last, folding[last.name], lowered.output)
     return costs
