@@ -1,1 +1,51 @@
-"""Readers of model files."""
+"""Readers of model files: from a file to a :class:`~xnorflow.network.Network`.
+
+This version reads QONNX files of fully binarized perceptrons; ``docs/importing.md`` lists the
+accepted graphs. In the order in which a file is read:
+
+- :mod:`~xnorflow.frontend.reader`: bytes to a plain :class:`~xnorflow.frontend.graph.Graph`,
+- :mod:`~xnorflow.frontend.constants`: the subgraphs that do not depend on the input (weights),
+- :mod:`~xnorflow.frontend.chain`: what is known of the data while the graph is walked,
+- :mod:`~xnorflow.frontend.registry`: operator to handler; ``layers``, ``quantizers``,
+  ``elementwise``, ``shapes`` and ``scores`` hold the handlers,
+- :mod:`~xnorflow.frontend.walk`: follows the data from the input to the output.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xnorflow.frontend.walk import network_of
+from xnorflow.network import Network
+
+__all__ = ["load"]
+
+
+def load(path: str | Path) -> Network:
+    """Read a trained network from a model file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A QONNX file (``.onnx``) whose graph is a chain of one-bit layers.
+
+    Returns
+    -------
+    Network
+        Named after the file's stem. Weights are int8 in {-1, +1}; parameters are the exact stored
+        numbers; ``notes`` tell what was dropped or assumed.
+
+    Raises
+    ------
+    UserError
+        The file cannot be read, is damaged, or holds a graph that this version does not accept;
+        the message names the file, the node and its type, and what would be accepted.
+
+    Examples
+    --------
+    >>> from xnorflow.frontend import load
+    >>> network = load("models/mnist_mini.onnx")  # doctest: +SKIP
+    >>> network.classes  # doctest: +SKIP
+    10
+    """
+    return network_of(path)

@@ -1,0 +1,169 @@
+"""A model file's graph in plain Python, and the sentence that refuses one of its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import isfinite
+from typing import NoReturn
+
+import onnx
+
+from xnorflow.errors import UserError
+
+__all__ = ["QONNX", "STANDARD", "Graph", "Node"]
+
+STANDARD, QONNX = "standard", "qonnx"
+"""The two operator sets, under whatever domain names files use for them."""
+
+_QONNX_DOMAINS = ("onnx.brevitas", "finn.custom_op.general")
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One operation.
+
+    Attributes
+    ----------
+    name : str
+        The node's name, or its first output's where the file gives none.
+    kind : str
+        ONNX ``op_type``.
+    domain : str
+        As in the file.
+    inputs, outputs : tuple of str
+        Tensor names; an omitted optional one is empty.
+    attributes : mapping of str to object
+        Numbers, strings (bytes), tensors (protobuf) and lists of them.
+    """
+
+    name: str
+    kind: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, object]
+
+    def __str__(self) -> str:
+        return f"node {self.name!r} ({self.kind})"
+
+    @property
+    def opset(self) -> str:
+        """`STANDARD`, `QONNX` or, for any other domain, the empty string."""
+        if self.domain in ("", "ai.onnx"):
+            return STANDARD
+        if self.domain in _QONNX_DOMAINS or self.domain.startswith("qonnx.custom_op."):
+            return QONNX
+        return ""
+
+    def has_input(self, index: int) -> bool:
+        """Whether the input of that index is there and not omitted."""
+        return index < len(self.inputs) and self.inputs[index] != ""
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A whole file.
+
+    Attributes
+    ----------
+    path : str
+        As the user gave it, for messages.
+    folder : str
+        Where external tensor files lie.
+    version : int
+        Of the standard operator set.
+    input : str
+        Name of the one data input.
+    input_type : int
+        ``onnx.TensorProto.DataType``.
+    batch : int or None
+        Batch size, None if free.
+    input_shape : tuple of int
+        One frame's shape.
+    outputs : tuple of str
+    nodes : tuple of Node
+        In topological order.
+    initializers : mapping of str to onnx.TensorProto
+    """
+
+    path: str
+    folder: str
+    version: int
+    input: str
+    input_type: int
+    batch: int | None
+    input_shape: tuple[int, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    initializers: Mapping[str, onnx.TensorProto]
+
+    def refuse(self, node: Node, problem: str, mend: str) -> NoReturn:
+        """Raise the `UserError` that says what is wrong with a node and what to do."""
+        raise UserError(f"{self.path}: {node} {problem}; {mend}")
+
+    def integer(self, node: Node, key: str, default: int) -> int:
+        """Return an integer attribute."""
+        value = node.attributes.get(key, default)
+        if not isinstance(value, int):
+            self._refuse_attribute(node, key)
+        return value
+
+    def number(self, node: Node, key: str, default: float) -> float:
+        """Return a finite float attribute."""
+        value = node.attributes.get(key, default)
+        if not isinstance(value, float) or not isfinite(value):
+            self._refuse_attribute(node, key)
+        return value
+
+    def integers(self, node: Node, key: str) -> list[int]:
+        """Return a list of integers that is an attribute."""
+        value = node.attributes.get(key)
+        if not isinstance(value, Sequence) or not all(isinstance(item, int) for item in value):
+            self._refuse_attribute(node, key)
+        return list(value)
+
+    def _refuse_attribute(self, node: Node, key: str) -> NoReturn:
+        self.refuse(node, f"has an attribute {key!r} of a wrong kind", "export the model again")
+
+    @cached_property
+    def computed(self) -> frozenset[str]:
+        """Tensors whose values depend on the input (a tensor's shape is not its value)."""
+        tensors = {self.input}
+        for node in self.nodes:
+            if node.kind != "Shape" and not tensors.isdisjoint(node.inputs):
+                tensors.update(node.outputs)
+        return frozenset(tensors - {""})
+
+    @cached_property
+    def _live(self) -> tuple[Node, ...]:
+        """Nodes that an output depends on."""
+        needed = set(self.outputs)
+        live = []
+        for node in reversed(self.nodes):
+            if not needed.isdisjoint(node.outputs):
+                needed.update(node.inputs)
+                live.append(node)
+        return tuple(reversed(live))
+
+    @property
+    def dead(self) -> Sequence[Node]:
+        """Nodes that no output depends on."""
+        live = set(self._live)
+        return [node for node in self.nodes if node not in live]
+
+    def readers(self, tensor: str) -> Sequence[Node]:
+        """Nodes that read the values of a tensor on the way to an output."""
+        return [n for n in self._live if tensor in n.inputs and n.kind != "Shape"]
+
+    def ancestors(self, tensor: str) -> Sequence[Node]:
+        """Nodes that a tensor is computed from, in topological order."""
+        needed = {tensor}
+        found = []
+        for node in reversed(self.nodes):
+            if not needed.isdisjoint(node.outputs):
+                found.append(node)
+                if node.kind != "Shape":
+                    needed.update(node.inputs)
+        return found[::-1]

@@ -1,0 +1,186 @@
+"""From a file's bytes to a :class:`~xnorflow.frontend.graph.Graph`; nothing else sees protobuf."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+
+from xnorflow.errors import UserError
+from xnorflow.frontend.graph import Graph, Node
+
+__all__ = ["read_graph"]
+
+_MAX_BYTES = 1 << 31  # protobuf's own limit of a message
+_MAX_FRAME = 1 << 24
+_FIRST_OPSET = 7  # earlier ones broadcast in another way
+_INPUT_TYPES = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.UINT8, TensorProto.INT8)
+_NOT_ONNX = "give a model that was exported to ONNX"
+
+
+def read_graph(path: str | Path) -> Graph:
+    """Read a file and check what does not depend on the operators.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    Graph
+
+    Raises
+    ------
+    UserError
+        No readable ONNX file, not one input, a shape that is not fixed, a cycle, a tensor that
+        nothing writes.
+    """
+    content = _read(path)
+    # Damage shows as a decoding error of protobuf, or later as text that is no text.
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception:
+        raise UserError(
+            f"{path}: is not an ONNX file, or is truncated or damaged; {_NOT_ONNX}"
+        ) from None
+    try:
+        return _convert(model, str(path))
+    except (UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{path}: is damaged ({error}); export it or copy it again") from None
+
+
+def _read(path: str | Path) -> bytes:
+    try:
+        file = Path(path)
+        if file.is_dir():
+            raise UserError(f"{path}: is a directory; name the .onnx file in it")
+        if file.stat().st_size >= _MAX_BYTES:
+            raise UserError(f"{path}: is larger than the 2 GiB of an ONNX file; {_NOT_ONNX}")
+        content = file.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file; check the name") from None
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); name a readable ONNX file"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{str(path)!r}: is no file name ({error}); check the name") from None
+    if not content:
+        raise UserError(f"{path}: is empty; {_NOT_ONNX}")
+    return content
+
+
+def _convert(model: onnx.ModelProto, path: str) -> Graph:
+    if not model.HasField("graph") or not model.graph.output:
+        raise UserError(f"{path}: is not an ONNX file, or is truncated; {_NOT_ONNX}")
+    graph = model.graph
+    versions = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
+    version = max(versions, default=0)
+    if version < _FIRST_OPSET:
+        state = f"uses operator set {version}" if versions else "names no standard operator set"
+        raise UserError(f"{path}: {state}; export the model with operator set 7 or later")
+    if graph.sparse_initializer:
+        raise UserError(f"{path}: holds sparse initializers; export the model with dense ones")
+
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in initializers]
+    if len(inputs) != 1:
+        names = ", ".join(repr(value.name) for value in inputs) or "none"
+        raise UserError(
+            f"{path}: has {len(inputs)} inputs ({names}); give a network with exactly one"
+        )
+    (value,) = inputs
+    batch, shape = _input_shape(value, path)
+    nodes = _sorted([_node(proto) for proto in graph.node], {value.name, *initializers}, path)
+    return Graph(
+        path=path,
+        folder=str(Path(path).parent),
+        version=version,
+        input=value.name,
+        input_type=value.type.tensor_type.elem_type,
+        batch=batch,
+        input_shape=shape,
+        outputs=tuple(output.name for output in graph.output),
+        nodes=nodes,
+        initializers=initializers,
+    )
+
+
+def _node(proto: onnx.NodeProto) -> Node:
+    attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
+    outputs = tuple(proto.output)
+    name = proto.name or next((output for output in outputs if output), "")
+    return Node(name, proto.op_type, proto.domain, tuple(proto.input), outputs, attributes)
+
+
+def _input_shape(value: onnx.ValueInfoProto, path: str) -> tuple[int | None, tuple[int, ...]]:
+    """Return the batch size (None if free) and one frame's shape."""
+    where = f"{path}: input {value.name!r}"
+    if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
+        raise UserError(f"{where} has no shape; export the model with the shape of its input")
+    tensor = value.type.tensor_type
+    if tensor.elem_type not in _INPUT_TYPES:
+        raise UserError(
+            f"{where} has element type {_type_name(tensor.elem_type)}; "
+            f"give FLOAT, DOUBLE, UINT8 or INT8"
+        )
+    sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+    if len(sizes) < 2:
+        raise UserError(
+            f"{where} has {len(sizes)} dimensions; give a batch dimension and then the frame's, "
+            f"such as (N, 784)"
+        )
+    batch, *frame = sizes
+    shape = tuple(size for size in frame if size is not None and size > 0)
+    if len(shape) < len(frame):
+        got = tuple("?" if size is None else size for size in sizes)
+        raise UserError(
+            f"{where} has shape ({', '.join(map(str, got))}); "
+            f"fix every dimension but the first when exporting"
+        )
+    if prod(shape) > _MAX_FRAME:
+        raise UserError(f"{where} has {prod(shape)} values a frame; at most {_MAX_FRAME} are legal")
+    return (batch if batch is not None and batch > 0 else None), shape
+
+
+def _type_name(number: int) -> str:
+    known = dict(zip(TensorProto.DataType.values(), TensorProto.DataType.keys(), strict=True))
+    return str(known.get(number, number))
+
+
+def _sorted(nodes: Sequence[Node], given: set[str], path: str) -> tuple[Node, ...]:
+    """Sort topologically (Kahn, 1962), keeping the file's order where it is one."""
+    written = set(given)
+    for node in nodes:
+        for output in filter(None, node.outputs):
+            if output in written:
+                raise UserError(
+                    f"{path}: {node} writes tensor {output!r}, which exists already; "
+                    f"give every tensor one origin"
+                )
+            written.add(output)
+    for node in nodes:
+        for tensor in filter(None, node.inputs):
+            if tensor not in written:
+                raise UserError(
+                    f"{path}: {node} reads tensor {tensor!r}, which nothing provides; "
+                    f"the file may be damaged, so export it again"
+                )
+    ready, result, waiting = set(given) | {""}, [], list(nodes)
+    while waiting:
+        later = []
+        for node in waiting:
+            if ready.issuperset(node.inputs):
+                ready.update(node.outputs)
+                result.append(node)
+            else:
+                later.append(node)
+        if len(later) == len(waiting):
+            raise UserError(
+                f"{path}: {later[0]} lies on a cycle; give a chain from the input to the output"
+            )
+        waiting = later
+    return tuple(result)
