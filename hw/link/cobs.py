@@ -11,7 +11,7 @@ sender must look ahead for. From the device the code byte stands *behind* its pi
 too, the hardware needs no buffer; the host undoes it from the packet's end.
 """
 
-from amaranth import Module, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -23,8 +23,8 @@ _LONGEST = 0xFF
 #: What comes out of the decoder: a byte of the packet, or its end and whether all of it came.
 decoded = data.StructLayout({"data": 8, "end": 1, "whole": 1})
 
-#: What goes into the encoder: a byte of the packet, or its end.
-encodable = data.StructLayout({"data": 8, "end": 1})
+#: What goes into the encoder: a byte of the packet, and whether it is the last one.
+encodable = data.StructLayout({"data": 8, "last": 1})
 
 
 class CobsDecoder(wiring.Component):
@@ -61,10 +61,10 @@ class CobsDecoder(wiring.Component):
         with m.If(self.i.valid & self.i.ready):
             with m.If(delimiter):
                 m.d.sync += [left.eq(0), zero.eq(0)]
-            with m.Elif(code):
-                m.d.sync += [left.eq(self.i.payload - 1), zero.eq(self.i.payload != _LONGEST)]
             with m.Else():
-                m.d.sync += left.eq(left - 1)
+                m.d.sync += left.eq(Mux(code, self.i.payload, left) - 1)
+                with m.If(code):
+                    m.d.sync += zero.eq(self.i.payload != _LONGEST)
         return m
 
 
@@ -76,7 +76,6 @@ class ReverseCobsEncoder(wiring.Component):
     Members
     -------
     i : In(stream.Signature(encodable))
-        A beat with `end` follows the packet's last byte; its `data` is not looked at.
     o : Out(stream.Signature(8))
     """
 
@@ -98,19 +97,25 @@ class ReverseCobsEncoder(wiring.Component):
                     m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(code)]
                     with m.If(taken):
                         m.d.sync += code.eq(1)
-                with m.Elif(self.i.payload.end | (self.i.payload.data == 0)):
-                    m.d.comb += [self.o.payload.eq(code), self.i.ready.eq(self.o.ready)]
-                    with m.If(taken):
-                        m.d.sync += code.eq(1)
-                        with m.If(self.i.payload.end):
-                            m.next = "BEHIND"
                 with m.Else():
-                    m.d.comb += [
-                        self.o.payload.eq(self.i.payload.data),
-                        self.i.ready.eq(self.o.ready),
-                    ]
-                    with m.If(taken):
-                        m.d.sync += code.eq(code + 1)
+                    m.d.comb += self.i.ready.eq(self.o.ready)
+                    with m.If(self.i.payload.data == 0):
+                        m.d.comb += self.o.payload.eq(code)
+                        with m.If(taken):
+                            m.d.sync += code.eq(1)
+                    with m.Else():
+                        m.d.comb += self.o.payload.eq(self.i.payload.data)
+                        with m.If(taken):
+                            m.d.sync += code.eq(code + 1)
+                    with m.If(taken & self.i.payload.last):
+                        m.next = "END"
+            with m.State("END"):
+                # The zero that is thought behind the packet, in front of it a full piece if any.
+                m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(code)]
+                with m.If(taken):
+                    m.d.sync += code.eq(1)
+                    with m.If(code != _LONGEST):
+                        m.next = "BEHIND"
             with m.State("BEHIND"):
                 m.d.comb += self.o.valid.eq(1)
                 with m.If(taken):

@@ -3,7 +3,7 @@
 The packets are described in ``docs/protocol.md``.
 """
 
-from amaranth import Array, Const, Module, Mux, Signal
+from amaranth import Array, Const, Module, Mux, Signal, signed
 from amaranth.hdl import ValueLike
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.crc import Processor
@@ -172,7 +172,7 @@ class PacketSender(wiring.Component):
         m.submodules.crc = crc = Processor(CRC16_GENIBUS(data_width=8))
 
         # A byte register cuts the path from the scores to the wire.
-        byte, offered, free = Signal(8), Signal(), Signal()
+        byte, last, offered, free = Signal(8), Signal(), Signal(), Signal()
         checked = Signal()  # the byte register holds one that the check value covers
         m.d.comb += [
             free.eq(~self.o.valid | self.o.ready),
@@ -180,20 +180,24 @@ class PacketSender(wiring.Component):
             crc.valid.eq(self.o.valid & self.o.ready & checked),
         ]
         with m.If(free):
-            m.d.sync += [self.o.valid.eq(offered), self.o.payload.data.eq(byte)]
+            m.d.sync += [
+                self.o.valid.eq(offered),
+                self.o.payload.data.eq(byte),
+                self.o.payload.last.eq(last),
+            ]
 
         result = Signal()  # the packet under way is a result, else an answer
-        index = Signal(range(max(p.score_bytes, IDENTITY.size)))  # byte of a score or identity
-        lane = Signal(range(p.o_lanes))
+        beat_bytes = p.o_lanes * p.score_bytes
+        index = Signal(range(max(beat_bytes, IDENTITY.size)))  # byte of a beat, identity or class
         identity = self.answer.payload.code == _IDENTITY_CODE
-        score = Signal(8 * p.score_bytes)
-        m.d.comb += score.eq(self.i.payload.scores[lane])
+        scores = Signal(layouts.scores(p.o_lanes, signed(8 * p.score_bytes)))
+        m.d.comb += [scores[lane].eq(self.i.payload.scores[lane]) for lane in range(p.o_lanes)]
         constants = Array(Const(value, 8) for value in p.identity)
         body, body_ends = Signal(8), Signal()
         with m.If(result):
             m.d.comb += [
-                body.eq(score.word_select(index, 8)),
-                body_ends.eq(index == p.score_bytes - 1),
+                body.eq(scores.as_value().word_select(index, 8)),
+                body_ends.eq(index == beat_bytes - 1),
             ]
         with m.Elif(identity):
             m.d.comb += [
@@ -209,7 +213,7 @@ class PacketSender(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += crc.start.eq(1)
-                m.d.sync += [index.eq(0), lane.eq(0), checked.eq(1)]
+                m.d.sync += [index.eq(0), checked.eq(1)]
                 m.d.sync += result.eq(~self.answer.valid)
                 with m.If(self.answer.valid | self.i.valid):
                     m.next = "TYPE"
@@ -226,16 +230,14 @@ class PacketSender(wiring.Component):
                 with m.If(free):
                     m.d.sync += index.eq(index + 1)
                 with m.If(free & body_ends):
-                    m.d.sync += [index.eq(0), lane.eq(lane + 1)]
+                    m.d.sync += index.eq(0)
                     with m.If(~result):
                         m.d.comb += self.answer.ready.eq(1)
                         m.next = "CHECK_HIGH"
-                    with m.Elif(lane == p.o_lanes - 1):
-                        m.d.sync += lane.eq(0)
-                        with m.If(self.i.payload.last):
-                            m.next = "CLASS"
-                        with m.Else():
-                            m.d.comb += self.i.ready.eq(1)
+                    with m.Elif(self.i.payload.last):
+                        m.next = "CLASS"
+                    with m.Else():
+                        m.d.comb += self.i.ready.eq(1)
             with m.State("CLASS"):
                 number = Signal(8 * RESULT_TAIL.size)
                 m.d.comb += number.eq(self.i.payload.index)
@@ -252,15 +254,10 @@ class PacketSender(wiring.Component):
                 m.next = "CHECK_LOW"
             with m.State("CHECK_LOW"):
                 send(crc.crc[:8])
+                m.d.comb += last.eq(1)
                 with m.If(free):
-                    m.next = "END"
-            with m.State("END"):
-                send(0)
-                with m.If(free):
-                    m.d.sync += self.o.payload.end.eq(1)
-                    m.next = "LAST"
-            with m.State("LAST"), m.If(self.o.ready):
-                m.d.sync += self.o.payload.end.eq(0)
+                    m.next = "LEAVE"
+            with m.State("LEAVE"), m.If(free):
                 m.next = "IDLE"
         return m
 
