@@ -16,6 +16,7 @@ from xnorflow.build import Frames, Request, build
 from xnorflow.cli.common import (
     check_writable,
     data_option,
+    divisor_option,
     json_option,
     load_lowered,
     read_frames,
@@ -41,6 +42,7 @@ __all__ = ["build_command", "show_report"]
     help="Core clock; auto takes what the design reaches.",
 )
 @data_option
+@divisor_option
 @click.option(
     "--frames",
     type=int,
@@ -59,6 +61,7 @@ def build_command(
     as_fast_as_fits: bool,
     clock: str,
     data: str | None,
+    divisor: float | None,
     frames: int,
     output: str | None,
     json_file: str | None,
@@ -72,7 +75,7 @@ def build_command(
     check_writable(json_file, "--json")
     chosen_board = load_board(board)
     network, lowered = load_lowered(model)
-    chosen, bits = read_frames(data, lowered, None)
+    chosen, bits = read_frames(data, lowered, None, divisor)
     if frames < 1:
         raise UserError(f"--frames is {frames} but must be at least 1")
     request = Request(

@@ -27,6 +27,7 @@ __all__ = [
     "check_count",
     "check_writable",
     "data_option",
+    "divisor_option",
     "folding_options",
     "frames_option",
     "json_option",
@@ -44,6 +45,14 @@ data_option = click.option(
     "--data",
     metavar="FILE.npz",
     help="Frames x and labels y; without it, the MNIST digits that come with xnorflow.",
+)
+
+divisor_option = click.option(
+    "--divide-by",
+    "divisor",
+    type=float,
+    metavar="D",
+    help="Divide the data by D first, e.g. 255 for a network trained on pixels from 0 to 1.",
 )
 
 
@@ -88,9 +97,12 @@ def check_count(frames: int | None) -> None:
 
 
 def read_frames(
-    data: str | None, lowered: LoweredNetwork, frames: int | None
+    data: str | None, lowered: LoweredNetwork, frames: int | None, divisor: float | None = None
 ) -> tuple[Frames, NDArray[np.bool_]]:
     """Return the first `frames` frames of a data file and their bits.
+
+    With a `divisor` the bits are those of ``float32(x) / float32(divisor)``, as torch's ToTensor
+    scales pixels.
 
     Raises
     ------
@@ -110,10 +122,32 @@ def read_frames(
     chosen = Frames(source.x[:frames], None if source.y is None else source.y[:frames])
     name = data or "the digits that come with xnorflow"
     try:
-        bits = binarize(lowered, chosen.x)
+        bits = binarize(lowered, _scaled(chosen.x, divisor))
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
+    if divisor is None:
+        _hint_at_scale(lowered, chosen.x, name)
     return chosen, bits
+
+
+def _scaled(x: NDArray, divisor: float | None) -> NDArray:
+    if divisor is None:
+        return x
+    if not (0 < divisor < float("inf")):
+        raise UserError(f"--divide-by is {divisor:g} but must be a positive number")
+    return x.astype(np.float32) / np.float32(divisor)
+
+
+def _hint_at_scale(lowered: LoweredNetwork, x: NDArray, name: str) -> None:
+    """Say so where pixels from 0 to 255 meet thresholds for pixels from 0 to 1."""
+    thresholds = lowered.input.thresholds
+    finite = thresholds[np.isfinite(thresholds)]
+    if x.dtype == np.uint8 and finite.size and x.max() > 1 and np.all(np.abs(finite) <= 1):
+        click.echo(
+            f"note: {name} go up to {x.max()}, but all thresholds of the network lie within -1 and "
+            "1; if it was trained on pixels from 0 to 1, give --divide-by 255",
+            err=True,
+        )
 
 
 def make_plan(

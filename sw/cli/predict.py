@@ -8,6 +8,7 @@ from rich.console import Console
 from xnorflow.cli.common import (
     check_writable,
     data_option,
+    divisor_option,
     frames_option,
     json_option,
     load_lowered,
@@ -22,15 +23,20 @@ __all__ = ["predict_command"]
 @click.command("predict")
 @click.argument("model")
 @data_option
+@divisor_option
 @frames_option(None)
 @json_option
 def predict_command(
-    model: str, data: str | None, frames: int | None, json_file: str | None
+    model: str,
+    data: str | None,
+    divisor: float | None,
+    frames: int | None,
+    json_file: str | None,
 ) -> None:
     """Classify frames with the golden model: the integers that the hardware computes."""
     check_writable(json_file, "--json")
     _, lowered = load_lowered(model)
-    chosen, bits = read_frames(data, lowered, frames)
+    chosen, bits = read_frames(data, lowered, frames, divisor)
     prediction = predict_bits(lowered, bits)
     classes = prediction.classes
     accuracy = None if chosen.y is None else float((classes == chosen.y).mean())

@@ -11,6 +11,7 @@ from xnorflow.assemble import assemble
 from xnorflow.cli.common import (
     check_writable,
     data_option,
+    divisor_option,
     folding_options,
     frames_option,
     json_option,
@@ -30,6 +31,7 @@ __all__ = ["describe", "simulate_command"]
 @click.command("simulate")
 @click.argument("model")
 @data_option
+@divisor_option
 @frames_option(20)
 @click.option(
     "--engine",
@@ -54,6 +56,7 @@ __all__ = ["describe", "simulate_command"]
 def simulate_command(
     model: str,
     data: str | None,
+    divisor: float | None,
     frames: int,
     engine: str,
     board: str | None,
@@ -73,7 +76,7 @@ def simulate_command(
     check_writable(json_file, "--json")
     check_writable(vcd, "--vcd")
     _, lowered = load_lowered(model)
-    chosen, bits = read_frames(data, lowered, frames)
+    chosen, bits = read_frames(data, lowered, frames, divisor)
     plan = make_plan(lowered, optional_board(board), target_fps, folding)
     console = Console()
     for note in plan.notes:

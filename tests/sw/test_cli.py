@@ -210,6 +210,26 @@ class TestData:
         model, data = tiny
         assert "--frames" in refused(cli("predict", model, "--data", data, "--frames", count))
 
+    def test_pixels_from_0_to_255_can_be_divided(self, cli, tmp_path):
+        # The shipped model compares pixels with 127.5; divided by 255 none of them reaches it.
+        whole, divided = tmp_path / "whole.json", tmp_path / "divided.json"
+        cli("predict", MINI, "--frames", "20", "--json", whole)
+        cli("predict", MINI, "--frames", "20", "--divide-by", "255", "--json", divided)
+        assert len(set(json.loads(whole.read_text())["predictions"])) > 5
+        assert len(set(json.loads(divided.read_text())["predictions"])) == 1
+
+    def test_a_likely_wrong_scale_is_hinted_at(self, cli, tmp_path):
+        model, path = tmp_path / "centred.onnx", tmp_path / "pixels.npz"
+        rng = np.random.default_rng(2)
+        onnx.save(to_qonnx(random_network(rng, [12, 3], preprocess=False)), model)
+        np.savez(path, x=np.full((3, 12), 200, np.uint8))
+        _, _, err = cli("predict", model, "--data", path)
+        assert "--divide-by 255" in err
+
+    def test_a_divisor_must_be_positive(self, cli, tiny):
+        model, data = tiny
+        assert "--divide-by" in refused(cli("predict", model, "--data", data, "--divide-by", "0"))
+
 
 class TestOptions:
     def test_unknown_board(self, cli, tmp_path):
