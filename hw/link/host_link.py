@@ -105,7 +105,7 @@ class PacketReceiver(wiring.Component):
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         with m.If(end):
-            m.d.sync += [typed.eq(0), numbered.eq(0), count.eq(0), blocked.eq(0)]
+            m.d.sync += [signal.eq(0) for signal in (typed, numbered, count, blocked)]
             m.d.sync += self.sequence.eq(0)
             with m.If(typed):
                 with m.If((verdict == _IDENTITY_CODE) & frame):

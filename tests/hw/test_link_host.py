@@ -232,6 +232,14 @@ class TestDamage:
         damages = [encode_packet(Request.FRAME, 77, bytes(length)) for length in lengths]
         assert exchange(*damages) == [[(Fault.LENGTH, 77)]] * len(damages)
 
+    def test_a_last_piece_cut_short_is_damage_though_the_check_value_is_right(self):
+        cut = bytearray(self.victim)
+        place = 1
+        while cut[place + cut[place]]:
+            place += cut[place]
+        cut[place] += 1
+        assert exchange(bytes(cut)) == [[(Fault.DAMAGED, 2)]]
+
     def test_an_identity_request_with_a_body_is_refused(self):
         assert exchange(encode_packet(Request.IDENTIFY, 6, b"\x01")) == [[(Fault.LENGTH, 6)]]
 

@@ -196,6 +196,7 @@ class SerialBench:
         self._sim.add_clock(1 / clock_hz)
         for testbench in (self._drive, self._listen, *testbenches):
             self._sim.add_testbench(testbench, background=True)
+        self.advance(self.bit)
 
     def clock(self) -> float:
         """Seconds simulated so far."""

@@ -1,6 +1,9 @@
 """The host's codec, and the host's driver against the hardware in simulation."""
 
+import os
 import re
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +152,29 @@ def check_run(run, bits, p=TINY):
     assert np.array_equal(run.classes, expected.argmax(axis=1))
 
 
+@pytest.fixture
+def terminal():
+    """A serial port of the operating system; behind it a thread that answers identify."""
+    pty = pytest.importorskip("pty", reason="needs POSIX terminals")
+    ours, theirs = pty.openpty()
+
+    def answer():
+        received = bytearray()
+        with suppress(OSError):
+            while data := os.read(ours, 64):
+                received += data
+                while (end := received.find(0)) >= 0:
+                    packet, received = cobs_decode(bytes(received[:end])), received[end + 1 :]
+                    if packet:
+                        os.write(ours, from_device(Reply.IDENTITY, packet[1], TINY.identity))
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    yield os.ttyname(theirs)
+    os.close(theirs)
+    os.close(ours)
+
+
 class Noise:
     """A wire that now and then flips bits, loses bytes or invents them."""
 
@@ -258,6 +284,10 @@ class TestDevice:
     def test_a_port_that_is_not_there_is_the_users_error(self):
         with pytest.raises(UserError, match=r"cannot open the serial port /dev/nowhere .* found"):
             Device("/dev/nowhere", 1_000_000)
+
+    def test_opens_a_port_of_the_operating_system(self, terminal):
+        with Device(terminal, 115_200) as device:
+            assert device.check(DIGEST).i_bits == 15
 
     def test_a_dead_board_is_told_as_such(self):
         bench, _ = virtual_board(from_board=lambda data: b"")
