@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from xnorflow.errors import UserError, WorkFailed
 
-__all__ = ["PACKAGES", "Progress", "Tool", "ToolFailed", "find", "run"]
+__all__ = ["PACKAGES", "Progress", "Tool", "ToolFailed", "WarmUp", "find", "run"]
 
 Progress = Callable[[str, str], None]
 """``progress(step, message)``: called with what a step is doing, some times a second at most."""
@@ -66,6 +67,39 @@ class ToolFailed(WorkFailed):
     def __init__(self, tool: str, error: str, log: Path):
         self.tool, self.error, self.log = tool, error, log
         super().__init__(f"{tool} failed: {error} (the whole log: {log})")
+
+
+class WarmUp:
+    """Lets YoWASP compile tools in the background, one after the other.
+
+    The first use of each takes up to half a minute of one core, later ones load what was compiled.
+    Native tools need nothing of it.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Tools in the order in which they will be needed.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        self._ready = {name: threading.Event() for name in names}
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        for name, ready in self._ready.items():
+            try:
+                tool = find(name)
+                if tool.version.endswith("(YoWASP)"):
+                    command = [*tool.command, "--version"]
+                    subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL)
+            except (OSError, UserError):
+                pass  # the tool's real use will say what is wrong
+            finally:
+                ready.set()
+
+    def wait(self, name: str) -> None:
+        """Return when `name` has been compiled."""
+        self._ready[name].wait()
 
 
 def find(name: str) -> Tool:

@@ -18,6 +18,7 @@ from xnorflow.boards.board import Board
 from xnorflow.boards.flow import BuildResult, DoesNotFit, staged
 from xnorflow.boards.flow import build as build_bitstream
 from xnorflow.boards.pll import PLLSetting
+from xnorflow.boards.tools import WarmUp
 from xnorflow.boards.top import BoardTop
 from xnorflow.errors import UserError, WorkFailed
 from xnorflow.folding import cycles_per_frame
@@ -179,6 +180,8 @@ def _build(
     request: Request, planned: Plan, frames: Frames, folder: Path, progress: Progress
 ) -> dict[str, Any]:
     lowered, board = request.lowered, request.board
+    # While the simulation runs; only a first use takes long.
+    tools = WarmUp(["yosys", f"nextpnr-{board.family}"])
     start = time.monotonic()
     core = assemble(lowered, planned.folding)
     seconds = {"assemble": time.monotonic() - start}
@@ -198,6 +201,9 @@ def _build(
             f"the hardware differs from the golden model in {verification.mismatches} of "
             f"{count} simulated frames; no bitstream was built"
         )
+
+    progress("prepare", "YoWASP compiles the tools on their first use (up to a minute)", 0, None)
+    tools.wait("yosys")
 
     def top(setting: PLLSetting) -> BoardTop:
         clock_hz = round(setting.mhz * 1e6)

@@ -49,9 +49,6 @@ def demo_command(output: str, json_file: str | None) -> None:
         notes=network.notes,
     )
     with Steps(console) as steps:
-        steps.progress(
-            "prepare", "the tools compile themselves when they are first used (up to a minute)"
-        )
         report = build(
             request, Frames(chosen.x, chosen.y, bits, FRAMES), Path(output), steps.progress
         )
