@@ -21,7 +21,7 @@ types: $(VENV)/.test
 	$(BIN)/mypy -p xnorflow
 
 slow: $(VENV)/.test
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow -n auto
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
