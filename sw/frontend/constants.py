@@ -7,7 +7,7 @@ comes out is then taken as exact. The values of `BipolarQuant` are exact in any 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 import onnx
@@ -165,12 +165,10 @@ def _evaluates(*kinds: str, opset: str = STANDARD) -> Callable[[_Evaluator], _Ev
 @_evaluates("Constant")
 def _constant(constants: Constants, node: Node, _: Sequence[Any]) -> Any:
     (kind, value), *others = node.attributes.items()
-    if others or kind not in (
-        *("value", "value_float", "value_floats", "value_int", "value_ints"),
-    ):
+    if others or kind not in ("value", "value_float", "value_floats", "value_int", "value_ints"):
         constants.graph.refuse(node, "has no plain value", "give a dense tensor")
     if kind == "value":
-        return constants.array(value, node.outputs[0])  # type: ignore[arg-type]
+        return constants.array(value, node.outputs[0])
     return np.array(value, np.float32 if "float" in kind else np.int64)
 
 
@@ -305,16 +303,13 @@ def bipolar_scale(constants: Constants, node: Node) -> NDArray:
     return scale
 
 
-def refuse_multi_bit(constants: Constants, node: Node, what: str) -> None:
+def refuse_multi_bit(constants: Constants, node: Node, what: str) -> NoReturn:
     """Refuse a quantizer other than `BipolarQuant`, telling its bits where it can."""
     bits = None
-    index = {"Quant": 3, "IntQuant": 3, "Trunc": 3}.get(node.kind)
-    if (
-        index is not None
-        and node.has_input(index)
-        and node.inputs[index] not in (constants.graph.computed)
-    ):
-        values = constants.numbers(node, index, "bit width").reshape(-1)
+    # Inputs are (x, scale, zero point, bits, ..), but for FloatQuant, whose bits are in two parts.
+    stored = node.has_input(3) and node.inputs[3] not in constants.graph.computed
+    if stored and node.kind != "FloatQuant":
+        values = constants.numbers(node, 3, "bit width").reshape(-1)
         bits = float(values.max()) if values.size else None
     if bits == 1:
         problem = (

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import onnx
 
@@ -34,7 +34,7 @@ class Node:
         As in the file.
     inputs, outputs : tuple of str
         Tensor names; an omitted optional one is empty.
-    attributes : mapping of str to object
+    attributes : mapping
         Numbers, strings (bytes), tensors (protobuf) and lists of them.
     """
 
@@ -43,7 +43,7 @@ class Node:
     domain: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attributes: Mapping[str, object]
+    attributes: Mapping[str, Any]
 
     def __str__(self) -> str:
         return f"node {self.name!r} ({self.kind})"
