@@ -133,7 +133,11 @@ class Constants:
                 "computes a constant in a way that is not supported",
                 f"accepted on weights and parameters are {', '.join(kinds)}, and BipolarQuant",
             )
-        arguments = [self._stored(t) if t and node.kind != "Shape" else None for t in node.inputs]
+        given = [t not in self.graph.computed and t != "" for t in node.inputs]
+        arguments = [
+            self._stored(tensor) if there else None
+            for tensor, there in zip(node.inputs, given, strict=True)
+        ]
         try:
             with np.errstate(all="ignore"):
                 result = np.asarray(evaluator(self, node, arguments))
@@ -229,16 +233,17 @@ def _gather(_: Constants, node: Node, inputs: Sequence[Any]) -> Any:
 
 
 @_evaluates("Shape")
-def _shape(constants: Constants, node: Node, _: Sequence[Any]) -> Any:
+def _shape(constants: Constants, node: Node, inputs: Sequence[Any]) -> Any:
     tensor = node.inputs[0]
-    if tensor not in constants.shapes:
+    shape = constants.shapes.get(tensor) if inputs[0] is None else inputs[0].shape
+    if shape is None:
         constants.graph.refuse(
             node,
             f"asks for the shape of tensor {tensor!r}, which is not known at that point",
             "export with constant shapes",
         )
     start, end = node.attributes.get("start", 0), node.attributes.get("end")
-    return np.array(constants.shapes[tensor], np.int64)[start:end]
+    return np.array(shape, np.int64)[start:end]
 
 
 @_evaluates("Add", "Sub", "Mul", "Div", "Sqrt", "Neg")

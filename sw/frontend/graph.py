@@ -158,12 +158,11 @@ class Graph:
         return [n for n in self._live if tensor in n.inputs and n.kind != "Shape"]
 
     def ancestors(self, tensor: str) -> Sequence[Node]:
-        """Nodes that a tensor is computed from, in topological order."""
+        """Nodes that a constant tensor is computed from, in topological order."""
         needed = {tensor}
         found = []
         for node in reversed(self.nodes):
             if not needed.isdisjoint(node.outputs):
                 found.append(node)
-                if node.kind != "Shape":
-                    needed.update(node.inputs)
+                needed.update(set(node.inputs) - self.computed)
         return found[::-1]

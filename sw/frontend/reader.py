@@ -48,7 +48,7 @@ def read_graph(path: str | Path) -> Graph:
         ) from None
     try:
         return _convert(model, str(path))
-    except (UnicodeDecodeError, ValueError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: is damaged ({error}); export it or copy it again") from None
 
 
@@ -85,8 +85,8 @@ def _convert(model: onnx.ModelProto, path: str) -> Graph:
     if graph.sparse_initializer:
         raise UserError(f"{path}: holds sparse initializers; export the model with dense ones")
 
-    initializers = {tensor.name: tensor for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in initializers]
+    initializers = {_text(tensor.name): tensor for tensor in graph.initializer}
+    inputs = [value for value in graph.input if _text(value.name) not in initializers]
     if len(inputs) != 1:
         names = ", ".join(repr(value.name) for value in inputs) or "none"
         raise UserError(
@@ -103,17 +103,29 @@ def _convert(model: onnx.ModelProto, path: str) -> Graph:
         input_type=value.type.tensor_type.elem_type,
         batch=batch,
         input_shape=shape,
-        outputs=tuple(output.name for output in graph.output),
+        outputs=tuple(_text(output.name) for output in graph.output),
         nodes=nodes,
         initializers=initializers,
     )
 
 
 def _node(proto: onnx.NodeProto) -> Node:
-    attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
-    outputs = tuple(proto.output)
-    name = proto.name or next((output for output in outputs if output), "")
-    return Node(name, proto.op_type, proto.domain, tuple(proto.input), outputs, attributes)
+    outputs = tuple(map(_text, proto.output))
+    return Node(
+        name=_text(proto.name) or next((output for output in outputs if output), ""),
+        kind=_text(proto.op_type),
+        domain=_text(proto.domain),
+        inputs=tuple(map(_text, proto.input)),
+        outputs=outputs,
+        attributes={_text(a.name): helper.get_attribute_value(a) for a in proto.attribute},
+    )
+
+
+def _text(value: str | bytes) -> str:
+    """Return a string field, which protobuf gives as bytes where it is not UTF-8."""
+    if isinstance(value, bytes):
+        raise ValueError(f"{value!r} is not text")
+    return value
 
 
 def _input_shape(value: onnx.ValueInfoProto, path: str) -> tuple[int | None, tuple[int, ...]]:

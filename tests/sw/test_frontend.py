@@ -230,6 +230,9 @@ RESHAPES = {
     "there and back": lambda g, x: g.node(
         "Flatten", g.node("Reshape", x, g.constant([0, 3, 2], np.int64))
     ),
+    "shape of a constant": lambda g, x: g.node(
+        "Reshape", x, g.node("Shape", g.constant(np.zeros((1, 6))))
+    ),
     "flatten axis": lambda g, x: g.node("Flatten", x, axis=-2),
     "moved ones": lambda g, x: g.node("Transpose", x, perm=[0, 2, 1, 3]),
     "more ones": lambda g, x: g.node("Unsqueeze", x, g.constant([1, -1], np.int64)),
@@ -244,7 +247,7 @@ def test_frames_may_be_reshaped_whole(change, tmp_path):
     x = graph.node("Flatten", RESHAPES[change](graph, graph.bipolar("x")), axis=1)
     graph.node("Gemm", x, graph.constant(WEIGHTS), transB=1)
     rng = np.random.default_rng(2)
-    count = 1 if change == "batch of one" else 7
+    count = 1 if change in ("batch of one", "shape of a constant") else 7
     assert_same(graph.model(), load(graph.save(tmp_path)), frames(rng, count, (1, 2, 3)))
 
 

@@ -1,0 +1,668 @@
+"""What the frontend does not accept it refuses in one sentence that names the file and the node."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from qonnx_graphs import Form, Graphs, mlp
+
+from xnorflow.errors import UserError
+from xnorflow.frontend import load
+from xnorflow.network import Network
+
+W = np.array([[1, -1, 1, 1, -1, 1], [-1, -1, 1, -1, 1, 1]], np.float32)
+NAN, INF = float("nan"), float("inf")
+
+
+def refusal(path: Path) -> str:
+    """Load what cannot be loaded and return the sentence."""
+    with pytest.raises(UserError) as info:
+        load(path)
+    message = str(info.value)
+    assert message.startswith(f"{path}: ")
+    assert "; " in message
+    assert "\n" not in message
+    return message
+
+
+def refused(graph: Graphs, folder: Path, *outputs: str) -> str:
+    return refusal(graph.save(folder, *outputs))
+
+
+def test_missing_file(tmp_path):
+    assert "there is no such file" in refusal(tmp_path / "none.onnx")
+
+
+def test_directory(tmp_path):
+    assert "is a directory" in refusal(tmp_path)
+
+
+def test_file_under_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    assert "cannot be read" in refusal(tmp_path / "file" / "net.onnx")
+
+
+def test_name_that_no_file_can_have():
+    with pytest.raises(UserError, match="is no file name"):
+        load("net\0.onnx")
+
+
+def test_empty_file(tmp_path):
+    (tmp_path / "net.onnx").touch()
+    assert "is empty" in refusal(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\x89PNG\r\n\x1a\n\0\0", b"hello, world\n", b"{}", b"PK\x03\x04", b"\0", b"\n\0" * 9],
+)
+def test_file_that_is_not_onnx(content, tmp_path):
+    (tmp_path / "net.onnx").write_bytes(content)
+    assert "is not an ONNX file" in refusal(tmp_path / "net.onnx")
+
+
+SMALL = mlp(np.random.default_rng(0), [4, 3, 2], Form(weights="int8")).SerializeToString()
+
+
+def outcome(content: bytes, folder: Path) -> Network | str:
+    """Return the network in a file, or the sentence that refuses it."""
+    path = folder / "net.onnx"
+    path.write_bytes(content)
+    try:
+        return load(path)
+    except UserError as error:
+        return str(error)
+
+
+def test_truncated_files_are_refused_unless_they_lack_nothing_but_a_version(tmp_path):
+    complete = 0
+    for size in range(1, len(SMALL)):
+        result = outcome(SMALL[:size], tmp_path)
+        if isinstance(result, Network):
+            # The last field of the file is the version of QONNX's operator set.
+            assert [layer.weights.shape for layer in result.layers()] == [(3, 4), (2, 3)]
+            complete += 1
+        else:
+            assert "net.onnx: " in result
+    assert complete == 1
+
+
+byte = st.integers(0, 255)
+place = st.integers(0, len(SMALL) - 1)
+
+
+@settings(max_examples=300)
+@given(
+    changed=st.lists(st.tuples(place, byte), max_size=4),
+    removed=st.tuples(place, st.integers(0, 8)),
+)
+def test_damaged_files_never_leak_another_error(changed, removed, tmp_path_factory):
+    content = bytearray(SMALL)
+    for index, value in changed:
+        content[index] = value
+    start, count = removed
+    del content[start : start + count]
+    result = outcome(bytes(content), tmp_path_factory.mktemp("damage"))
+    assert isinstance(result, Network) or "net.onnx: " in result
+
+
+def test_missing_external_data(tmp_path):
+    graph = Graphs()
+    graph.node("MatMul", graph.bipolar("x"), graph.constant(W.T))
+    path = tmp_path / "net.onnx"
+    onnx.save(graph.model(), path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    (tmp_path / "w.bin").unlink()
+    message = refusal(path)
+    assert "'w.bin'" in message
+    assert "put it beside the model" in message
+
+
+def test_external_data_outside_the_folder(tmp_path):
+    graph = Graphs()
+    graph.node("MatMul", graph.bipolar("x"), graph.constant(W.T))
+    model = graph.model()
+    tensor = model.graph.initializer[1]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret")
+    (tmp_path / "secret").write_bytes(W.tobytes())
+    (tmp_path / "sub").mkdir()
+    path = tmp_path / "sub" / "net.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert "'../secret'" in refusal(path)
+
+
+def test_several_inputs(tmp_path):
+    graph = Graphs()
+    graph.inputs.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 6]))
+    graph.node("MatMul", graph.bipolar("x"), graph.constant(W.T))
+    assert "has 2 inputs ('x', 'y')" in refused(graph, tmp_path)
+
+
+def test_no_input(tmp_path):
+    graph = Graphs()
+    graph.inputs.clear()
+    graph.node("Neg", graph.constant(1))
+    assert "has 0 inputs" in refused(graph, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "part"),
+    [
+        (None, "has no shape"),
+        ((6,), "has 1 dimensions"),
+        (("N", None), "has shape (?, ?)"),
+        ((1, "height", 6), "has shape (1, ?, 6)"),
+        ((1, 0), "has shape (1, 0)"),
+        ((1, 1 << 20, 1 << 20), "values a frame"),
+    ],
+)
+def test_input_shape_that_is_not_fixed(shape, part, tmp_path):
+    graph = Graphs()
+    graph.inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
+    graph.node("MatMul", graph.bipolar("x"), graph.constant(W.T))
+    assert part in refused(graph, tmp_path)
+
+
+def test_input_of_strings(tmp_path):
+    graph = Graphs(kind=TensorProto.STRING)
+    graph.node("MatMul", graph.bipolar("x"), graph.constant(W.T))
+    assert "element type STRING" in refused(graph, tmp_path)
+
+
+@pytest.mark.parametrize("opset", [0, 1, 6])
+def test_operator_set_that_is_too_old(opset, tmp_path):
+    graph = Graphs(opset=opset)
+    graph.node("MatMul", graph.bipolar("x"), graph.constant(W.T))
+    assert f"operator set {opset};" in refused(graph, tmp_path)
+
+
+def test_inner_output(tmp_path):
+    graph = Graphs()
+    x = graph.bipolar("x")
+    y = graph.node("MatMul", x, graph.constant(W.T))
+    message = refused(graph, tmp_path, y, x)
+    assert f"output {x!r}" in message
+    assert "inner outputs" in message
+
+
+def test_constant_output(tmp_path):
+    graph = Graphs()
+    y = graph.node("MatMul", graph.bipolar("x"), graph.constant(W.T))
+    assert "has 2 outputs" in refused(graph, tmp_path, y, graph.constant(1))
+
+
+def test_output_that_does_not_depend_on_the_input(tmp_path):
+    graph = Graphs()
+    assert "no output depends on input 'x'" in refused(graph, tmp_path, graph.constant(1))
+
+
+def test_no_layers(tmp_path):
+    graph = Graphs()
+    graph.bipolar("x")
+    assert "has no weight layer" in refused(graph, tmp_path)
+
+
+def test_skip_connection(tmp_path):
+    graph = Graphs()
+    x = graph.bipolar("x")
+    y = graph.bipolar(graph.node("MatMul", x, graph.constant(np.eye(6) * 2 - 1)))
+    graph.node("MatMul", graph.node("Add", x, y, name="skip"), graph.constant(W.T))
+    message = refused(graph, tmp_path)
+    assert "'skip' (Add)" in message
+    assert "skip connections" in message
+
+
+def test_square_of_the_data(tmp_path):
+    graph = Graphs()
+    graph.node("Mul", "x", "x", name="square")
+    assert "node 'square' (Mul) takes tensor 'x' twice" in refused(graph, tmp_path)
+
+
+def test_second_output_in_use(tmp_path):
+    graph = Graphs()
+    y = graph.node("Dropout", "x", outputs=2)
+    graph.node("MatMul", graph.bipolar(y + "_"), graph.constant(W.T))
+    assert "has a second output" in refused(graph, tmp_path)
+
+
+def test_cycle(tmp_path):
+    graph = Graphs()
+    graph.node("Add", "x", "t1", name="round")
+    graph.node("Neg", "t0", name="about")
+    message = refused(graph, tmp_path)
+    assert "'round' (Add) lies on a cycle" in message
+
+
+def test_tensor_from_nowhere(tmp_path):
+    graph = Graphs()
+    graph.node("MatMul", graph.bipolar("x"), "weights", name="fc")
+    assert "node 'fc' (MatMul) reads tensor 'weights', which nothing" in refused(graph, tmp_path)
+
+
+def test_tensor_with_two_origins(tmp_path):
+    graph = Graphs()
+    graph.node("Neg", "x")
+    graph.nodes.append(helper.make_node("Neg", ["x"], ["t0"], name="again"))
+    assert "node 'again' (Neg) writes tensor 't0'" in refused(graph, tmp_path)
+
+
+Draw = Callable[[Graphs], object]
+
+# For each refused node, named "bad": how it gets into a graph, and what the sentence says.
+BAD: dict[str, tuple[Draw, str]] = {}
+
+
+def bad(sentence: str) -> Callable[[Draw], Draw]:
+    def register(draw: Draw) -> Draw:
+        BAD[draw.__name__] = draw, sentence
+        return draw
+
+    return register
+
+
+def layer(g: Graphs, x: str = "x", **options) -> str:
+    return g.node("MatMul", g.bipolar(x), g.constant(W.T), **options)
+
+
+@bad(r"\(Conv\) is a convolution, .* not supported in this version; accepted are .*Gemm")
+def convolution(g):
+    g.node("Conv", g.bipolar("x"), g.constant(np.ones((1, 1, 3, 3))), name="bad")
+
+
+@bad(r"\(Relu\) is an activation that is not binary; accepted are BipolarQuant")
+def relu(g):
+    g.node("Relu", layer(g), name="bad")
+
+
+@bad(r"\(Erf\) is an operator that is not supported; accepted are")
+def unsupported_operator(g):
+    g.node("Erf", layer(g), name="bad")
+
+
+@bad(r"\(BipolarQuant\) has the unknown operator domain 'com\.example'; accepted are")
+def unknown_domain(g):
+    g.bipolar("x", name="bad", domain="com.example")
+
+
+@bad(r"\(MultiThreshold\) is an activation of several levels")
+def multi_threshold(g):
+    g.node("MultiThreshold", "x", g.constant(W), name="bad", domain="qonnx.custom_op.general")
+
+
+def quant(g: Graphs, x: str, bits: float, **attributes: int) -> str:
+    inputs = [g.constant(value) for value in (1, 0, bits)]
+    return g.node("Quant", x, *inputs, name="bad", **attributes)
+
+
+@bad(r"\(Quant\) quantizes the input to 8 bits, .*; use BipolarQuant")
+def multi_bit_input(g):
+    quant(g, "x", 8)
+
+
+@bad(r"\(Quant\) quantizes activations to 2 bits")
+def multi_bit_activations(g):
+    quant(g, layer(g), 2)
+
+
+@bad(r"\(Quant\) quantizes weights to 4 bits")
+def multi_bit_weights(g):
+    g.node("MatMul", g.bipolar("x"), quant(g, g.constant(W.T), 4, signed=1))
+
+
+@bad(r"\(Quant\) quantizes weights to 1 bit as an integer, .* tools disagree; use BipolarQuant")
+def one_bit_quant(g):
+    g.node("MatMul", g.bipolar("x"), quant(g, g.constant(W.T), 1, signed=1))
+
+
+@bad(r"\(MatMul\) is the first layer and takes inputs that nothing makes binary; put a BipolarQ")
+def no_quantizer_on_the_input(g):
+    g.node("MatMul", "x", g.constant(W.T), name="bad")
+
+
+@bad(r"\(MatMul\) takes the sums of node 'first' \(MatMul\), which nothing makes binary; put a")
+def no_sign_between_layers(g):
+    g.node("MatMul", layer(g, name="first"), g.constant(np.ones((2, 2))), name="bad")
+
+
+@bad(r"\(BipolarQuant\) follows the last layer")
+def sign_at_the_end(g):
+    g.bipolar(layer(g), name="bad")
+
+
+@bad(r"\(MatMul\) has weights that are not binary \(neuron 1 has -0\.3, 0\.1, 0\.2, 0\.5, \.\.\.\)")
+def float_weights(g):
+    weights = np.stack([W[0], [0.1, 0.2, -0.3, 0.5, 0.7, 0.9]], axis=1)
+    g.node("MatMul", g.bipolar("x"), g.constant(weights), name="bad")
+
+
+@bad(r"\(Gemm\) has weights that are not binary \(neuron 0 has -1, 0, 1\); put a BipolarQuant")
+def ternary_weights(g):
+    weights = [[1, 0, -1, 1, 1, 1]]
+    g.node("Gemm", g.bipolar("x"), g.constant(weights), name="bad", transB=1)
+
+
+@bad(r"\(MatMul\) has weights that are not binary \(neuron 0 has 0\)")
+def zero_weights(g):
+    g.node("MatMul", g.bipolar("x"), g.constant(np.zeros((6, 2))), name="bad")
+
+
+@bad(r"\(MatMul\) has a weight matrix that holds NaN or infinity")
+def infinite_weights(g):
+    g.node("MatMul", g.bipolar("x"), g.constant(W.T * INF), name="bad")
+
+
+@bad(r"\(BipolarQuant\) has weights that hold NaN or infinity")
+def nan_latent_weights(g):
+    w = g.bipolar(g.constant(np.where(W > 0, W, NAN).T), name="bad")
+    g.node("MatMul", g.bipolar("x"), w)
+
+
+@bad(r"\(Sign\) gives 0 for the weights that are 0.*; use BipolarQuant")
+def sign_of_zero_weights(g):
+    w = g.node("Sign", g.constant([[0.0], *[[1.0]] * 5]), name="bad")
+    g.node("MatMul", g.bipolar("x"), w)
+
+
+@bad(r"\(Relu\) computes a constant in a way that is not supported; accepted on weights .*Cast")
+def computed_weights(g):
+    g.node("MatMul", g.bipolar("x"), g.node("Relu", g.constant(W.T), name="bad"))
+
+
+@bad(r"\(Transpose\) has inputs that do not suit it")
+def impossible_transpose(g):
+    g.node("MatMul", g.bipolar("x"), g.node("Transpose", g.constant(W), perm=[0, 2], name="bad"))
+
+
+@bad(r"\(Squeeze\) takes its list of axes from tensor 'x', which depends on the input; store")
+def axes_from_data(g):
+    g.node("Squeeze", "x", "x", name="bad")
+
+
+@bad(r"\(MatMul\) has weights for 6 inputs but gets 2; make both sizes equal")
+def wrong_width(g):
+    g.node("MatMul", g.bipolar(layer(g)), g.constant(W.T), name="bad")
+
+
+@bad(r"\(Gemm\) has weights for 2 inputs but gets 6")
+def wrong_trans_b(g):
+    g.node("Gemm", g.bipolar("x"), g.constant(W), name="bad")
+
+
+@bad(r"\(MatMul\) has weights of shape \(6,\); give a matrix")
+def weight_vector(g):
+    g.node("MatMul", g.bipolar("x"), g.constant(W[0]), name="bad")
+
+
+@bad(r"\(Gemm\) transposes the data")
+def trans_a(g):
+    g.node("Gemm", g.bipolar("x"), g.constant(W), name="bad", transA=1)
+
+
+@bad(r"\(MatMul\) takes the data as its input 1; give the data as its first input")
+def weights_on_the_left(g):
+    g.node("MatMul", g.constant(W), g.bipolar("x"), name="bad")
+
+
+@bad(r"\(Gemm\) has parameters of shape \(3,\) for frames of shape \(2,\)")
+def bias_of_wrong_size(g):
+    bias = g.constant([1, 2, 3])
+    g.node("Gemm", g.bipolar("x"), g.constant(W), bias, name="bad", transB=1)
+
+
+@bad(r"\(Gemm\) has an attribute 'alpha' of a wrong kind")
+def alpha_of_wrong_kind(g):
+    g.node("Gemm", g.bipolar("x"), g.constant(W.T), name="bad", alpha=[1.0])
+
+
+@bad(r"\(BipolarQuant\) has the scale 0; .* must be positive")
+def zero_scale(g):
+    g.bipolar("x", 0, name="bad")
+
+
+@bad(r"\(BipolarQuant\) has the scale -0\.5; .* must be positive")
+def negative_weight_scale(g):
+    g.node("MatMul", g.bipolar("x"), g.bipolar(g.constant(W.T), [1, -0.5], name="bad"))
+
+
+@bad(r"\(BipolarQuant\) has a scale that holds NaN or infinity")
+def nan_scale(g):
+    g.bipolar("x", NAN, name="bad")
+
+
+@bad(r"\(BipolarQuant\) has no scale")
+def no_scale(g):
+    g.node("BipolarQuant", "x", name="bad")
+
+
+@bad(r"\(Sign\) gives 0 where its input is 0.*; use BipolarQuant")
+def sign_of_the_input(g):
+    g.node("MatMul", g.node("Sign", "x", name="bad"), g.constant(W.T))
+
+
+@bad(r"\(Sign\) gives 0 where its input is 0.*; use BipolarQuant")
+def sign_of_sums_that_may_be_zero(g):
+    g.node("Sign", layer(g), name="bad")
+
+
+def batch_norm(g: Graphs, x: str, eps: float = 1e-5, **changes: object) -> str:
+    values = {"gamma": [1, 1], "beta": [0, 0], "mean": [0, 0], "var": [1, 1], **changes}
+    inputs = [g.constant(value) for value in values.values()]
+    return g.node("BatchNormalization", x, *inputs, name="bad", epsilon=eps)
+
+
+@bad(r"\(BatchNormalization\) has var \+ epsilon = -1,")
+def negative_variance(g):
+    batch_norm(g, layer(g), 0.0, var=[1, -1])
+
+
+@bad(r"\(BatchNormalization\) has var \+ epsilon = 0,")
+def zero_variance(g):
+    batch_norm(g, layer(g), 0.0, var=[1, 0])
+
+
+@bad(r"\(BatchNormalization\) has a gamma that holds NaN or infinity; export")
+def nan_gamma(g):
+    batch_norm(g, layer(g), gamma=[1, NAN])
+
+
+@bad(r"\(BatchNormalization\) has a mean that holds NaN or infinity; export")
+def infinite_mean(g):
+    batch_norm(g, layer(g), mean=[-INF, 1])
+
+
+@bad(r"\(BatchNormalization\) has an attribute 'epsilon'")
+def nan_epsilon(g):
+    batch_norm(g, layer(g), NAN)
+
+
+@bad(r"\(BatchNormalization\) has beta of shape \(3,\) for 2 channels")
+def batch_norm_of_wrong_size(g):
+    batch_norm(g, layer(g), beta=[1, 2, 3])
+
+
+@bad(r"\(BatchNormalization\) is in training mode")
+def batch_norm_in_training(g):
+    inputs = [g.constant([1, 1])] * 4
+    g.node("BatchNormalization", layer(g), *inputs, name="bad", training_mode=1)
+
+
+@bad(r"\(Dropout\) is in training mode")
+def dropout_in_training(g):
+    g.node("Dropout", "x", g.constant(0.5), g.constant(True, np.bool_), name="bad")
+
+
+@bad(r"\(Div\) divides a constant by the data")
+def constant_over_data(g):
+    g.node("Div", g.constant(1), layer(g), name="bad")
+
+
+@bad(r"\(Div\) divides by zero")
+def division_by_zero(g):
+    g.node("Div", layer(g), g.constant([1, 0]), name="bad")
+
+
+@bad(r"\(Add\) has a constant that holds NaN or infinity")
+def infinite_constant(g):
+    g.node("Add", layer(g), g.constant([INF, 0]), name="bad")
+
+
+@bad(r"\(Add\) has a constant of type bool")
+def constant_of_booleans(g):
+    g.node("Add", layer(g), g.constant([True, False], np.bool_), name="bad")
+
+
+@bad(r"\(Mul\) has parameters of shape \(3,\) for frames of shape \(6,\); give one value")
+def parameters_of_wrong_size(g):
+    g.node("Mul", "x", g.constant([1, 2, 3]), name="bad")
+
+
+@bad(r"\(Mul\) has parameters of shape \(2, 6\)")
+def parameters_per_frame(g):
+    g.node("Mul", "x", g.constant(W), name="bad")
+
+
+@bad(r"\(Mul\) has parameters of shape \(1, 1, 1\)")
+def parameters_that_add_a_dimension(g):
+    g.node("Mul", "x", g.constant([[[1]]]), name="bad")
+
+
+@bad(r"\(Cast\) casts the data to another type")
+def cast_to_integer(g):
+    g.node("Cast", layer(g), to=TensorProto.INT8, name="bad")
+
+
+@bad(r"\(Cast\) casts the data to another type")
+def cast_to_half(g):
+    g.node("Cast", layer(g), to=TensorProto.FLOAT16, name="bad")
+
+
+@bad(r"\(Reshape\) makes \(2, 3\) from frames of shape \(6,\), which splits")
+def reshape_that_splits_frames(g):
+    g.node("Reshape", "x", g.constant([2, 3], np.int64), name="bad")
+
+
+@bad(r"\(Reshape\) makes \(-1, 3\) from frames of shape \(6,\), which splits")
+def reshape_to_other_frames(g):
+    g.node("Reshape", "x", g.constant([-1, 3], np.int64), name="bad")
+
+
+@bad(r"\(Reshape\) makes \(-1\) from frames")
+def reshape_without_batch(g):
+    g.node("Reshape", "x", g.constant([-1], np.int64), name="bad")
+
+
+@bad(r"\(Reshape\) has a shape that is no list of integers")
+def reshape_by_floats(g):
+    g.node("Reshape", "x", g.constant([1, 6]), name="bad")
+
+
+@bad(r"\(Flatten\) with axis 2 splits or joins frames; give axis = 1")
+def flatten_of_another_axis(g):
+    g.node("Flatten", "x", axis=2, name="bad")
+
+
+@bad(r"\(Flatten\) has axis 7 of 2")
+def flatten_of_no_axis(g):
+    g.node("Flatten", "x", axis=7, name="bad")
+
+
+@bad(r"\(Squeeze\) drops the batch dimension")
+def squeeze_of_the_batch(g):
+    g.node("Squeeze", "x", g.constant([0], np.int64), name="bad")
+
+
+@bad(r"\(Unsqueeze\) adds a dimension before the batch")
+def unsqueeze_before_the_batch(g):
+    g.node("Unsqueeze", "x", g.constant([0], np.int64), name="bad")
+
+
+@bad(r"\(Transpose\) reorders the values")
+def transpose_of_data(g):
+    g.node("Transpose", "x", perm=[1, 0], name="bad")
+
+
+@bad(r"\(Mul\) follows node 'softmax' \(Softmax\); end the network there")
+def arithmetic_on_probabilities(g):
+    g.node("Mul", g.node("Softmax", layer(g), name="softmax"), g.constant(2), name="bad")
+
+
+@bad(r"\(Softmax\) works along axis 0; give axis = -1")
+def softmax_over_frames(g):
+    g.node("Softmax", layer(g), axis=0, name="bad")
+
+
+@bad(r"\(ArgMax\) takes the highest index among equal scores")
+def arg_max_of_the_last(g):
+    g.node("ArgMax", layer(g), axis=1, select_last_index=1, name="bad")
+
+
+@bad(r"\(TopK\) does not take the one largest score; give k = 1")
+def top_two(g):
+    g.node("TopK", layer(g), g.constant([2], np.int64), name="bad", outputs=2)
+
+
+@bad(r"\(Shape\) asks for the shape of tensor 't0_', which is not known")
+def shape_of_a_mask(g):
+    x = g.node("Dropout", "x", outputs=2)
+    g.node("Reshape", x, g.node("Shape", x + "_", name="bad"))
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_node_is_named_with_its_fault_and_mend(name, tmp_path):
+    draw, sentence = BAD[name]
+    graph = Graphs(("N", 6))
+    draw(graph)
+    message = refused(graph, tmp_path)
+    assert re.search(rf": node 'bad' {sentence}", message), message
+
+
+@pytest.mark.parametrize("node", ["Gemm", "MatMul"])
+def test_frames_that_are_not_flat(node, tmp_path):
+    graph = Graphs(("N", 2, 6))
+    graph.node(node, graph.bipolar("x"), graph.constant(W.T), name="fc")
+    message = refused(graph, tmp_path)
+    assert f"node 'fc' ({node}) takes frames of shape (2, 6); put a Flatten before it" in message
+
+
+def test_arithmetic_on_integers(tmp_path):
+    graph = Graphs(kind=TensorProto.UINT8)
+    layer(graph, graph.node("Sub", "x", graph.constant(127, np.uint8), name="sub"))
+    message = refused(graph, tmp_path)
+    assert "node 'sub' (Sub) computes with tensor 'x' in its integer type" in message
+
+
+def test_reshape_to_a_fixed_number_of_frames(tmp_path):
+    graph = Graphs((28, 28))
+    layer(graph, graph.node("Reshape", "x", graph.constant([1, -1], np.int64), name="join"))
+    assert "node 'join' (Reshape) makes (1, -1)" in refused(graph, tmp_path)
+
+
+def test_node_without_a_name_is_named_by_its_output(tmp_path):
+    graph = Graphs()
+    graph.node("Erf", "x", name="")
+    assert "node 't0' (Erf)" in refused(graph, tmp_path)
+
+
+def test_damaged_tensor(tmp_path):
+    graph = Graphs()
+    layer(graph)
+    graph.initializers[1].raw_data = b"\0" * 7
+    assert "the values of tensor 'c1' cannot be read" in refused(graph, tmp_path)
+
+
+def test_sparse_constant(tmp_path):
+    graph = Graphs()
+    values = numpy_helper.from_array(np.ones(1, np.float32), "v")
+    indices = numpy_helper.from_array(np.zeros(1, np.int64), "i")
+    sparse = helper.make_sparse_tensor(values, indices, [6])
+    graph.node("Add", "x", graph.node("Constant", name="sparse", sparse_value=sparse))
+    assert "node 'sparse' (Constant) has no plain value" in refused(graph, tmp_path)
