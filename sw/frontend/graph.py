@@ -46,7 +46,8 @@ class Node:
     attributes: Mapping[str, Any]
 
     def __str__(self) -> str:
-        return f"node {self.name!r} ({self.kind})"
+        kind = self.kind if self.kind.isprintable() else repr(self.kind)
+        return f"node {self.name!r} ({kind})"
 
     @property
     def opset(self) -> str:

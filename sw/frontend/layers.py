@@ -21,7 +21,7 @@ def gemm(chain: Chain, node: Node) -> None:
         chain.graph.refuse(node, "transposes the data (transA = 1)", "give transA = 0")
     if len(chain.shape) != 1:
         _refuse_shape(chain, node)
-    weights = chain.constants.numbers(node, 1, "weight matrix")
+    weights = _matrix(chain, node)
     if not chain.graph.integer(node, "transB", 0):
         weights = weights.T
     alpha = chain.graph.number(node, "alpha", 1.0)
@@ -37,7 +37,16 @@ def matmul(chain: Chain, node: Node) -> None:
     chain.require_data(node, "first input, and the weights as the second, of shape (in, out)")
     if prod(chain.shape[:-1]) != 1:
         _refuse_shape(chain, node)
-    _dense(chain, node, chain.constants.numbers(node, 1, "weight matrix").T, Fraction(1))
+    _dense(chain, node, _matrix(chain, node).T, Fraction(1))
+
+
+def _matrix(chain: Chain, node: Node) -> NDArray:
+    matrix = chain.constants.numbers(node, 1, "weight matrix")
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        chain.graph.refuse(
+            node, f"has weights of shape {matrix.shape}", "give a matrix that is not empty"
+        )
+    return matrix
 
 
 def _refuse_shape(chain: Chain, node: Node) -> None:
@@ -52,10 +61,6 @@ def _dense(chain: Chain, node: Node, matrix: NDArray, gain: Fraction) -> None:
     """Append ``gain * matrix @ x``, as a `Dense` of -1 and +1 and an `Affine`."""
     if chain.content is not Content.BITS:
         _refuse_content(chain, node)
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        chain.graph.refuse(
-            node, f"has weights of shape {matrix.shape[::-1]}", "give a matrix that is not empty"
-        )
     if matrix.shape[1] != chain.shape[-1]:
         chain.graph.refuse(
             node,

@@ -86,6 +86,8 @@ def _convert(model: onnx.ModelProto, path: str) -> Graph:
         raise UserError(f"{path}: holds sparse initializers; export the model with dense ones")
 
     initializers = {_text(tensor.name): tensor for tensor in graph.initializer}
+    if len(initializers) < len(graph.initializer):
+        raise UserError(f"{path}: gives two initializers one name; export the model again")
     inputs = [value for value in graph.input if _text(value.name) not in initializers]
     if len(inputs) != 1:
         names = ", ".join(repr(value.name) for value in inputs) or "none"

@@ -659,6 +659,19 @@ def test_damaged_tensor(tmp_path):
     assert "the values of tensor 'c1' cannot be read" in refused(graph, tmp_path)
 
 
+def test_two_initializers_of_one_name(tmp_path):
+    graph = Graphs()
+    layer(graph)
+    graph.initializers.append(graph.initializers[0])
+    assert "two initializers one name" in refused(graph, tmp_path)
+
+
+def test_operator_name_with_control_characters_stays_on_one_line(tmp_path):
+    graph = Graphs()
+    graph.node("Er\nf", "x", name="odd")
+    assert r"node 'odd' ('Er\nf') is an operator" in refused(graph, tmp_path)
+
+
 def test_sparse_constant(tmp_path):
     graph = Graphs()
     values = numpy_helper.from_array(np.ones(1, np.float32), "v")
