@@ -19,6 +19,7 @@ from xnorflow.network import Dense, Network, Op
 __all__ = ["layer_names", "network_of"]
 
 _MAX_NAME = 40
+_OPERATOR = re.compile(r"(node_)?(gemm|matmul|linear)(_?\d+)?", re.IGNORECASE)
 
 
 def network_of(path: str | Path) -> Network:
@@ -99,7 +100,7 @@ def layer_names(nodes: Sequence[str]) -> list[str]:
     """Return a unique, stable, readable name for each layer.
 
     It is the node's name without empty parts and without parts that only repeat the operator
-    (``/features/3/MatMul`` gives ``features_3``, ``Gemm_5`` nothing). Where that leaves nothing, a
+    (``/features/3/MatMul`` gives ``features_3``, ``node_linear_5`` nothing). Where that leaves nothing, a
     name that does not start with a letter, or the name of two layers, the layer is ``fcN``, the
     N-th one.
 
@@ -128,7 +129,6 @@ def layer_names(nodes: Sequence[str]) -> list[str]:
 
 
 def _readable(node: str) -> str:
-    parts = [p for p in re.split(r"[^A-Za-z0-9_]+", node) if p]
-    parts = [p for p in parts if not re.fullmatch(r"(node_)?(Gemm|MatMul|gemm|matmul)(_?\d+)?", p)]
+    parts = [p for p in re.split(r"[^A-Za-z0-9_]+", node) if p and not _OPERATOR.fullmatch(p)]
     name = "_".join(parts)
     return name if re.fullmatch(rf"[A-Za-z]\w{{0,{_MAX_NAME - 1}}}", name, re.ASCII) else ""

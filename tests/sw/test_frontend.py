@@ -21,6 +21,8 @@ from xnorflow.frontend.quantizers import zero_is_reachable
 from xnorflow.frontend.walk import layer_names
 from xnorflow.network import Affine, BatchNorm, Dense, Flatten, Network, Op, Sign
 
+DATA = Path(__file__).parents[1] / "data"
+
 
 def saved(model: onnx.ModelProto, folder: Path, name: str = "net.onnx") -> Path:
     path = folder / name
@@ -114,6 +116,16 @@ def test_shipped_models_classify_as_onnxruntime_does(name):
     x = x.reshape(-1, *network.input_shape)
     expected = evaluate(onnx.load(path), x).argmax(axis=1)
     np.testing.assert_array_equal(reference_logits(network, x).argmax(axis=1), expected)
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "legacy"])
+def test_brevitas_exports_give_the_logits_of_brevitas(exporter):
+    network = load(DATA / f"brevitas_mlp_{exporter}.onnx")
+    assert [layer.name for layer in network.layers()] == ["fc1", "fc2", "fc3"]
+    assert network.input_shape == (1, 6, 6)
+    expected = np.load(DATA / "brevitas_mlp.npz")
+    logits = reference_logits(network, expected["eighths"] / 8)
+    np.testing.assert_allclose(logits, expected["logits"], atol=1e-6)
 
 
 WEIGHTS = np.array([[1, -1, 1, 1, -1, 1], [-1, -1, 1, -1, 1, 1]], np.float32)
@@ -407,8 +419,9 @@ def test_zero_is_found_reachable_exactly_where_it_is(start, step, affines, norm)
     [
         (["fc0", "fc1"], ["fc0", "fc1"]),
         (["/fc1/Gemm", "/features.3/MatMul"], ["fc1", "features_3"]),
-        (["Gemm_4", "MatMul", "node_linear_1", ""], ["fc1", "fc2", "node_linear_1", "fc4"]),
+        (["Gemm_4", "MatMul", "node_linear_1", ""], ["fc1", "fc2", "fc3", "fc4"]),
         (["t7", "12", "t7"], ["fc1", "fc2", "fc3"]),
+        (["linear", "linear_out"], ["fc1", "linear_out"]),
         (["fc2", "/Gemm"], ["fc2", "fc2_"]),
         (["größe", "a" * 41, "a b"], ["gr_e", "fc2", "a_b"]),
     ],
