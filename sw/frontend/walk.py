@@ -100,9 +100,9 @@ def layer_names(nodes: Sequence[str]) -> list[str]:
     """Return a unique, stable, readable name for each layer.
 
     It is the node's name without empty parts and without parts that only repeat the operator
-    (``/features/3/MatMul`` gives ``features_3``, ``node_linear_5`` nothing). Where that leaves nothing, a
-    name that does not start with a letter, or the name of two layers, the layer is ``fcN``, the
-    N-th one.
+    (``/features/3/MatMul`` gives ``features_3``, ``node_linear_5`` nothing). Where that leaves
+    nothing, a name that does not start with a letter, or the name of two layers, the layer is
+    ``fcN``, the N-th one.
 
     Parameters
     ----------

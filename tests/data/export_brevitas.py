@@ -6,6 +6,7 @@ python export_brevitas.py
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import brevitas.nn as qnn
@@ -41,7 +42,7 @@ def linear(inputs: int, outputs: int, bias: bool) -> nn.Module:
 def perceptron() -> nn.Module:
     """Draw an untrained perceptron whose batch norms look trained, negative scales included."""
     layers: list[nn.Module] = [View(), quantizer()]
-    for inputs, outputs in zip(WIDTHS[:-2], WIDTHS[1:-1], strict=True):
+    for inputs, outputs in pairwise(WIDTHS[:-1]):
         norm = nn.BatchNorm1d(outputs)
         nn.init.normal_(norm.weight)
         nn.init.normal_(norm.bias, std=0.5)
