@@ -34,14 +34,15 @@ class Family:
 
     Attributes
     ----------
-    lane : float
-        LUTs of a synapse lane: XNOR and its share of the popcount.
+    lane, constant_lane : float
+        LUTs of a synapse lane, XNOR and its share of the popcount: with weights from a memory, and
+        with constant ones, where neurons share what they have in common.
     neuron_bit : float
         LUTs of a PE for each bit of its accumulator and comparator.
     buffer_bit : float
         LUTs or cells for a bit of an input buffer that is kept in flip-flops.
-    distributed_bit : float or None
-        LUTs for a bit of an input buffer in distributed RAM; None where the family has none.
+    distributed_words : int
+        Deepest input buffer that yosys puts into distributed RAM; 0 where the family has none.
     fixed : float
         LUTs of a layer's control.
     bram_shapes : tuple of (int, int)
@@ -49,9 +50,10 @@ class Family:
     """
 
     lane: float
+    constant_lane: float
     neuron_bit: float
     buffer_bit: float
-    distributed_bit: float | None
+    distributed_words: int
     fixed: float
     bram_shapes: tuple[tuple[int, int], ...]
 
@@ -63,17 +65,19 @@ class Family:
 FAMILIES = {
     "ice40": Family(
         lane=2.1,
+        constant_lane=0.7,
         neuron_bit=2.0,
         buffer_bit=1.9,
-        distributed_bit=None,
+        distributed_words=0,
         fixed=110,
         bram_shapes=((256, 16), (512, 8), (1024, 4), (2048, 2)),
     ),
     "ecp5": Family(
         lane=2.55,
+        constant_lane=1.1,
         neuron_bit=3.0,
         buffer_bit=1.9,
-        distributed_bit=0.25,
+        distributed_words=64,
         fixed=110,
         bram_shapes=((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)),
     ),
@@ -119,7 +123,8 @@ def estimate_layer(
     neuron_folds, synapse_folds = layer.mh // choice.pe, layer.mw // choice.simd
     depth, lanes = neuron_folds * synapse_folds, choice.pe * choice.simd
     count_bits = layer.mw.bit_length()
-    lut = family.fixed + family.lane * lanes
+    lane = family.constant_lane if choice.weights_in == "constant" else family.lane
+    lut = family.fixed + lane * lanes
     lut += family.neuron_bit * choice.pe * count_bits * (1.0 if synapse_folds > 1 else 0.5)
     bram = 0
 
@@ -138,9 +143,9 @@ def estimate_layer(
         bits = words * choice.simd
         if choice.buffer_in == "registers":
             lut += family.buffer_bit * bits
-        elif family.distributed_bit is not None and bits <= 4096:
-            # yosys prefers distributed RAM for what is small.
-            lut += family.distributed_bit * max(16, words) * choice.simd
+        elif words <= family.distributed_words:
+            # A RAM of 16 words of 4 bits takes the LUTs of two slices.
+            lut += 4 * ceil(words / 16) * ceil(choice.simd / 4)
         else:
             bram += family.brams(words, choice.simd)
     return Cost(lut, bram)

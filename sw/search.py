@@ -16,10 +16,21 @@ from numpy.typing import NDArray
 
 from xnorflow.cost import Cost, Family, converter_cost, estimate, estimate_layer
 from xnorflow.errors import WorkFailed
-from xnorflow.folding import Folding, LayerFolding, cycles_per_frame, divisors
+from xnorflow.folding import (
+    LUT_ROM_DEPTH,
+    Folding,
+    LayerFolding,
+    cycles_per_frame,
+    divisors,
+)
 from xnorflow.lowered import LoweredDense, LoweredNetwork
 
 __all__ = ["Budget", "fastest", "smallest"]
+
+
+#: Most bits of a ROM in LUTs that is deeper than a LUT. Its address drives every one of them: with
+#: 200 kbit the fan-out alone held an ECP5 at 49 MHz.
+DEEP_ROM_BITS = 32_768
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,12 @@ class _Candidates:
 def _variants(layer: LoweredDense, pe: int, simd: int) -> Iterator[LayerFolding]:
     depth = (layer.mh // pe) * (layer.mw // simd)
     buffers = ("auto", "registers") if pe < layer.mh else ("auto",)
-    for weights_in in ("constant",) if depth == 1 else ("lut", "bram"):
+    memories: tuple[str, ...] = ("lut", "bram")
+    if depth == 1:
+        memories = ("constant",)
+    elif depth > LUT_ROM_DEPTH and depth * pe * simd > DEEP_ROM_BITS:
+        memories = ("bram",)
+    for weights_in in memories:
         for buffer_in in buffers:
             yield LayerFolding(pe, simd, weights_in, buffer_in)
 
@@ -93,7 +109,7 @@ class _Search:
         self.conversions = [_conversions(*pair) for pair in pairwise(self.layers)]
 
     def smallest(self, cycles: int) -> tuple[Folding, Cost]:
-        """Return the folding of at most `cycles` that takes the least of the device.
+        """Return the folding of at most `cycles` with the least sum of the two shares of the device.
 
         Its LUTs may be more than there are, its block RAMs not.
         """
@@ -113,8 +129,7 @@ class _Search:
                 origin = np.zeros(before.shape, np.int64)
             luts, variant = layer.spend(before, cycles)
             steps.append((origin, variant))
-        # Squares, so that what is scarcer counts for more and neither runs out first.
-        shares = (luts / budget.lut) ** 2 + (np.arange(budget.bram + 1) / max(budget.bram, 1)) ** 2
+        shares = luts / budget.lut + np.arange(budget.bram + 1) / max(budget.bram, 1)
         shares[luts > budget.lut] += 1e9  # what does not fit only when nothing fits
         candidate, brams = (int(k) for k in np.unravel_index(shares.argmin(), shares.shape))
         choices = []
