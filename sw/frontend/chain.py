@@ -189,9 +189,9 @@ class Chain:
         self._begin(Content.BITS, node, None)
 
     def dense(self, node: Node, weights: NDArray[np.int8]) -> None:
-        """Append a layer, named after its node for the time being, of shape (MH, MW)."""
+        """Append a layer of shape (MH, MW), for the time being under its node's own name."""
         self.flatten(node)
-        self.ops.append(Dense(node.name, weights))
+        self.ops.append(Dense(node.name if node.named else "", weights))
         inputs = weights.shape[1]
         self.shape = (*self.shape[:-1], weights.shape[0])
         self._begin(Content.ACCUMULATORS, node, range(-inputs, inputs + 1, 2))

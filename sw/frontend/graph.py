@@ -28,6 +28,8 @@ class Node:
     ----------
     name : str
         The node's name, or its first output's where the file gives none.
+    named : bool
+        Whether the file gives one.
     kind : str
         ONNX ``op_type``.
     domain : str
@@ -39,6 +41,7 @@ class Node:
     """
 
     name: str
+    named: bool
     kind: str
     domain: str
     inputs: tuple[str, ...]
@@ -108,25 +111,25 @@ class Graph:
         """Return an integer attribute."""
         value = node.attributes.get(key, default)
         if not isinstance(value, int):
-            self._refuse_attribute(node, key)
+            self._refuse_attribute(node, key, "no integer")
         return value
 
     def number(self, node: Node, key: str, default: float) -> float:
         """Return a finite float attribute."""
         value = node.attributes.get(key, default)
         if not isinstance(value, float) or not isfinite(value):
-            self._refuse_attribute(node, key)
+            self._refuse_attribute(node, key, "no finite float")
         return value
 
     def integers(self, node: Node, key: str) -> list[int]:
         """Return a list of integers that is an attribute."""
         value = node.attributes.get(key)
         if not isinstance(value, Sequence) or not all(isinstance(item, int) for item in value):
-            self._refuse_attribute(node, key)
+            self._refuse_attribute(node, key, "no list of integers")
         return list(value)
 
-    def _refuse_attribute(self, node: Node, key: str) -> NoReturn:
-        self.refuse(node, f"has an attribute {key!r} of a wrong kind", "export the model again")
+    def _refuse_attribute(self, node: Node, key: str, fault: str) -> NoReturn:
+        self.refuse(node, f"has an attribute {key!r} that is {fault}", "export the model again")
 
     @cached_property
     def computed(self) -> frozenset[str]:

@@ -115,6 +115,7 @@ def _node(proto: onnx.NodeProto) -> Node:
     outputs = tuple(map(_text, proto.output))
     return Node(
         name=_text(proto.name) or next((output for output in outputs if output), ""),
+        named=bool(proto.name),
         kind=_text(proto.op_type),
         domain=_text(proto.domain),
         inputs=tuple(map(_text, proto.input)),

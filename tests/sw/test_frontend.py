@@ -287,6 +287,13 @@ def test_network_is_named_after_the_file(tmp_path):
     assert load(str(graph.save(tmp_path, name="tiny.v2.onnx"))).name == "tiny.v2"
 
 
+@pytest.mark.parametrize(("name", "layer"), [("hidden.0", "hidden_0"), ("", "fc1"), (None, "fc1")])
+def test_layer_is_named_after_a_node_that_has_a_name(name, layer, tmp_path):
+    graph, x = layer_graph()
+    graph.node("MatMul", x, graph.constant(WEIGHTS.T), name=name)
+    assert load(graph.save(tmp_path)).layers()[0].name == layer
+
+
 def test_order_of_nodes_in_the_file_does_not_matter(tmp_path):
     graph, x = layer_graph()
     graph.node("MatMul", x, graph.bipolar(graph.constant(WEIGHTS.T)))

@@ -418,7 +418,7 @@ def bias_of_wrong_size(g):
     g.node("Gemm", g.bipolar("x"), g.constant(W), bias, name="bad", transB=1)
 
 
-@bad(r"\(Gemm\) has an attribute 'alpha' of a wrong kind")
+@bad(r"\(Gemm\) has an attribute 'alpha' that is no finite float")
 def alpha_of_wrong_kind(g):
     g.node("Gemm", g.bipolar("x"), g.constant(W.T), name="bad", alpha=[1.0])
 
@@ -479,7 +479,7 @@ def infinite_mean(g):
     batch_norm(g, layer(g), mean=[-INF, 1])
 
 
-@bad(r"\(BatchNormalization\) has an attribute 'epsilon'")
+@bad(r"\(BatchNormalization\) has an attribute 'epsilon' that is no finite float")
 def nan_epsilon(g):
     batch_norm(g, layer(g), NAN)
 
