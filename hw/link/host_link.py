@@ -275,6 +275,9 @@ class HostLink(wiring.Component):
     the core only whole and checked; each gets exactly one answer, a result or an error, unless an
     error is dropped because another one waits to be sent.
 
+    Area on iCE40, UART included, for 784 bits in beats of 16, 10 scores of 16 bits and 4 credits:
+    633 logic cells and 1 block RAM with one score in a beat, 746 with all ten.
+
     Parameters
     ----------
     parameters : LinkParameters

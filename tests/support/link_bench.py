@@ -150,7 +150,7 @@ class ByteBench:
                 self.link.tx.ready, self.link.tx.valid, self.link.tx.payload
             )
             self._quiet += 1
-            assert self._quiet < 10_000, f"nothing comes after {len(self.packets)} packets"
+            assert self._quiet < 4000, f"nothing comes after {len(self.packets)} packets"
             if ready and valid:
                 self._quiet = 0
                 self.raw.append(byte)

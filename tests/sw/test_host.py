@@ -247,11 +247,12 @@ class TestDevice:
 
         bench, core = virtual_board(to_board=lose)
         device = device_at(bench)
-        device.timeout = 1.0  # far beyond what the simulation would bear
+        device.timeout = 4e-3  # longer than the whole run
         bits = frames_of(10)
         run = device.run(bits)
         check_run(run, bits)
         assert run.resent == 1
+        assert run.seconds < device.timeout
         assert len(core.frames) == 10
 
     def test_waits_for_frames_that_an_earlier_host_left_behind(self):
