@@ -13,14 +13,22 @@ import pytest
 from xnorflow.report import Digit, render, write
 from xnorflow.report.png import data_uri
 
-VOID = {"meta", "img", "rect", "line", "path"}
+VOID = {"meta", "img"}
 
 
 def layer(name, mw, mh, pe, simd, cycles):
     return {
-        **{"name": name, "kind": "dense", "mw": mw, "mh": mh, "pe": pe, "simd": simd},
-        **{"cycles": cycles, "lut_estimated": 1234, "bram_estimated": 11},
-        **{"weights_bits": mw * mh, "weights_in": "bram"},
+        "name": name,
+        "kind": "dense",
+        "mw": mw,
+        "mh": mh,
+        "pe": pe,
+        "simd": simd,
+        "cycles": cycles,
+        "lut_estimated": 1234,
+        "bram_estimated": 11,
+        "weights_bits": mw * mh,
+        "weights_in": "bram",
     }
 
 
@@ -44,9 +52,14 @@ REPORT = {
         layer("fc3", 256, 10, 1, 4, 640),
     ],
     "verification": {
-        **{"engine": "amaranth", "frames": 20, "mismatches": 0, "accuracy": 1.0},
-        **{"latency_cycles": 2138, "cycles_per_frame": 640},
-        **{"cycles_per_frame_predicted": 640, "seconds": 7.1},
+        "engine": "amaranth",
+        "frames": 20,
+        "mismatches": 0,
+        "accuracy": 1.0,
+        "latency_cycles": 2138,
+        "cycles_per_frame": 640,
+        "cycles_per_frame_predicted": 640,
+        "seconds": 7.1,
     },
     "accuracy": {"frames": 1000, "accuracy": 0.988},
     "link": {"baud": 1_000_000, "bytes_per_frame": 105, "fps": 947.0},
@@ -68,6 +81,9 @@ class Balanced(HTMLParser):
     def handle_starttag(self, tag, attrs):
         if tag not in VOID:
             self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        """Drawing elements close themselves."""
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
