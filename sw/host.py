@@ -282,6 +282,7 @@ class _Transfer:
     sent: dict[int, int] = field(default_factory=dict)  # sequence number: frame, oldest first
     tries: dict[int, int] = field(default_factory=dict)  # frame: times sent
     reason: str = ""  # why a frame was last put back
+    overrun: bool = False  # the device has no room until it gives a result
     resent: int = 0
 
     def again(self, sequence: int, reason: str) -> None:
@@ -432,7 +433,10 @@ class Device:
         done = 0
         started = self._clock()
         while transfer.todo or transfer.sent:
-            while transfer.todo and len(transfer.sent) < identity.credits:
+            if transfer.overrun and not transfer.sent:
+                self._idle()
+                transfer.overrun = False
+            while transfer.todo and len(transfer.sent) < identity.credits and not transfer.overrun:
                 self._send(transfer, bits)
             packet = self._receive(patience)
             if packet is None:
@@ -443,6 +447,7 @@ class Device:
                 continue
             elif packet.kind == Reply.ERROR:
                 transfer.again(packet.sequence, _reason(packet.body))
+                transfer.overrun |= packet.body == bytes([Fault.OVERRUN])
             elif packet.kind == Reply.RESULT:
                 result = unpack_result(packet.body, identity.classes, identity.width)
                 if result is None:
@@ -454,6 +459,7 @@ class Device:
                 lost = list(transfer.sent)[: list(transfer.sent).index(packet.sequence)]
                 for sequence in reversed(lost):
                     transfer.again(sequence, "passed over")
+                transfer.overrun = False
                 frame = transfer.sent.pop(packet.sequence)
                 classes[frame], scores[frame] = result
                 done += 1

@@ -109,7 +109,7 @@ class _Search:
         self.conversions = [_conversions(*pair) for pair in pairwise(self.layers)]
 
     def smallest(self, cycles: int) -> tuple[Folding, Cost]:
-        """Return the folding of at most `cycles` with the least sum of the two shares of the device.
+        """Return the folding of at most `cycles` with the least sum of both shares.
 
         Its LUTs may be more than there are, its block RAMs not.
         """

@@ -101,7 +101,7 @@ def render(report: Mapping[str, Any], digits: Sequence[Digit] = ()) -> str:
     return environment.get_template("report.html").render(
         report=report,
         verification=verification,
-        verified=bool(verification) and not verification["mismatches"],
+        verified=verification is not None and not verification["mismatches"],
         accuracy=(report.get("accuracy") or {}).get("accuracy"),
         accuracy_frames=(report.get("accuracy") or {}).get("frames"),
         link=report.get("link"),

@@ -1,5 +1,6 @@
 """The host's codec, and the host's driver against the hardware in simulation."""
 
+import dataclasses
 import os
 import re
 import threading
@@ -254,6 +255,18 @@ class TestDevice:
         assert run.resent == 1
         assert run.seconds < device.timeout
         assert len(core.frames) == 10
+
+    def test_waits_for_a_result_before_it_sends_again_what_overran_the_device(self, monkeypatch):
+        bench, _ = virtual_board(tiny_parameters(credits=1), stall=0.998)
+        device = device_at(bench)
+        device.timeout = 0.02
+        # Believe in more credits than there are: every frame but the first overruns the device.
+        identity = dataclasses.replace(device.identity(), credits=4)
+        monkeypatch.setattr(device, "identity", lambda: identity)
+        bits = frames_of(4)
+        run = device.run(bits)
+        check_run(run, bits)
+        assert 3 <= run.resent <= 6
 
     def test_waits_for_frames_that_an_earlier_host_left_behind(self):
         bench, core = virtual_board(blocked=True)
