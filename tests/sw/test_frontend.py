@@ -16,6 +16,7 @@ from qonnx_graphs import FORMS, Form, Graphs, evaluate, execute, mlp
 from random_networks import random_frames, random_network, reference_logits, to_qonnx
 
 from xnorflow.datasets import sample_digits
+from xnorflow.errors import UserError
 from xnorflow.frontend import load
 from xnorflow.frontend.quantizers import zero_is_reachable
 from xnorflow.frontend.walk import layer_names
@@ -242,6 +243,11 @@ RESHAPES = {
     "there and back": lambda g, x: g.node(
         "Flatten", g.node("Reshape", x, g.constant([0, 3, 2], np.int64))
     ),
+    "part of a shape": lambda g, x: g.node(
+        "Reshape",
+        x,
+        g.node("Concat", g.node("Shape", x, end=1), g.constant([-1], np.int64), axis=0),
+    ),
     "shape of a constant": lambda g, x: g.node(
         "Reshape", x, g.node("Shape", g.constant(np.zeros((1, 6))))
     ),
@@ -255,12 +261,21 @@ RESHAPES = {
 
 @pytest.mark.parametrize("change", RESHAPES)
 def test_frames_may_be_reshaped_whole(change, tmp_path):
-    graph = Graphs(("N", 1, 2, 3))
+    graph = Graphs(("N", 1, 2, 3), opset=15)
     x = graph.node("Flatten", RESHAPES[change](graph, graph.bipolar("x")), axis=1)
     graph.node("Gemm", x, graph.constant(WEIGHTS), transB=1)
     rng = np.random.default_rng(2)
     count = 1 if change in ("batch of one", "shape of a constant") else 7
     assert_same(graph.model(), load(graph.save(tmp_path)), frames(rng, count, (1, 2, 3)))
+
+
+def test_reshape_that_changes_nothing_leaves_nothing(tmp_path):
+    graph = Graphs(("N", 1, 6))
+    x = graph.node("Reshape", "x", graph.constant([0, 1, 6], np.int64))
+    x = graph.node("Mul", x, graph.constant([1, 2, 3, 4, 5, 6]))
+    graph.node("MatMul", graph.bipolar(x), graph.constant(WEIGHTS.T))
+    kinds = [type(op) for op in ops_of(graph, tmp_path)]
+    assert kinds == [Affine, Sign, Flatten, Dense]
 
 
 def test_matmul_takes_rows_of_one(tmp_path):
@@ -392,6 +407,20 @@ def test_onnx_sign_is_accepted_where_its_input_is_never_zero(tmp_path):
     assert len(network.notes) == 2
     x = np.random.default_rng(4).integers(0, 256, (50, 5)).astype(np.uint8)
     np.testing.assert_array_equal(reference_logits(network, x), evaluate(graph.model(), x))
+
+
+@pytest.mark.parametrize(("bias", "accepted"), [(5, True), (6, False), (-6, False), (8, True)])
+def test_a_bias_may_keep_the_sums_off_zero(bias, accepted, tmp_path):
+    graph, x = layer_graph()
+    x = graph.node("MatMul", x, graph.constant(WEIGHTS.T))
+    x = graph.node("Sign", graph.node("Add", x, graph.constant([bias, 1])))
+    graph.node("MatMul", x, graph.constant(WEIGHTS[:, :2].T))
+    path = graph.save(tmp_path)
+    if accepted:
+        assert len(load(path).layers()) == 2
+    else:
+        with pytest.raises(UserError, match="gives 0 where its input is 0"):
+            load(path)
 
 
 small = st.integers(-6, 6).map(lambda n: Fraction(n, 2))

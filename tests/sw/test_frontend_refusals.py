@@ -633,6 +633,14 @@ def test_frames_that_are_not_flat(node, tmp_path):
     assert f"node 'fc' ({node}) takes frames of shape (2, 6); put a Flatten before it" in message
 
 
+def test_transpose_that_reorders_frames(tmp_path):
+    graph = Graphs(("N", 2, 3))
+    x = graph.node("Transpose", "x", perm=[0, 2, 1], name="swap")
+    layer(graph, graph.node("Flatten", x))
+    message = refused(graph, tmp_path)
+    assert "node 'swap' (Transpose) reorders the values of frames of shape (2, 3)" in message
+
+
 def test_arithmetic_on_integers(tmp_path):
     graph = Graphs(kind=TensorProto.UINT8)
     layer(graph, graph.node("Sub", "x", graph.constant(127, np.uint8), name="sub"))
