@@ -56,6 +56,9 @@ class MatrixVectorUnit(wiring.Component):
         Where the weights live; `default_weights_in` by default.
     buffer_in_registers : bool
         Keep the input vectors in flip-flops; see `ReplayBuffer`.
+    rom_latency : int
+        1, or 2 for one more register behind the weight memory: a flip-flop a lane for a faster
+        clock where block RAM is slow (ECP5: 5.8 ns from clock to output).
 
     Attributes
     ----------
@@ -92,6 +95,7 @@ class MatrixVectorUnit(wiring.Component):
         offset: NDArray[np.integer] | None = None,
         weights_in: ROMStyle | None = None,
         buffer_in_registers: bool = False,
+        rom_latency: int = 1,
     ):
         self.mh, self.mw = weights.shape
         for name, value, total in (("pe", pe, self.mh), ("simd", simd, self.mw)):
@@ -103,6 +107,9 @@ class MatrixVectorUnit(wiring.Component):
         self.cycles_per_frame = self.neuron_folds * self.synapse_folds
         self.weights_in = weights_in or default_weights_in(self.cycles_per_frame)
         self.weights = weights
+        if rom_latency not in (1, 2):
+            raise ValueError(f"rom_latency must be 1 or 2, not {rom_latency!r}")
+        self.rom_latency = rom_latency
 
         folds = (self.neuron_folds, pe)
         self._head: ThresholdUnit | ScoreUnit
@@ -120,7 +127,7 @@ class MatrixVectorUnit(wiring.Component):
         self._replay = ReplayBuffer(
             layouts.bits(simd), self.synapse_folds, self.neuron_folds, buffer_in_registers
         )
-        self.latency = 1 + self._array.latency + self._head.latency
+        self.latency = rom_latency + self._array.latency + self._head.latency
         super().__init__(
             {"i": In(stream.Signature(layouts.bits(simd))), "o": Out(stream.Signature(payload))}
         )
@@ -188,13 +195,15 @@ class MatrixVectorUnit(wiring.Component):
                 step.eq(Mux(last, 0, step + 1)),
             ]
         m.d.comb += rom.addr.eq(address)
-        a = delay(m, replay.o.payload.as_value(), 1, en, "a")
-        flags = delay(m, Cat(replay.o.valid, first, replay.o.valid & last), 1, en, "flags")
+        a = delay(m, replay.o.payload.as_value(), self.rom_latency, en, "a")
+        control = Cat(replay.o.valid, first, replay.o.valid & last)
+        flags = delay(m, control, self.rom_latency, en, "flags")
+        weights = delay(m, rom.data, self.rom_latency - 1, en, "weights")
 
         # Compute: the accumulators settle `array.latency` cycles after a neuron's last step.
         m.d.comb += [
             array.a.eq(a),
-            array.w.eq(rom.data),
+            array.w.eq(weights),
             array.valid.eq(flags[0]),
             array.first.eq(flags[1]),
         ]

@@ -31,6 +31,7 @@ def assemble(lowered: LoweredNetwork, folding: Folding) -> StreamingCore:
                 simd=choice.simd,
                 weights_in=ROMStyle(choice.weights_in),
                 buffer_in_registers=choice.buffer_in == "registers",
+                rom_latency=choice.rom_latency,
                 **(
                     {"scale": output.scale, "offset": output.offset}
                     if layer.thresholds is None

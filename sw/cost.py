@@ -45,6 +45,8 @@ class Family:
         Deepest input buffer that yosys puts into distributed RAM; 0 where the family has none.
     fixed : float
         LUTs of a layer's control.
+    bram_latency : int
+        2 where block RAM is so slow that its output is registered once more.
     bram_shapes : tuple of (int, int)
         Depth and width of a block RAM in each of its modes.
     """
@@ -55,6 +57,7 @@ class Family:
     buffer_bit: float
     distributed_words: int
     fixed: float
+    bram_latency: int
     bram_shapes: tuple[tuple[int, int], ...]
 
     def brams(self, depth: int, width: int) -> int:
@@ -70,6 +73,7 @@ FAMILIES = {
         buffer_bit=1.9,
         distributed_words=0,
         fixed=110,
+        bram_latency=1,
         bram_shapes=((256, 16), (512, 8), (1024, 4), (2048, 2)),
     ),
     "ecp5": Family(
@@ -79,6 +83,7 @@ FAMILIES = {
         buffer_bit=1.9,
         distributed_words=64,
         fixed=110,
+        bram_latency=2,
         bram_shapes=((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)),
     ),
 }

@@ -2,8 +2,8 @@
 
 A layer with MH outputs and MW inputs takes ``(MH / PE) * (MW / SIMD)`` cycles a frame (Umuroglu et
 al., FINN, 2017, section 4.3.2). A folding file is JSON: layer name to ``pe``, ``simd`` and, if the
-user wants to choose them too, ``weights_in`` (``constant``, ``lut`` or ``bram``) and ``buffer_in``
-(``registers`` or ``auto``).
+user wants to choose them too, ``weights_in`` (``constant``, ``lut`` or ``bram``), ``buffer_in`` (
+``registers`` or ``auto``) and ``rom_latency`` (1 or 2).
 """
 
 from __future__ import annotations
@@ -47,12 +47,15 @@ class LayerFolding:
         ``constant`` (a single fold only), ``lut`` or ``bram``.
     buffer_in : str
         Where the input vectors are kept: ``registers``, or ``auto`` for the tools' choice.
+    rom_latency : int
+        2 puts one more register behind the weight memory, for a faster clock; else 1.
     """
 
     pe: int
     simd: int
     weights_in: str
     buffer_in: str = "auto"
+    rom_latency: int = 1
 
     def cycles(self, layer: LoweredDense) -> int:
         """Return the cycles that `layer` takes a frame."""
@@ -93,8 +96,15 @@ def cycles_per_frame(lowered: LoweredNetwork, folding: Folding) -> int:
     return max(cycles)
 
 
-def read_folding(path: str | Path, lowered: LoweredNetwork) -> Folding:
+def read_folding(path: str | Path, lowered: LoweredNetwork, bram_latency: int = 1) -> Folding:
     """Read and check a folding file.
+
+    Parameters
+    ----------
+    path : str or Path
+    lowered : LoweredNetwork
+    bram_latency : int
+        ``rom_latency`` of layers with weights in block RAM, where the file does not say.
 
     Raises
     ------
@@ -109,10 +119,12 @@ def read_folding(path: str | Path, lowered: LoweredNetwork) -> Folding:
             f"folding file {path} cannot be read ({error}); give a JSON object such as "
             '{"fc1": {"pe": 8, "simd": 16}}'
         ) from None
-    return check_folding(table, lowered, f"folding file {path}")
+    return check_folding(table, lowered, f"folding file {path}", bram_latency)
 
 
-def check_folding(table: Any, lowered: LoweredNetwork, source: str) -> Folding:
+def check_folding(
+    table: Any, lowered: LoweredNetwork, source: str, bram_latency: int = 1
+) -> Folding:
     """Turn a JSON object into a folding, or say what is illegal in it; see `read_folding`."""
     names = [layer.name for layer in lowered.layers]
     if not isinstance(table, Mapping):
@@ -125,12 +137,15 @@ def check_folding(table: Any, lowered: LoweredNetwork, source: str) -> Folding:
     for name in names:
         if name not in table:
             raise UserError(f"{source} leaves out layer {name!r}; add its pe and simd")
-    return {layer.name: _check_layer(table[layer.name], layer, source) for layer in lowered.layers}
+    return {
+        layer.name: _check_layer(table[layer.name], layer, source, bram_latency)
+        for layer in lowered.layers
+    }
 
 
-def _check_layer(entry: Any, layer: LoweredDense, source: str) -> LayerFolding:
+def _check_layer(entry: Any, layer: LoweredDense, source: str, bram_latency: int) -> LayerFolding:
     where = f"{source}, layer {layer.name!r}"
-    keys = ("pe", "simd", "weights_in", "buffer_in")
+    keys = ("pe", "simd", "weights_in", "buffer_in", "rom_latency")
     if not isinstance(entry, Mapping) or not {"pe", "simd"} <= set(entry) <= set(keys):
         raise UserError(f"{where}: give an object with pe and simd, and at most {keys[2:]} besides")
     for key, total in (("pe", layer.mh), ("simd", layer.mw)):
@@ -149,4 +164,7 @@ def _check_layer(entry: Any, layer: LoweredDense, source: str) -> LayerFolding:
         )
     if buffer_in not in BUFFER_IN:
         raise UserError(f"{where}: buffer_in is {buffer_in!r} but must be one of {BUFFER_IN}")
-    return LayerFolding(entry["pe"], entry["simd"], weights_in, buffer_in)
+    rom_latency = entry.get("rom_latency", bram_latency if weights_in == "bram" else 1)
+    if type(rom_latency) is not int or rom_latency not in (1, 2):
+        raise UserError(f"{where}: rom_latency is {rom_latency!r} but must be 1 or 2")
+    return LayerFolding(entry["pe"], entry["simd"], weights_in, buffer_in, rom_latency)

@@ -127,7 +127,7 @@ def plan(
     budget = core_budget(board, shrink) if board is not None else UNLIMITED
 
     if folding_file is not None:
-        folding = read_folding(folding_file, lowered)
+        folding = read_folding(folding_file, lowered, family.bram_latency)
     elif as_fast_as_fits:
         folding = fastest(lowered, family, budget)
     elif target_fps is not None:

@@ -29,6 +29,7 @@ def layer_results(lowered: LoweredNetwork, plan: Plan) -> list[dict[str, Any]]:
                 "weights_bits": layer.mw * layer.mh,
                 "weights_in": choice.weights_in,
                 "buffer_in": choice.buffer_in,
+                "rom_latency": choice.rom_latency,
                 "threshold_count": 0 if layer.thresholds is None else layer.mh,
             }
         )

@@ -56,7 +56,7 @@ class _Candidates:
         self.variants: list[list[LayerFolding]] = []
         lut, bram = [], []
         for pe, simd in pairs:
-            variants = list(_variants(layer, pe, simd))
+            variants = list(_variants(family, layer, pe, simd))
             costs = [estimate_layer(family, layer, v, lowered.output) for v in variants]
             # Pad to four variants with copies of the first, so that the costs are arrays.
             variants += variants[:1] * (4 - len(variants))
@@ -89,7 +89,7 @@ class _Candidates:
         return after, variant
 
 
-def _variants(layer: LoweredDense, pe: int, simd: int) -> Iterator[LayerFolding]:
+def _variants(family: Family, layer: LoweredDense, pe: int, simd: int) -> Iterator[LayerFolding]:
     depth = (layer.mh // pe) * (layer.mw // simd)
     buffers = ("auto", "registers") if pe < layer.mh else ("auto",)
     memories: tuple[str, ...] = ("lut", "bram")
@@ -99,7 +99,8 @@ def _variants(layer: LoweredDense, pe: int, simd: int) -> Iterator[LayerFolding]
         memories = ("bram",)
     for weights_in in memories:
         for buffer_in in buffers:
-            yield LayerFolding(pe, simd, weights_in, buffer_in)
+            latency = family.bram_latency if weights_in == "bram" else 1
+            yield LayerFolding(pe, simd, weights_in, buffer_in, latency)
 
 
 class _Search:

@@ -20,6 +20,9 @@ from xnorflow.results import layer_results
 
 __all__ = ["inspect_command"]
 
+#: What a folding file holds of a layer.
+KEYS = ("pe", "simd", "weights_in", "buffer_in", "rom_latency")
+
 
 @click.command("inspect")
 @click.argument("model")
@@ -86,10 +89,7 @@ def inspect_command(
                 {**row, "legal_pe": divisors(row["mh"]), "legal_simd": divisors(row["mw"])}
                 for row in layers
             ],
-            "folding": {
-                row["name"]: {key: row[key] for key in ("pe", "simd", "weights_in", "buffer_in")}
-                for row in layers
-            },
+            "folding": {row["name"]: {key: row[key] for key in KEYS} for row in layers},
             "cycles_per_frame": plan.cycles_per_frame,
             "clock_mhz": plan.clock_mhz,
             "fps": plan.fps,

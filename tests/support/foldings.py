@@ -16,5 +16,6 @@ def random_folding(rng: np.random.Generator, lowered: LoweredNetwork) -> Folding
         single = pe == layer.mh and simd == layer.mw
         weights_in = "constant" if single else str(rng.choice(["lut", "bram"]))
         buffer_in = str(rng.choice(["auto", "registers"]))
-        folding[layer.name] = LayerFolding(int(pe), int(simd), weights_in, buffer_in)
+        latency = int(rng.integers(1, 3))
+        folding[layer.name] = LayerFolding(int(pe), int(simd), weights_in, buffer_in, latency)
     return folding

@@ -55,6 +55,7 @@ def test_a_folding_file_is_read(tmp_path):
             {"fc1": {"pe": 1, "simd": 1, "buffer_in": "disk"}, "fc2": {}},
             "buffer_in is 'disk' but must be one of",
         ),
+        ({"fc1": {"pe": 1, "simd": 1, "rom_latency": 3}, "fc2": {}}, "rom_latency is 3 but must"),
     ],
 )
 def test_an_illegal_folding_is_refused_in_one_sentence(tmp_path, table, message):
