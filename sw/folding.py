@@ -2,8 +2,8 @@
 
 A layer with MH outputs and MW inputs takes ``(MH / PE) * (MW / SIMD)`` cycles a frame (Umuroglu et
 al., FINN, 2017, section 4.3.2). A folding file is JSON: layer name to ``pe``, ``simd`` and, if the
-user wants to choose them too, ``weights_in`` (``constant``, ``lut`` or ``bram``), ``buffer_in`` (
-``registers`` or ``auto``) and ``rom_latency`` (1 or 2).
+user wants to choose them too, ``weights_in`` (``constant``, ``lut`` or ``bram``), ``buffer_in``
+(``registers`` or ``auto``) and ``rom_latency`` (1 or 2).
 """
 
 from __future__ import annotations
