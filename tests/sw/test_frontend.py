@@ -15,11 +15,13 @@ from onnx import TensorProto, numpy_helper
 from qonnx_graphs import FORMS, Form, Graphs, evaluate, execute, mlp
 from random_networks import random_frames, random_network, reference_logits, to_qonnx
 
+from xnorflow import golden
 from xnorflow.datasets import sample_digits
 from xnorflow.errors import UserError
 from xnorflow.frontend import load
 from xnorflow.frontend.quantizers import zero_is_reachable
 from xnorflow.frontend.walk import layer_names
+from xnorflow.lowering import lower
 from xnorflow.network import Affine, BatchNorm, Dense, Flatten, Network, Op, Sign
 
 DATA = Path(__file__).parents[1] / "data"
@@ -125,8 +127,11 @@ def test_brevitas_exports_give_the_logits_of_brevitas(exporter):
     assert [layer.name for layer in network.layers()] == ["fc1", "fc2", "fc3"]
     assert network.input_shape == (1, 6, 6)
     expected = np.load(DATA / "brevitas_mlp.npz")
-    logits = reference_logits(network, expected["eighths"] / 8)
-    np.testing.assert_allclose(logits, expected["logits"], atol=1e-6)
+    x = (expected["eighths"] / 8).astype(np.float32)
+    np.testing.assert_allclose(reference_logits(network, x), expected["logits"], atol=1e-6)
+    lowered = golden.predict(lower(network), x)
+    np.testing.assert_allclose(lowered.logits, expected["logits"], atol=1e-6)
+    np.testing.assert_array_equal(lowered.classes, expected["logits"].argmax(axis=1))
 
 
 WEIGHTS = np.array([[1, -1, 1, 1, -1, 1], [-1, -1, 1, -1, 1, 1]], np.float32)
