@@ -34,7 +34,7 @@ class InputThresholds:
 
     def bits(self, x: NDArray) -> NDArray[np.bool_]:
         """Binarize frames ``x`` of shape (N, *shape) to bits of shape (N, F)."""
-        flat = np.asarray(x).reshape(len(x), -1).astype(np.float32, copy=False)
+        flat = np.asarray(x).reshape(len(x), len(self.thresholds)).astype(np.float32, copy=False)
         return flat >= self.thresholds
 
 

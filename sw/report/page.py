@@ -11,22 +11,18 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from xnorflow.report.pipeline import Stage, stages
+from xnorflow.report.charts import ScoreChart, resource_bars, step_bars
+from xnorflow.report.pipeline import stages
 from xnorflow.report.png import data_uri
 
 __all__ = ["Digit", "render", "write"]
 
-#: Names of resources as people read them.
-RESOURCES = {
-    "lut": "LUT",
-    "ff": "flip-flops",
-    "bram": "block RAM",
-    "dsp": "multipliers",
-    "lc": "logic cells",
-    "spram": "SPRAM",
-    "io": "pins",
-    "pll": "PLL",
-}
+#: Keys that the template reads as they are, None where the report lacks them.
+PLAIN = (
+    *("model", "digest", "board", "device", "bitstream", "clock_mhz", "fmax_mhz"),
+    *("cycles_per_frame", "latency_cycles", "fps", "target_fps", "verification", "link"),
+    *("command", "program"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +31,13 @@ class Digit:
 
     Attributes
     ----------
-    image : ndarray of uint8, shape (H, W), (H, W, 1) or (H, W, 3)
+    image : ndarray of uint8, shape (H, W) or (H, W, C)
     label : int or None
         What it is, if known.
     predicted : int
         What the hardware says.
     scores : list of int, or None
-        The hardware's scores.
+        The hardware's scores, one a class.
     """
 
     image: NDArray[np.uint8]
@@ -49,37 +45,25 @@ class Digit:
     predicted: int
     scores: list[int] | None = None
 
-
-@dataclass(frozen=True)
-class Bar:
-    """A resource: used and estimated as shares of what is available."""
-
-    name: str
-    used: int
-    available: int
-    estimated: int | None
+    @property
+    def wrong(self) -> bool:
+        """Whether the prediction is known to be wrong."""
+        return self.label is not None and self.label != self.predicted
 
     @property
-    def share(self) -> float:
-        """Percentage used."""
-        return 100 * self.used / self.available if self.available else 0.0
-
-    @property
-    def estimated_share(self) -> float | None:
-        """Percentage estimated, at most 100."""
-        if self.estimated is None or not self.available:
-            return None
-        return min(100.0, 100 * self.estimated / self.available)
+    def chart(self) -> ScoreChart | None:
+        """The scores as they are drawn."""
+        return ScoreChart.of(self.scores, self.predicted, self.label) if self.scores else None
 
 
 def render(report: Mapping[str, Any], digits: Sequence[Digit] = ()) -> str:
-    """Return the page.
+    """Return the page: HTML that needs no network and no script.
 
     Parameters
     ----------
     report : mapping
-        What `xnorflow.build.build` returns; see docs/report.md. Keys beyond the command line's
-        contract may be missing.
+        The ``build`` object of the command line; see docs/report.md. Any key may be missing, and
+        the page then says what is not known.
     digits : sequence of Digit
         Frames to show with their classes.
     """
@@ -92,36 +76,42 @@ def render(report: Mapping[str, Any], digits: Sequence[Digit] = ()) -> str:
     )
     environment.filters["number"] = _number
     environment.filters["picture"] = data_uri
-    bars = [
-        Bar(RESOURCES.get(name, name), each["used"], each["available"], each.get("estimated"))
-        for name, each in report["resources"].items()
-    ]
-    drawn: list[Stage] = stages(report["layers"])
-    verification = report.get("verification")
+    layers = report.get("layers") or []
+    bars = resource_bars(report.get("resources") or {})
+    seconds = report.get("seconds") or {}
+    labelled = [digit for digit in digits if digit.label is not None]
     return environment.get_template("report.html").render(
-        report=report,
-        verification=verification,
-        verified=verification is not None and not verification["mismatches"],
-        accuracy=(report.get("accuracy") or {}).get("accuracy"),
-        accuracy_frames=(report.get("accuracy") or {}).get("frames"),
-        link=report.get("link"),
-        latency_us=report["latency_cycles"] / report["clock_mhz"],
-        bars=[bar for bar in bars if bar.available and bar.used],
-        unused=[bar.name for bar in bars if not bar.used],
-        stages=drawn,
+        {key: report.get(key) for key in PLAIN},
+        latency_us=_latency_us(report),
+        accuracy=report.get("accuracy") or {},
+        bars=[bar for bar in bars if bar.used],
+        unused=[bar for bar in bars if not bar.used],
+        core_resources=report.get("core_resources") or {},
+        layers=layers,
+        stages=stages(layers, report.get("cycles_per_frame")),
         digits=digits,
-        right=sum(digit.predicted == digit.label for digit in digits),
-        labelled=any(digit.label is not None for digit in digits),
-        seconds=report.get("seconds", {}),
-        notes=report.get("notes", []),
-        command=report.get("command"),
-        program=report.get("program"),
+        labelled=len(labelled),
+        right=sum(not digit.wrong for digit in labelled),
+        tools=report.get("tools") or {},
+        steps=step_bars(seconds),
+        total_seconds=sum(seconds.values()),
+        attempts=report.get("attempts") or [],
+        notes=report.get("notes") or [],
     )
 
 
 def write(report: Mapping[str, Any], path: Path, digits: Sequence[Digit] = ()) -> None:
     """Write the page to `path`; see `render`."""
     path.write_text(render(report, digits), encoding="utf-8")
+
+
+def _latency_us(report: Mapping[str, Any]) -> float | None:
+    """Return the latency in microseconds, from cycles and clock unless the report says it."""
+    said: float | None = report.get("latency_us")
+    cycles, clock_mhz = report.get("latency_cycles"), report.get("clock_mhz")
+    if said is None and cycles is not None and clock_mhz:
+        return float(cycles / clock_mhz)
+    return said
 
 
 def _number(value: float | None, digits: int = 0) -> str:

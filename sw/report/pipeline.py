@@ -10,7 +10,13 @@ from typing import Any
 __all__ = ["Stage", "stages"]
 
 #: Side of the largest and the smallest array of lanes that is drawn, in pixels.
-LARGEST, SMALLEST = 72.0, 10.0
+LARGEST, SMALLEST = 76.0, 10.0
+
+#: Characters of a layer's name that fit its box.
+FITS = 18
+
+#: Places of weights as people read them.
+PLACES = {"bram": "block RAM", "lut": "LUT ROM", "constant": "constants"}
 
 
 @dataclass(frozen=True)
@@ -19,9 +25,14 @@ class Stage:
 
     Attributes
     ----------
-    name, weights_in : str
-    mw, mh, pe, simd, cycles : int
-        The layer and its folding.
+    name, short : str
+        The layer, and its name cut to what fits the box.
+    place : str
+        Where the weights are.
+    mw, mh : int or None
+        Inputs and outputs, if the report says so.
+    pe, simd, cycles : int
+        The folding.
     busy : float
         Share of the initiation interval in which the layer works, in percent.
     slowest : bool
@@ -31,9 +42,10 @@ class Stage:
     """
 
     name: str
-    weights_in: str
-    mw: int
-    mh: int
+    short: str
+    place: str
+    mw: int | None
+    mh: int | None
     pe: int
     simd: int
     cycles: int
@@ -43,10 +55,18 @@ class Stage:
     height: float
 
 
-def stages(layers: Sequence[Mapping[str, Any]]) -> list[Stage]:
-    """Return the drawing's boxes for the ``layers`` of a report."""
-    slowest = max(layer["cycles"] for layer in layers)
-    most = max(max(layer["pe"], layer["simd"]) for layer in layers)
+def stages(layers: Sequence[Mapping[str, Any]], interval: int | None = None) -> list[Stage]:
+    """Return the drawing's boxes.
+
+    Parameters
+    ----------
+    layers : sequence of mapping
+        The ``layers`` of a report.
+    interval : int or None
+        Cycles a frame, the initiation interval; the slowest layer's cycles if None.
+    """
+    slowest = max((layer["cycles"] for layer in layers), default=1)
+    most = max((max(layer["pe"], layer["simd"]) for layer in layers), default=1)
 
     def side(lanes: int) -> float:
         if most == 1:
@@ -56,16 +76,25 @@ def stages(layers: Sequence[Mapping[str, Any]]) -> list[Stage]:
     return [
         Stage(
             name=layer["name"],
-            weights_in=layer["weights_in"],
-            mw=layer.get("mw", 0),
-            mh=layer.get("mh", 0),
+            short=_cut(layer["name"]),
+            place=PLACES.get(layer["weights_in"], layer["weights_in"]),
+            mw=layer.get("mw"),
+            mh=layer.get("mh"),
             pe=layer["pe"],
             simd=layer["simd"],
             cycles=layer["cycles"],
-            busy=100 * layer["cycles"] / slowest,
+            busy=100 * layer["cycles"] / (interval or slowest),
             slowest=layer["cycles"] == slowest,
             width=side(layer["simd"]),
             height=side(layer["pe"]),
         )
         for layer in layers
     ]
+
+
+def _cut(name: str) -> str:
+    """Cut a name in the middle: both its ends tell layers apart."""
+    if len(name) <= FITS:
+        return name
+    kept = FITS - 1
+    return name[: kept // 2] + "…" + name[-(kept - kept // 2) :]

@@ -20,17 +20,14 @@ def data_uri(image: NDArray[np.uint8]) -> str:
 
     Parameters
     ----------
-    image : ndarray of uint8, shape (H, W), (H, W, 1) or (H, W, 3)
-
-    Raises
-    ------
-    ValueError
-        If the image has another number of channels.
+    image : ndarray of uint8, shape (H, W) or (H, W, C)
+        Grey for one channel, red, green and blue for three; any other number of channels is shown
+        as the grey of their mean.
     """
     pixels = np.atleast_3d(np.asarray(image, np.uint8))
+    if pixels.shape[2] not in COLOUR_TYPES:
+        pixels = pixels.mean(axis=2, keepdims=True).round().astype(np.uint8)
     height, width, channels = pixels.shape
-    if channels not in COLOUR_TYPES:
-        raise ValueError(f"a picture has 1 or 3 channels, not {channels}")
     # Every row starts with its filter type, 0: none.
     rows = np.zeros((height, 1 + width * channels), np.uint8)
     rows[:, 1:] = pixels.reshape(height, -1)

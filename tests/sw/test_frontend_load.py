@@ -12,6 +12,7 @@ from qonnx.core.onnx_exec import execute_onnx
 from qonnx.transformation.infer_shapes import InferShapes
 from random_networks import random_frames, random_network, to_qonnx
 
+import xnorflow
 from xnorflow.datasets import sample_digits
 from xnorflow.frontend import load
 from xnorflow.golden import predict
@@ -52,3 +53,9 @@ def test_shipped_models_agree_with_the_qonnx_executor(name):
     assert np.allclose(prediction.logits, expected, atol=1e-3)
     assert network.name == name
     assert len({layer.name for layer in network.layers()}) == len(network.layers())
+
+
+def test_load_is_offered_by_the_package_itself():
+    assert xnorflow.load is load
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        _ = xnorflow.lode

@@ -2,21 +2,21 @@
 
 import base64
 import copy
+import re
 import struct
 import zlib
-from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from xnorflow.report import Digit, render, write
 from xnorflow.report.png import data_uri
 
-VOID = {"meta", "img"}
 
-
-def layer(name, mw, mh, pe, simd, cycles):
+def layer(name, mw, mh, pe, simd, cycles, **more):
     return {
         "name": name,
         "kind": "dense",
@@ -29,149 +29,281 @@ def layer(name, mw, mh, pe, simd, cycles):
         "bram_estimated": 11,
         "weights_bits": mw * mh,
         "weights_in": "bram",
+        **more,
     }
 
 
 REPORT = {
     "model": "mnist_sfc",
+    "digest": "60e9d665",
     "board": "ulx3s-85f",
     "device": "LFE5U-85F",
     "clock_mhz": 87.5,
-    "fmax_mhz": 91.3,
+    "fmax_mhz": 91.31,
     "cycles_per_frame": 640,
     "latency_cycles": 2138,
+    "latency_us": 2138 / 87.5,
     "fps": 136_718.75,
+    "target_fps": 130_000.0,
     "resources": {
         "lut": {"used": 4906, "available": 83640, "estimated": 5211},
-        "bram": {"used": 20, "available": 208, "estimated": 20},
+        "bram": {"used": 20, "available": 208, "estimated": 21},
         "dsp": {"used": 0, "available": 156, "estimated": None},
+        "odd": {"used": 3, "available": 6},
     },
+    "core_resources": {"lut": 4321, "ff": 987, "dsp": 0},
     "layers": [
-        layer("fc1", 784, 256, 4, 98, 512),
-        layer("fc2", 256, 256, 4, 32, 512),
-        layer("fc3", 256, 10, 1, 4, 640),
+        layer("fc1", 784, 256, 4, 98, 512, threshold_count=257),
+        layer("fc2", 250, 256, 8, 32, 500, weights_in="lut"),
+        layer("fc3", 256, 10, 1, 5, 640, weights_in="constant"),
     ],
     "verification": {
         "engine": "amaranth",
         "frames": 20,
         "mismatches": 0,
-        "accuracy": 1.0,
+        "layer_mismatches": None,
+        "accuracy": 0.95,
         "latency_cycles": 2138,
+        "latency_cycles_predicted": 2138,
         "cycles_per_frame": 640,
         "cycles_per_frame_predicted": 640,
+        "stall": 0.0,
+        "seed": 0,
         "seconds": 7.1,
     },
     "accuracy": {"frames": 1000, "accuracy": 0.988},
-    "link": {"baud": 1_000_000, "bytes_per_frame": 105, "fps": 947.0},
+    "link": {"baud": 1_000_000, "bytes_per_frame": 105, "fps": 952.38},
     "tools": {"yosys": "0.70", "nextpnr-ecp5": "0.11"},
     "bitstream": "ulx3s-85f.bit",
+    "program": "openFPGALoader ulx3s-85f.bit",
     "seconds": {"simulate": 7.1, "place and route": 122.2},
-    "notes": ["one note"],
+    "attempts": [[92.5, 91.25], [87.5, 91.31]],
     "command": "xnorflow build mnist_sfc.onnx",
+    "notes": ["one note"],
 }
 
+#: What the command line's contract promises of every build, and no more.
+CONTRACT = {
+    *("model", "board", "device", "clock_mhz", "fmax_mhz", "cycles_per_frame", "latency_cycles"),
+    *("fps", "resources", "layers", "verification", "tools", "bitstream", "seconds"),
+}
 
-class Balanced(HTMLParser):
-    """Checks that every tag is closed in turn, and gathers the text."""
+#: Text that HTML can hold.
+WORDS = st.text(st.characters(exclude_categories=["Cc", "Cs", "Cn"]), max_size=40)
 
-    def __init__(self):
-        super().__init__()
-        self.open, self.text = [], []
 
-    def handle_starttag(self, tag, attrs):
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        """Drawing elements close themselves."""
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
+def tree_of(page):
+    """Parse the page strictly: it is XML as well as HTML."""
+    return ElementTree.fromstring(page)
 
 
 def text_of(page):
-    parser = Balanced()
-    parser.feed(page)
-    assert not parser.open
-    return " ".join(" ".join(parser.text).split())
+    """Return what a reader sees, without the drawing's and the page's titles."""
+    tree = tree_of(page)
+    for parent in tree.iter():
+        for child in [each for each in parent if each.tag in ("title", "style")]:
+            parent.remove(child)
+    return " ".join(" ".join(tree.itertext()).split())
 
 
 def changed(**changes):
-    report = copy.deepcopy(REPORT)
-    report.update(changes)
-    return report
+    return {**copy.deepcopy(REPORT), **changes}
 
 
-def test_the_page_says_what_the_object_says():
-    text = text_of(render(REPORT))
-    for fact in (
-        *("mnist_sfc on ulx3s-85f", "LFE5U-85F", "ulx3s-85f.bit", "136,719", "24.4 µs", "2,138"),
-        *("640 cycles a frame measured", "87.50 MHz", "91.30 MHz", "98.80 %", "1,000 frames"),
-        *("947", "1,000,000 baud", "105 bytes", "4,906 of 83,640", "estimated 5,211", "20 of 208"),
-        *("784 → 256", "PE 4 × SIMD 98", "640 cycles, slowest", "weights: bram", "80 %"),
-        *("200,704", "1,234", "yosys 0.70", "122.2", "one note", "xnorflow build mnist_sfc.onnx"),
-    ):
-        assert fact in text, fact
-    assert "Verified:" in text
-    assert "Unused: multipliers" in text
+def verified(**changes):
+    return changed(verification={**REPORT["verification"], **changes})
 
 
-def test_the_drawing_is_well_formed():
-    page = render(REPORT)
-    svg = ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])
-    names = [node.text for node in svg.iter("text") if node.get("class") == "name"]
-    assert names == ["fc1", "fc2", "fc3"]
-    assert svg.find("title") is not None
+@pytest.mark.parametrize(
+    "fact",
+    [
+        *("mnist_sfc on ulx3s-85f", "Device LFE5U-85F, bitstream ulx3s-85f.bit"),
+        *("20 frames simulated, 0 mismatches", "Accuracy on these frames: 95 %"),
+        *("interval 640 cycles a frame, as predicted", "latency 2,138 cycles, as predicted"),
+        *("136,719 frames/s", "24.43 µs latency, 2,138 cycles", "one frame every 640 cycles"),
+        *("87.5 MHz clock", "91.31 MHz Fmax", "98.8 % accuracy of the golden model on 1,000"),
+        *("core 136,719 frames/s target 130,000", "serial link 952.4 frames/s"),
+        *("1,000,000 baud and 105 bytes a frame a host gets 0.7 %",),
+        *("LUTs 4,906 of 83,640 6 %, estimated 5,211", "block RAMs 20 of 208 10 %, estimated 21"),
+        *("multipliers 0 of 156 0 %", "odd 3 of 6 50 %", "4,321 LUTs, 987 flip-flops after"),
+        *("fc1 784 → 256 PE 4 × SIMD 98 weights in block RAM 512 cycles, 80 %",),
+        *("fc2 250 → 256 PE 8 × SIMD 32 weights in LUTs 500 cycles, 78 %",),
+        *("bottleneck fc3 256 → 10 PE 1 × SIMD 5 weights in constants 640 cycles, 100 %",),
+        *("fc1 dense 784 256 4 98 512 80 % 200,704 block RAM 257 1,234 11",),
+        *("fc3 dense 256 10 1 5 640 100 % 2,560 constants – 1,234 11",),
+        *("simulate 7.10 place and route 122.20 total 129.30", "yosys 0.70 nextpnr-ecp5 0.11"),
+        *("92.5 91.25 87.5 91.31", "xnorflow build mnist_sfc.onnx", "one note", "60e9d665"),
+        "openFPGALoader ulx3s-85f.bit",
+    ],
+)
+def test_the_page_says_what_the_object_says(fact):
+    assert fact in text_of(render(REPORT))
+
+
+def test_the_page_loads_nothing():
+    page = render(REPORT, [Digit(np.zeros((4, 4), np.uint8), 7, 7)])
+    tags = {node.tag for node in tree_of(page).iter()}
+    assert not tags & {"script", "link", "iframe", "object", "base"}
+    assert not re.search(r"@import|url\(|https?:", page)
+    assert all(node.get("src").startswith("data:") for node in tree_of(page).iter("img"))
+
+
+def test_every_drawing_has_a_title():
+    drawings = list(tree_of(render(REPORT)).iter("svg"))
+    assert len(drawings) == 3 + 2 + 4
+    for drawing in drawings:
+        assert drawing.get("role") == "img"
+        assert drawing.find("title").text.strip()
+
+
+def test_only_the_slowest_layers_are_the_bottleneck():
+    names = [
+        drawing.findtext("text[@class='name']")
+        for drawing in tree_of(render(REPORT)).iter("svg")
+        if drawing.find("text[@class='mark']") is not None
+    ]
+    assert names == ["fc3"]
+
+
+def test_bars_are_as_long_as_their_shares():
+    resources = {"lut": {"used": 30, "available": 120, "estimated": 60}}
+    page = tree_of(render(changed(resources=resources, link=None, target_fps=None)))
+    (bar,) = (each for each in page.iter("svg") if each.get("class") == "track")
+    assert bar.find("rect[@class='fill']").get("width") == "25.0%"
+    assert bar.find("line").get("x1") == "50.0%"
+
+
+def test_no_bar_is_longer_than_its_track():
+    resources = {"lut": {"used": 130, "available": 120, "estimated": 150}}
+    text = render(changed(resources=resources))
+    assert "130 of 120" in text
+    assert max(float(share) for share in re.findall(r'"([\d.]+)%"', text)) == 100
 
 
 def test_what_a_user_names_is_escaped():
     page = render(changed(model="<script>alert(1)</script>", notes=["a < b & c"]))
     assert "<script>" not in page
-    assert "&lt;script&gt;" in page
-    assert "a &lt; b &amp; c" in page
+    assert "<script>alert(1)</script> on ulx3s-85f" in text_of(page)
+    assert "a < b & c" in text_of(page)
+
+
+@settings(max_examples=30, deadline=None)
+@given(WORDS)
+def test_any_name_comes_out_as_it_went_in(name):
+    report = changed(model=name, notes=[name], command=f"build {name}", tools={name: name})
+    report["layers"][0]["name"] = name
+    page = tree_of(render(report))
+    assert page.find("head/title").text == f"{name} on ulx3s-85f – xnorflow"
+    assert page.findtext(".//tbody/tr/td[@class='text name']") == name
+    assert page.findtext(".//pre") == f"build {name}"
+
+
+def test_long_names_keep_the_ends_that_tell_them_apart():
+    layers = [layer(f"features.block.dense_{k}", 64, 64, 1, 1, 640) for k in (10, 11)]
+    drawn = [node.text for node in tree_of(render(changed(layers=layers))).iter("text")]
+    assert "features…dense_10" in drawn
+    assert "features…dense_11" in drawn
 
 
 def test_mismatches_are_not_hidden():
-    verification = {**REPORT["verification"], "mismatches": 3}
+    text = text_of(render(verified(mismatches=3, layer_mismatches={"fc1": 0, "fc2": 3})))
+    assert "✗ Not verified: 3 of 20 simulated frames differ" in text
+    assert "by layer: fc1 0, fc2 3." in text
+    assert "✓" not in text
+
+
+@pytest.mark.parametrize("verification", [None, {**REPORT["verification"], "frames": 0}])
+def test_nothing_simulated_is_not_verified(verification):
     text = text_of(render(changed(verification=verification)))
-    assert "3 of 20 simulated frames differ" in text
-    assert "Verified:" not in text
+    assert "Not verified: no frame was simulated" in text
+    assert "✓" not in text
 
 
-def test_optional_keys_may_be_missing():
-    report = changed(verification=None)
-    for key in ("accuracy", "link", "notes", "command"):
-        del report[key]
+def test_timing_other_than_predicted_is_said():
+    text = text_of(render(verified(cycles_per_frame=641.5, latency_cycles=2140, stall=0.25)))
+    assert "interval 641.50 cycles a frame, predicted 640" in text
+    assert "latency 2,140 cycles, predicted 2,138" in text
+    assert "stalled in 25 %" in text
+
+
+def test_an_interval_that_one_frame_cannot_show_is_not_measured():
+    text = text_of(render(verified(frames=1, cycles_per_frame=None, accuracy=None)))
+    assert "1 frame simulated" in text
+    assert "interval not measured, predicted 640 cycles a frame" in text
+    assert "Accuracy on these" not in text
+
+
+def test_a_link_that_keeps_up_is_no_limit():
+    text = text_of(render(changed(link={"baud": 3_000_000, "bytes_per_frame": 2, "fps": 150e3})))
+    assert "2 bytes a frame at 3,000,000 baud, keeps up" in text
+    assert "limit" not in text
+
+
+def test_the_contract_alone_is_enough():
+    report = {key: copy.deepcopy(REPORT[key]) for key in CONTRACT}
     for each in report["layers"]:
-        del each["bram_estimated"]
+        for key in ("mw", "mh", "bram_estimated", "threshold_count"):
+            each.pop(key, None)
+    report["verification"] = {key: REPORT["verification"][key] for key in ("frames", "mismatches")}
     text = text_of(render(report))
-    assert "Not verified" in text
-    assert "no labels" in text
+    assert "20 frames simulated, 0 mismatches" in text
+    assert "24.43 µs" in text
+    assert "accuracy: no labels" in text
+    assert "no link to a host is known" in text
     assert "baud" not in text
+    assert "None" not in text
+
+
+@pytest.mark.parametrize("key", sorted(REPORT.keys() - CONTRACT | {"fmax_mhz", "verification"}))
+def test_what_is_not_known_is_none_in_words(key):
+    text = text_of(render(changed(**{key: None})))
+    assert "None" not in text
+
+
+def test_accuracy_without_labels_is_said():
+    text = text_of(render(changed(accuracy={"frames": 1000, "accuracy": None})))
+    assert "Not known accuracy: no labels" in text
 
 
 @pytest.mark.parametrize("count", [1, 16])
-def test_few_and_many_layers(count):
+def test_few_and_many_layers_are_all_drawn(count):
     layers = [layer(f"fc{k}", 64, 64, 1, 1, 4096) for k in range(count)]
-    text = text_of(render(changed(layers=layers)))
-    assert f"fc{count - 1}" in text
+    page = tree_of(render(changed(layers=layers, cycles_per_frame=4096)))
+    drawn = [node.text for node in page.iter("text") if node.get("class") == "name"]
+    assert drawn == [f"fc{k}" for k in range(count)]
 
 
 def test_frames_are_shown_with_their_classes():
     image = np.zeros((4, 4, 1), np.uint8)
-    page = render(REPORT, [Digit(image, 7, 7), Digit(image, 5, 6), Digit(image, None, 3)])
-    assert page.count("data:image/png") == 3
-    assert page.count('class="wrong"') == 1
-    assert "1 of 3 right" in text_of(page)
-    assert "is 5" in text_of(page)
+    digits = [Digit(image, 7, 7), Digit(image, 5, 6, [-3, 9]), Digit(image, None, 3)]
+    page = tree_of(render(REPORT, digits))
+    wrong = page.findall(".//li[@class='wrong']")
+    assert len(wrong) == 1
+    assert " ".join("".join(wrong[0].itertext()).split()) == "✗ class 6 label 5"
+    pictures = list(page.iter("img"))
+    assert [each.get("alt") for each in pictures] == [
+        "Frame 1: class 7, label 7",
+        "Frame 2: class 6, label 5, wrong",
+        "Frame 3: class 3",
+    ]
+    assert pictures[1].get("title") == "scores -3, 9"
+    assert "1 of 2 with a label are right" in text_of(render(REPORT, digits))
+
+
+def test_frames_without_labels_are_not_called_right():
+    text = text_of(render(REPORT, [Digit(np.zeros((4, 4), np.uint8), None, 3)]))
+    assert "The data have no labels" in text
+    assert "right;" not in text
 
 
 def test_the_same_object_gives_the_same_page(tmp_path):
     write(REPORT, tmp_path / "report.html")
-    assert (tmp_path / "report.html").read_text(encoding="utf-8") == render(REPORT)
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == render(copy.deepcopy(REPORT))
+
+
+def test_a_file_name_that_is_no_unicode_does_not_stop_the_report(tmp_path):
+    write(changed(command="xnorflow build \udcff.onnx"), tmp_path / "report.html")
+    assert "xnorflow build ?.onnx" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (3, 5, 1), (3, 5, 3)])
@@ -179,13 +311,21 @@ def test_pictures_are_png_files_of_the_same_pixels(shape):
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     png = base64.b64decode(data_uri(image).removeprefix("data:image/png;base64,"))
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
-    width, height = struct.unpack(">II", png[16:24])
-    assert (height, width) == shape[:2]
-    start = png.index(b"IDAT") + 4
-    size = struct.unpack(">I", png[start - 8 : start - 4])[0]
-    rows = np.frombuffer(zlib.decompress(png[start : start + size]), np.uint8)
-    rows = rows.reshape(height, -1)[:, 1:]
-    assert np.array_equal(rows.reshape(shape), image)
+    chunks, at = {}, 8
+    while at < len(png):
+        (size,) = struct.unpack(">I", png[at : at + 4])
+        kind, body = png[at + 4 : at + 8], png[at + 8 : at + 8 + size]
+        assert struct.unpack(">I", png[at + 8 + size : at + 12 + size]) == (
+            zlib.crc32(kind + body),
+        )
+        chunks[kind] = body
+        at += 12 + size
+    assert list(chunks) == [b"IHDR", b"IDAT", b"IEND"]
+    colour = 2 if shape[2:] == (3,) else 0
+    assert struct.unpack(">IIBBBBB", chunks[b"IHDR"]) == (5, 3, 8, colour, 0, 0, 0)
+    rows = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(3, -1)
+    assert not rows[:, 0].any()
+    assert np.array_equal(rows[:, 1:].reshape(shape), image)
 
 
 def test_pictures_of_two_channels_are_refused():
