@@ -16,17 +16,7 @@ from xnorflow.hw.score import ScoreUnit
 from xnorflow.hw.skid import SkidBuffer
 from xnorflow.hw.threshold import ThresholdUnit
 
-__all__ = ["LUT_ROM_DEPTH", "MatrixVectorUnit", "default_weights_in"]
-
-#: Deepest ROM that is no larger in LUTs than in block RAM: one LUT4 holds 16 words of a bit.
-LUT_ROM_DEPTH = 16
-
-
-def default_weights_in(depth: int) -> ROMStyle:
-    """Return where the weights of a layer with `depth` folds live unless the user says."""
-    if depth == 1:
-        return ROMStyle.CONSTANT
-    return ROMStyle.LUT if depth <= LUT_ROM_DEPTH else ROMStyle.BRAM
+__all__ = ["MatrixVectorUnit"]
 
 
 class MatrixVectorUnit(wiring.Component):
@@ -53,7 +43,7 @@ class MatrixVectorUnit(wiring.Component):
     scale, offset : ndarray of int, shape (MH,), optional
         Instead of thresholds: ``out = scale * acc + offset``.
     weights_in : ROMStyle, optional
-        Where the weights live; `default_weights_in` by default.
+        Where the weights live; block RAM by default, constants with a single fold.
     buffer_in_registers : bool
         Keep the input vectors in flip-flops; see `ReplayBuffer`.
     rom_latency : int
@@ -105,7 +95,8 @@ class MatrixVectorUnit(wiring.Component):
         self.pe, self.simd = pe, simd
         self.neuron_folds, self.synapse_folds = self.mh // pe, self.mw // simd
         self.cycles_per_frame = self.neuron_folds * self.synapse_folds
-        self.weights_in = weights_in or default_weights_in(self.cycles_per_frame)
+        single = self.cycles_per_frame == 1
+        self.weights_in = weights_in or (ROMStyle.CONSTANT if single else ROMStyle.BRAM)
         self.weights = weights
         if rom_latency not in (1, 2):
             raise ValueError(f"rom_latency must be 1 or 2, not {rom_latency!r}")
