@@ -17,8 +17,8 @@ from xnorflow.cli.inspect import inspect_command
 from xnorflow.cli.predict import predict_command
 from xnorflow.cli.run import run_command
 from xnorflow.cli.simulate import simulate_command
+from xnorflow.cli.train import train_command
 from xnorflow.errors import UserError, WorkFailed
-from xnorflow.train.command import train_command
 
 __all__ = ["cli", "main"]
 

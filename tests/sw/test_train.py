@@ -20,9 +20,9 @@ from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.core.onnx_exec import execute_onnx
 from qonnx.transformation.infer_shapes import InferShapes
 
+from xnorflow.cli.train import train_command
 from xnorflow.datasets import sample_digits
 from xnorflow.errors import UserError
-from xnorflow.train.command import train_command
 from xnorflow.train.export import (
     QONNX_DOMAIN,
     HiddenLayer,
@@ -164,7 +164,7 @@ def test_without_torch_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_the_command_and_the_exporter_do_not_import_torch() -> None:
     code = (
-        "import sys, xnorflow.train.command, xnorflow.train.export, xnorflow.datasets; "
+        "import sys, xnorflow.cli.train, xnorflow.train.export, xnorflow.datasets; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

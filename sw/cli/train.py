@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from xnorflow.cli.common import check_writable, json_option, write_json
 from xnorflow.datasets import load_mnist
 from xnorflow.errors import UserError
 from xnorflow.train.export import save_qonnx
@@ -31,7 +31,7 @@ _EPILOG = "\b\nRecipes:\n" + "\n".join(f"  {r.name}: {r.summary}" for r in RECIP
 @click.option("--output", metavar="FILE", help="Model file to write (default: RECIPE.onnx).")
 @click.option("--epochs", type=int, metavar="N", help="Epochs (default: the recipe's).")
 @click.option("--seed", type=int, metavar="N", default=1, show_default=True, help="Random seed.")
-@click.option("--json", "json_file", metavar="FILE", help="Write the result as one JSON object.")
+@json_option
 def train_command(
     recipe: str,
     data_dir: str | None,
@@ -52,9 +52,8 @@ def train_command(
     if not 0 <= seed < 2**63:
         raise UserError(f"--seed {seed} is out of range; give a number from 0 to 2^63 - 1")
     target = Path(output or f"{chosen.name}.onnx")
-    _check_writable(target, "--output")
-    if json_file is not None:
-        _check_writable(Path(json_file), "--json")
+    check_writable(str(target), "--output")
+    check_writable(json_file, "--json")
     if importlib.util.find_spec("torch") is None:
         raise UserError("training needs torch; install it with: pip install 'xnorflow[train]'")
 
@@ -87,8 +86,9 @@ def train_command(
         f"{seconds:.0f} s"
     )
     console.print(f"wrote {target}", soft_wrap=True, markup=False)
-    if json_file is not None:
-        result = {
+    write_json(
+        json_file,
+        {
             "recipe": chosen.name,
             "seed": seed,
             "epochs": count,
@@ -96,8 +96,8 @@ def train_command(
             "validation_accuracy": validation,
             "test_accuracy": tested,
             "output": str(target),
-        }
-        _write_json(Path(json_file), result)
+        },
+    )
 
 
 class _EpochLines:
@@ -136,26 +136,3 @@ def _recipe(name: str) -> Recipe:
         known = ", ".join(RECIPES)
         raise UserError(f"there is no recipe '{name}'; choose one of: {known}")
     return RECIPES[name]
-
-
-def _check_writable(path: Path, option: str) -> None:
-    """Refuse before minutes of training what could not be written after them."""
-    if path.is_dir():
-        raise UserError(f"{option} {path} is a folder; name a file")
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"{option} {path}: the folder {path.parent} does not exist; make it first")
-    try:
-        existed = path.exists()
-        with path.open("ab"):
-            pass
-        if not existed:
-            path.unlink()
-    except OSError as error:
-        raise UserError(f"{option} {path} cannot be written: {error.strerror}") from error
-
-
-def _write_json(path: Path, result: dict[str, object]) -> None:
-    try:
-        path.write_text(json.dumps(result, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"--json {path} cannot be written: {error.strerror}") from error
