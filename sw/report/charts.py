@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ResourceBar", "ScoreBar", "ScoreChart", "StepBar", "resource_bars", "step_bars"]
+__all__ = [
+    "RESOURCES",
+    "ResourceBar",
+    "ScoreBar",
+    "ScoreChart",
+    "StepBar",
+    "resource_bars",
+    "step_bars",
+]
 
 #: Names of resources as people read them.
 RESOURCES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import floor, log10
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from xnorflow.report.charts import ScoreChart, resource_bars, step_bars
+from xnorflow.report.charts import RESOURCES, ScoreChart, resource_bars, step_bars
 from xnorflow.report.pipeline import stages
 from xnorflow.report.png import data_uri
 
@@ -57,7 +58,7 @@ class Digit:
 
 
 def render(report: Mapping[str, Any], digits: Sequence[Digit] = ()) -> str:
-    """Return the page: HTML that needs no network and no script.
+    """Return the page: HTML, and XML too, that needs no network and no script.
 
     Parameters
     ----------
@@ -86,11 +87,16 @@ def render(report: Mapping[str, Any], digits: Sequence[Digit] = ()) -> str:
         accuracy=report.get("accuracy") or {},
         bars=[bar for bar in bars if bar.used],
         unused=[bar for bar in bars if not bar.used],
-        core_resources=report.get("core_resources") or {},
+        core_resources={
+            RESOURCES.get(name, name): used
+            for name, used in (report.get("core_resources") or {}).items()
+            if used
+        },
         layers=layers,
         stages=stages(layers, report.get("cycles_per_frame")),
         digits=digits,
         labelled=len(labelled),
+        scored=any(digit.scores for digit in digits),
         right=sum(not digit.wrong for digit in labelled),
         tools=report.get("tools") or {},
         steps=step_bars(seconds),
@@ -102,7 +108,8 @@ def render(report: Mapping[str, Any], digits: Sequence[Digit] = ()) -> str:
 
 def write(report: Mapping[str, Any], path: Path, digits: Sequence[Digit] = ()) -> None:
     """Write the page to `path`; see `render`."""
-    path.write_text(render(report, digits), encoding="utf-8")
+    # A file name in the command may hold bytes that are no UTF-8.
+    path.write_text(render(report, digits), encoding="utf-8", errors="replace")
 
 
 def _latency_us(report: Mapping[str, Any]) -> float | None:
@@ -114,6 +121,13 @@ def _latency_us(report: Mapping[str, Any]) -> float | None:
     return said
 
 
-def _number(value: float | None, digits: int = 0) -> str:
-    """Write a number with thousands separators, or a dash for None."""
-    return "–" if value is None else f"{value:,.{digits}f}"
+def _number(value: float | None, digits: int | None = None) -> str:
+    """Write a number with thousands separators, or a dash for None.
+
+    With `digits` None a whole number is written as it is, another with four significant digits.
+    """
+    if value is None:
+        return "–"
+    if digits is None:
+        digits = 0 if value == int(value) else max(0, 3 - floor(log10(abs(value))))
+    return f"{value:,.{digits}f}"
