@@ -12,8 +12,8 @@ __all__ = ["Stage", "stages"]
 #: Side of the largest and the smallest array of lanes that is drawn, in pixels.
 LARGEST, SMALLEST = 76.0, 10.0
 
-#: Characters of a layer's name that fit its box.
-FITS = 18
+#: Characters of a layer's name that fit its box, in a wide font.
+FITS = 14
 
 #: Places of weights as people read them.
 PLACES = {"bram": "block RAM", "lut": "LUT ROM", "constant": "constants"}
