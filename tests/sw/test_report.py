@@ -181,6 +181,11 @@ def test_only_the_slowest_layers_are_the_bottleneck():
     assert names == ["fc3"]
 
 
+def test_layers_are_busy_for_their_share_of_the_interval():
+    text = text_of(render(changed(cycles_per_frame=1280)))
+    assert "640 cycles weights: constants 50 % busy" in text
+
+
 def test_bars_are_as_long_as_their_shares():
     resources = {"lut": {"used": 30, "available": 120, "estimated": 60}}
     page = tree_of(render(changed(resources=resources, link=None, target_fps=None)))
@@ -305,7 +310,7 @@ def test_frames_are_shown_with_their_classes():
         "Frame 3: class 3",
     ]
     assert "class 0: -3, class 1: 9" in wrong[0].findtext("svg/desc")
-    assert "1 of 2 are right" in text_of(render(REPORT, digits))
+    assert "2 of 3 are right" in text_of(render(REPORT, [*digits, digits[0]]))
 
 
 def test_frames_without_labels_are_not_called_right():
