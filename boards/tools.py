@@ -175,7 +175,7 @@ def run(
         If it cannot be started or ends with another status than 0.
     """
     last, spoke = "", 0.0
-    with log.open("w", encoding="utf-8") as file:
+    with log.open("w", encoding="utf-8", buffering=1) as file:
         try:
             process = subprocess.Popen(
                 [*tool.command, *arguments],
