@@ -18,6 +18,9 @@ from xnorflow.hw.threshold import ThresholdUnit
 
 __all__ = ["MatrixVectorUnit"]
 
+#: Most lanes that take their inputs and weight addresses straight from one register.
+GROUP_LANES = 512
+
 
 class MatrixVectorUnit(wiring.Component):
     """Multiply ±1 vectors by a ±1 matrix, then threshold or score each neuron.
@@ -30,7 +33,8 @@ class MatrixVectorUnit(wiring.Component):
               address ----+--ROM--'           +-- or ScoreUnit -'
 
     All registers behind the buffer share one enable, which falls while a finished beat waits for
-    room in the skid buffer.
+    room in the skid buffer. In a large layer the PEs stand in groups, and inputs, addresses and
+    flags pass from group to group through registers, a cycle each: no net spans the whole layer.
 
     Parameters
     ----------
@@ -58,6 +62,8 @@ class MatrixVectorUnit(wiring.Component):
         ``MH / pe`` and ``MW / simd``.
     cycles_per_frame : int
         Cycles that a vector takes.
+    groups : int
+        Groups of PEs, each of at most `GROUP_LANES` lanes if that many groups divide `pe`.
     latency : int
         Cycles from a neuron fold's last step to its beat.
 
@@ -114,11 +120,17 @@ class MatrixVectorUnit(wiring.Component):
             payload = layouts.scores(pe, signed(self._head.width))
         else:
             raise ValueError("either thresholds or both scale and offset must be given")
-        self._array = PEArray(pe, simd, self.synapse_folds)
+        self.groups = next(
+            (g for g in range(1, pe) if pe % g == 0 and pe // g * simd <= GROUP_LANES), pe
+        )
+        self._arrays = [
+            PEArray(pe // self.groups, simd, self.synapse_folds) for _ in range(self.groups)
+        ]
         self._replay = ReplayBuffer(
             layouts.bits(simd), self.synapse_folds, self.neuron_folds, buffer_in_registers
         )
-        self.latency = rom_latency + self._array.latency + self._head.latency
+        self._count_latency = rom_latency + self._arrays[0].latency + self.groups - 1
+        self.latency = self._count_latency + self._head.latency
         super().__init__(
             {"i": In(stream.Signature(layouts.bits(simd))), "o": Out(stream.Signature(payload))}
         )
@@ -160,8 +172,6 @@ class MatrixVectorUnit(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.replay = replay = self._replay
-        m.submodules.rom = rom = ROM.of_lanes(self.rom_words(), 1, self.weights_in)
-        m.submodules.array = array = self._array
         m.submodules.head = head = self._head
         m.submodules.skid = skid = SkidBuffer(self.output_shape)
         wiring.connect(m, wiring.flipped(self.i), replay.i)
@@ -171,12 +181,10 @@ class MatrixVectorUnit(wiring.Component):
         m.d.comb += [
             en.eq(~skid.i.valid | skid.i.ready),
             replay.o.ready.eq(en),
-            rom.en.eq(en),
-            array.en.eq(en),
             head.en.eq(en),
         ]
 
-        # Fetch: address the weights and register the inputs beside them.
+        # Fetch: count the steps of a vector.
         address = Signal(range(self.cycles_per_frame))
         step = Signal(range(self.synapse_folds))
         first, last = step == 0, step == self.synapse_folds - 1
@@ -185,25 +193,36 @@ class MatrixVectorUnit(wiring.Component):
                 address.eq(Mux(address == self.cycles_per_frame - 1, 0, address + 1)),
                 step.eq(Mux(last, 0, step + 1)),
             ]
-        m.d.comb += rom.addr.eq(address)
-        a = delay(m, replay.o.payload.as_value(), self.rom_latency, en, "a")
-        control = Cat(replay.o.valid, first, replay.o.valid & last)
-        flags = delay(m, control, self.rom_latency, en, "flags")
-        weights = delay(m, rom.data, self.rom_latency - 1, en, "weights")
+        settled = delay(m, replay.o.valid & last, self._count_latency, en, "settled")
 
-        # Compute: the accumulators settle `array.latency` cycles after a neuron's last step.
-        m.d.comb += [
-            array.a.eq(a),
-            array.w.eq(weights),
-            array.valid.eq(flags[0]),
-            array.first.eq(flags[1]),
-        ]
-        settled = delay(m, flags[2], array.latency, en, "settled")
+        # Compute: group g works g cycles behind the first one, and waits less for the last.
+        words = self.rom_words().reshape(self.cycles_per_frame, self.groups, -1)
+        ahead = Cat(replay.o.payload, replay.o.valid, first, address)
+        counts = []
+        for group, array in enumerate(self._arrays):
+            if group:
+                ahead = delay(m, ahead, 1, en, f"ahead_{group}")
+            rom = ROM.of_lanes(words[:, group], 1, self.weights_in)
+            m.submodules[f"rom_{group}"] = rom
+            m.submodules[f"array_{group}"] = array
+            operands = delay(m, ahead[: self.simd + 2], self.rom_latency, en, f"operands_{group}")
+            m.d.comb += [
+                rom.en.eq(en),
+                rom.addr.eq(ahead[self.simd + 2 :]),
+                array.en.eq(en),
+                array.a.eq(operands[: self.simd]),
+                array.valid.eq(operands[self.simd]),
+                array.first.eq(operands[self.simd + 1]),
+                array.w.eq(delay(m, rom.data, self.rom_latency - 1, en, f"weights_{group}")),
+            ]
+            counts.append(
+                delay(m, array.o.as_value(), self.groups - 1 - group, en, f"wait_{group}")
+            )
         fold = Signal(range(self.neuron_folds))
         with m.If(settled & en):
             m.d.sync += fold.eq(Mux(fold == self.neuron_folds - 1, 0, fold + 1))
         m.d.comb += [
-            head.i.eq(array.o),
+            head.i.eq(Cat(*counts)),
             head.fold.eq(fold),
             skid.i.valid.eq(delay(m, settled, head.latency, en, "done")),
             skid.i.payload.eq(head.o),

@@ -16,21 +16,10 @@ from numpy.typing import NDArray
 
 from xnorflow.cost import Cost, Family, converter_cost, estimate, estimate_layer
 from xnorflow.errors import WorkFailed
-from xnorflow.folding import (
-    LUT_ROM_DEPTH,
-    Folding,
-    LayerFolding,
-    cycles_per_frame,
-    divisors,
-)
+from xnorflow.folding import Folding, LayerFolding, cycles_per_frame, divisors
 from xnorflow.lowered import LoweredDense, LoweredNetwork
 
 __all__ = ["Budget", "fastest", "smallest"]
-
-
-#: Most bits of a ROM in LUTs that is deeper than a LUT. Its address drives every one of them: with
-#: 200 kbit the fan-out alone held an ECP5 at 49 MHz.
-DEEP_ROM_BITS = 32_768
 
 
 @dataclass(frozen=True)
@@ -92,12 +81,7 @@ class _Candidates:
 def _variants(family: Family, layer: LoweredDense, pe: int, simd: int) -> Iterator[LayerFolding]:
     depth = (layer.mh // pe) * (layer.mw // simd)
     buffers = ("auto", "registers") if pe < layer.mh else ("auto",)
-    memories: tuple[str, ...] = ("lut", "bram")
-    if depth == 1:
-        memories = ("constant",)
-    elif depth > LUT_ROM_DEPTH and depth * pe * simd > DEEP_ROM_BITS:
-        memories = ("bram",)
-    for weights_in in memories:
+    for weights_in in ("constant",) if depth == 1 else ("lut", "bram"):
         for buffer_in in buffers:
             latency = family.bram_latency if weights_in == "bram" else 1
             yield LayerFolding(pe, simd, weights_in, buffer_in, latency)

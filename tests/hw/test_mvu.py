@@ -85,6 +85,43 @@ def test_latency_and_cycles_are_the_declared_ones(layer):
     assert np.all(np.diff(frame_ends) == unit.cycles_per_frame), "a bubble between vectors"
 
 
+@pytest.fixture
+def small_groups(monkeypatch):
+    monkeypatch.setattr("xnorflow.hw.mvu.GROUP_LANES", 6)
+
+
+@pytest.mark.usefixtures("small_groups")
+@pytest.mark.parametrize(
+    ("pe", "simd", "groups"), [(2, 3, 1), (4, 3, 2), (12, 2, 4), (4, 6, 4), (3, 8, 3)]
+)
+@pytest.mark.parametrize("rom_latency", [1, 2])
+def test_groups_of_pes_work_one_behind_the_other(pe, simd, groups, rom_latency):
+    rng = np.random.default_rng(pe * simd)
+    weights, x = bipolar(rng, (12, 24)), bipolar(rng, (5, 24))
+    thresholds = rng.integers(-6, 7, 12)
+    unit = MatrixVectorUnit(
+        weights, pe=pe, simd=simd, thresholds=thresholds, rom_latency=rom_latency
+    )
+    assert unit.groups == groups
+    count = len(x) * unit.neuron_folds
+    beats = pack_bits(x > 0, simd)
+    expected = x.astype(int) @ weights.T.astype(int) >= thresholds
+    got, _, given_ = run_stream(unit, beats, count)
+    assert np.array_equal(unpack_bits(got, pe, 12), expected)
+    first = unit.schedule(np.arange(unit.synapse_folds))
+    assert given_[: unit.neuron_folds] == first.tolist()
+    assert np.all(np.diff(given_[unit.neuron_folds - 1 :: unit.neuron_folds]) == 288 // pe // simd)
+    got, *_ = run_stream(unit, beats, count, seed=3, i_stall=0.3, o_stall=0.6)
+    assert np.array_equal(unpack_bits(got, pe, 12), expected)
+
+
+def test_rom_latency_is_one_or_two():
+    with pytest.raises(ValueError, match="rom_latency must be 1 or 2, not 3"):
+        MatrixVectorUnit(
+            np.ones((4, 6), np.int8), pe=1, simd=1, thresholds=np.zeros(4, int), rom_latency=3
+        )
+
+
 def test_illegal_folding_lists_the_legal_divisors():
     weights = np.ones((4, 6), np.int8)
     with pytest.raises(ValueError, match=r"pe must be one of \[1, 2, 4\], not 3"):
