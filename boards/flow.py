@@ -191,6 +191,7 @@ def build(
     outdir: Path,
     progress: Progress | None = None,
     usable: Callable[[PLLSetting], bool] | None = None,
+    enough_mhz: float | None = None,
 ) -> BuildResult:
     """Make a bitstream.
 
@@ -212,6 +213,8 @@ def build(
     usable : callable, optional
         Says whether the link can work at a clock; others are passed over for the next lower one.
         By default a clock will do whose whole divisor comes near enough to the board's baud rate.
+    enough_mhz : float, optional
+        With *auto*: no faster clock is looked for once this one is met.
 
     Raises
     ------
@@ -231,6 +234,8 @@ def build(
     attempt = flow.attempt(setting)
     best = attempt if attempt.met else None
     while clock is None and len(flow.tried) < ATTEMPTS:
+        if best is not None and enough_mhz is not None and best.setting.mhz >= enough_mhz:
+            break
         following = _next(board, usable, attempt, best)
         if following is None:
             break

@@ -210,12 +210,16 @@ def _build(
         link = UARTHostLink(link_parameters(core, lowered, board, clock_hz))
         return BoardTop(core, link, board, setting)
 
+    enough_mhz = None
+    if request.target_fps is not None:
+        enough_mhz = request.target_fps * core.cycles_per_frame / 1e6
     result = build_bitstream(
         top,
         board,
         request.clock_mhz,
         folder,
         lambda step, message: progress(step, message, 0, None),
+        enough_mhz=enough_mhz,
     )
     seconds.update(result.seconds)
     report = _report(request, planned, core, frames, verification, result, seconds)

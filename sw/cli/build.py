@@ -39,7 +39,7 @@ __all__ = ["build_command", "show_report"]
     default="auto",
     metavar="auto|MHz",
     show_default=True,
-    help="Core clock; auto takes what the design reaches.",
+    help="Core clock; auto takes what the design reaches, or what --target-fps needs.",
 )
 @data_option
 @divisor_option

@@ -153,6 +153,16 @@ def test_auto_raises_the_clock_to_what_was_reached_less_the_margin(
     assert result.attempts == ((24, 50), (48, 49))
 
 
+def test_auto_stops_where_the_clock_is_enough(plan, tiny_top, tmp_path) -> None:
+    plan(fmax=[50.0, 49.0])
+    assert run_build(tiny_top, tmp_path, None, enough_mhz=24.0).attempts == ((24, 50),)
+
+
+def test_auto_goes_on_where_the_planned_clock_is_not_enough(plan, tiny_top, tmp_path) -> None:
+    plan(fmax=[50.0, 49.0])
+    assert run_build(tiny_top, tmp_path, None, enough_mhz=30.0).clock_mhz == 48
+
+
 def test_auto_keeps_the_planned_clock_when_little_is_to_gain(plan, tiny_top, tmp_path) -> None:
     plan(fmax=[25.0])
     assert run_build(tiny_top, tmp_path, None).attempts == ((24, 25),)
