@@ -21,7 +21,6 @@ from xnorflow.boards.pll import PLLSetting
 from xnorflow.boards.tools import WarmUp
 from xnorflow.boards.top import BoardTop
 from xnorflow.errors import UserError, WorkFailed
-from xnorflow.folding import cycles_per_frame
 from xnorflow.golden import predict_bits
 from xnorflow.hw.core import StreamingCore
 from xnorflow.hw.link.host_link import UARTHostLink
@@ -250,7 +249,7 @@ def _report(
     accuracy = None
     if frames.y is not None:
         accuracy = float((predict_bits(lowered, frames.bits).classes == frames.y).mean())
-    ii = cycles_per_frame(lowered, planned.folding)
+    ii = core.cycles_per_frame
     return {
         "model": lowered.name,
         "digest": lowered.digest(),
@@ -258,10 +257,10 @@ def _report(
         "device": result.device,
         "clock_mhz": result.clock_mhz,
         "fmax_mhz": result.fmax_mhz,
-        "cycles_per_frame": core.cycles_per_frame,
+        "cycles_per_frame": ii,
         "latency_cycles": core.latency,
         "latency_us": core.latency / result.clock_mhz,
-        "fps": clock_hz / core.cycles_per_frame,
+        "fps": clock_hz / ii,
         "target_fps": request.target_fps,
         "resources": {
             name: {
