@@ -22,7 +22,7 @@ from xnorflow.cost import FAMILIES, estimate_layer
 from xnorflow.folding import LayerFolding
 from xnorflow.hw.mvu import MatrixVectorUnit
 from xnorflow.hw.rom import ROMStyle
-from xnorflow.lowered import LoweredDense, LoweredOutput
+from xnorflow.lowered import LoweredLayer, LoweredOutput
 
 #: MH, MW, and the folding.
 LAYERS = [
@@ -72,7 +72,7 @@ def measure(family: str, mh: int, mw: int, choice: LayerFolding) -> tuple[int, i
     bram = sum(cells.get(kind, 0) for kind in BRAMS)
     ones = np.ones(mh, np.int64)
     output = LoweredOutput(ones, 0 * ones, ones.astype(float), 0.0 * ones)
-    layer = LoweredDense("fc", weights, thresholds)
+    layer = LoweredLayer("fc", weights, thresholds)
     cost = estimate_layer(FAMILIES[family], layer, choice, output)
     return lut, bram, round(cost.lut)
 

@@ -12,7 +12,7 @@ from math import ceil
 import numpy as np
 
 from xnorflow.folding import Folding, LayerFolding
-from xnorflow.lowered import LoweredDense, LoweredNetwork, LoweredOutput
+from xnorflow.lowered import LoweredLayer, LoweredNetwork, LoweredOutput
 
 __all__ = ["FAMILIES", "Cost", "Family", "estimate", "estimate_layer"]
 
@@ -99,7 +99,7 @@ def _rom_luts(depth: int, width: int) -> float:
     return width * (leaves + 0.75 * (leaves - 1))
 
 
-def _score_luts(layer: LoweredDense, choice: LayerFolding, output: LoweredOutput) -> float:
+def _score_luts(layer: LoweredLayer, choice: LayerFolding, output: LoweredOutput) -> float:
     """Return the LUTs of the last layer's affine: a multiplier only if the scales differ."""
     gain_bits = int(np.abs(output.scale).max()).bit_length()
     offset_bits = int(np.abs(output.offset).max()).bit_length()
@@ -113,7 +113,7 @@ def _score_luts(layer: LoweredDense, choice: LayerFolding, output: LoweredOutput
     )
 
 
-def _argmax_luts(layer: LoweredDense, choice: LayerFolding, output: LoweredOutput) -> float:
+def _argmax_luts(layer: LoweredLayer, choice: LayerFolding, output: LoweredOutput) -> float:
     """Return the LUTs of the arg-max, with the serializer before it, at one score a cycle."""
     top = int((np.abs(output.scale) * layer.mw + np.abs(output.offset)).max())
     width = top.bit_length() + 1
@@ -122,7 +122,7 @@ def _argmax_luts(layer: LoweredDense, choice: LayerFolding, output: LoweredOutpu
 
 
 def estimate_layer(
-    family: Family, layer: LoweredDense, choice: LayerFolding, output: LoweredOutput
+    family: Family, layer: LoweredLayer, choice: LayerFolding, output: LoweredOutput
 ) -> Cost:
     """Return the cost of a layer: input buffer, weights, thresholds or scores and arg-max."""
     neuron_folds, synapse_folds = layer.mh // choice.pe, layer.mw // choice.simd

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from xnorflow.errors import UserError
-from xnorflow.lowered import LoweredDense, LoweredNetwork
+from xnorflow.lowered import LoweredLayer, LoweredNetwork
 
 __all__ = [
     "Folding",
@@ -57,7 +57,7 @@ class LayerFolding:
     buffer_in: str = "auto"
     rom_latency: int = 1
 
-    def cycles(self, layer: LoweredDense) -> int:
+    def cycles(self, layer: LoweredLayer) -> int:
         """Return the cycles that `layer` takes a frame."""
         return (layer.mh // self.pe) * (layer.mw // self.simd)
 
@@ -143,7 +143,7 @@ def check_folding(
     }
 
 
-def _check_layer(entry: Any, layer: LoweredDense, source: str, bram_latency: int) -> LayerFolding:
+def _check_layer(entry: Any, layer: LoweredLayer, source: str, bram_latency: int) -> LayerFolding:
     where = f"{source}, layer {layer.name!r}"
     keys = ("pe", "simd", "weights_in", "buffer_in", "rom_latency")
     if not isinstance(entry, Mapping) or not {"pe", "simd"} <= set(entry) <= set(keys):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xnorflow.errors import UserError
-from xnorflow.lowered import InputThresholds, LoweredDense, LoweredNetwork
+from xnorflow.lowered import InputQuantizer, LoweredLayer, LoweredNetwork
 
 __all__ = ["Prediction", "activations", "binarize", "predict", "predict_bits"]
 
@@ -48,7 +48,7 @@ def binarize(lowered: LoweredNetwork, x: NDArray) -> NDArray[np.bool_]:
     """Return the bits (N, F) of raw frames; parameters and errors as :func:`predict`."""
     x = np.asarray(x)
     _check_frames(lowered.input, x)
-    return lowered.input.bits(x)
+    return lowered.input.quantize(x)
 
 
 def predict(lowered: LoweredNetwork, x: NDArray) -> Prediction:
@@ -136,7 +136,7 @@ def _run(lowered: LoweredNetwork, bits: NDArray) -> Iterator[NDArray]:
             yield bits
 
 
-def _accumulate(layer: LoweredDense, bits: NDArray[np.bool_]) -> NDArray[np.int32]:
+def _accumulate(layer: LoweredLayer, bits: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Return the bipolar dot products (N, MH) of `bits` (N, MW) with the layer's rows."""
     a = _pack(bits)
     w = np.ascontiguousarray(_pack(layer.weights > 0).T)
@@ -163,7 +163,7 @@ def _scores(lowered: LoweredNetwork, accumulators: NDArray[np.int32]) -> NDArray
     return lowered.output.scale * accumulators + lowered.output.offset
 
 
-def _check_frames(expected: InputThresholds, x: NDArray) -> None:
+def _check_frames(expected: InputQuantizer, x: NDArray) -> None:
     features = prod(expected.shape)
     legal = x.shape[1:] in (expected.shape, (features,))
     if len(expected.shape) == 1 and x.ndim > 1:

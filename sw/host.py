@@ -318,7 +318,7 @@ class Device:
     Examples
     --------
     >>> with Device("/dev/ttyUSB1", 1_000_000) as device:  # doctest: +SKIP
-    ...     run = device.run(lowered.input.bits(x))
+    ...     run = device.run(lowered.input.quantize(x))
     """
 
     def __init__(

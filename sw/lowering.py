@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xnorflow.errors import UserError
-from xnorflow.lowered import InputThresholds, LoweredDense, LoweredNetwork, LoweredOutput
+from xnorflow.lowered import InputQuantizer, LoweredLayer, LoweredNetwork, LoweredOutput
 from xnorflow.network import Affine, BatchNorm, Dense, Flatten, Network, Sign
 
 __all__ = ["lower"]
@@ -191,8 +191,8 @@ def lower(network: Network) -> LoweredNetwork:
     shape = network.input_shape
     unit = _Unit.FRAME
     chain: _Chain = [(_ONE, _ZERO)] * prod(shape)
-    frame: InputThresholds | None = None
-    layers: list[LoweredDense] = []
+    frame: InputQuantizer | None = None
+    layers: list[LoweredLayer] = []
     # The layer whose accumulators are at hand, and the last operation that made bits.
     name, weights, sign = "", np.zeros((0, 0), np.int8), ""
 
@@ -206,7 +206,7 @@ def lower(network: Network) -> LoweredNetwork:
                 sign = op.name
                 if unit is _Unit.FRAME:
                     thresholds, chain = _binarize_input(chain)
-                    frame = InputThresholds(network.input_shape, thresholds)
+                    frame = InputQuantizer(network.input_shape, thresholds[None, :])
                 elif unit is _Unit.ACCUMULATOR:
                     layers.append(_threshold_layer(name, weights, chain))
                     chain = [(_ONE, _ZERO)] * len(chain)
@@ -246,7 +246,7 @@ def lower(network: Network) -> LoweredNetwork:
         np.array([float(s) for s, _ in chain]),
         np.array([float(o) for _, o in chain]),
     )
-    layers.append(LoweredDense(name, weights, None))
+    layers.append(LoweredLayer(name, weights, None))
     return LoweredNetwork(network.name, frame, tuple(layers), output)
 
 
@@ -398,7 +398,7 @@ def _fold_rows(weights: NDArray[np.int8], chain: _Chain) -> tuple[NDArray[np.int
     return weights * signs[:, None], [(abs(scale), offset) for scale, offset in chain]
 
 
-def _threshold_layer(name: str, weights: NDArray[np.int8], chain: _Chain) -> LoweredDense:
+def _threshold_layer(name: str, weights: NDArray[np.int8], chain: _Chain) -> LoweredLayer:
     """Return the layer whose bits are ``scale * acc + offset >= 0``."""
     weights, chain = _fold_rows(weights, chain)
     mw = weights.shape[1]
@@ -411,7 +411,7 @@ def _threshold_layer(name: str, weights: NDArray[np.int8], chain: _Chain) -> Low
             count = ceil((_Surd.of(mw) - offset / scale) * _HALF)
             threshold = 2 * max(count, 0) - mw if count <= mw else mw + 1
         thresholds.append(threshold)
-    return LoweredDense(name, weights, np.array(thresholds, np.int32))
+    return LoweredLayer(name, weights, np.array(thresholds, np.int32))
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,19 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Affine", "BatchNorm", "Dense", "Flatten", "Network", "Op", "Sign"]
+__all__ = [
+    "Affine",
+    "AveragePool",
+    "BatchNorm",
+    "Conv2d",
+    "Dense",
+    "Flatten",
+    "MaxPool",
+    "Network",
+    "Op",
+    "Quantize",
+    "Sign",
+]
 
 
 def _frozen(array: NDArray) -> NDArray:
@@ -28,15 +40,19 @@ def _frozen(array: NDArray) -> NDArray:
 
 @dataclass(frozen=True, eq=False)
 class Flatten:
-    """Row-major flatten to one dimension.
+    """Flatten to one dimension.
 
     Attributes
     ----------
     name : str
         Node name in the source file.
+    channels_first : bool
+        Whether the vector lists an image channel by channel (C, H, W), as frameworks do that keep
+        images so; otherwise it is row-major (H, W, C). Vectors stay as they are.
     """
 
     name: str
+    channels_first: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +112,30 @@ class Sign:
 
 
 @dataclass(frozen=True, eq=False)
+class Quantize:
+    """``y = scale * (q - zero_point)``, ``q = clip(round(x / scale + zero_point), low, high)``.
+
+    QONNX's `Quant` on the raw frame; ``round`` takes halves to even.
+
+    Attributes
+    ----------
+    name : str
+        Node name in the source file.
+    scale : Fraction
+        Positive.
+    zero_point : Fraction
+    low, high : int
+        Least and largest integer, both included.
+    """
+
+    name: str
+    scale: Fraction
+    zero_point: Fraction
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, eq=False)
 class Dense:
     """Fully connected layer, ``y = weights @ x``; gains and biases follow as an `Affine`.
 
@@ -116,7 +156,83 @@ class Dense:
             raise ValueError(f"Dense {self.name!r}: weights must be a matrix of -1 and +1")
 
 
-Op = Flatten | Affine | BatchNorm | Sign | Dense
+@dataclass(frozen=True, eq=False)
+class Conv2d:
+    """2-D convolution (cross-correlation) with weights of one bit; gains follow as an `Affine`.
+
+    ``y[r, c, m] = sum over i, j, k of weights[m, i, j, k] * x[r', c', g + k]`` with
+    ``r' = r * stride + i * dilation - padding`` and g the first channel of m's group; taps outside
+    of the image read `pad_value`.
+
+    Attributes
+    ----------
+    name : str
+        Layer name, unique in the network; the name the folding file uses.
+    weights : ndarray of int8, shape (MH, KH, KW, C // groups)
+        Every entry -1 or +1.
+    stride, dilation : tuple of int
+        (vertical, horizontal).
+    padding : tuple of int
+        Rows and columns added (top, left, bottom, right).
+    pad_value : Fraction
+        What padded taps hold, in the units of the tensor that the layer takes.
+    groups : int
+        Neurons ``0 .. MH / groups - 1`` see the first ``C / groups`` channels, and so on.
+    """
+
+    name: str
+    weights: NDArray[np.int8]
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    pad_value: Fraction = Fraction(0)
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", _frozen(np.asarray(self.weights, np.int8)))
+        if self.weights.ndim != 4 or not np.all(np.abs(self.weights) == 1):
+            raise ValueError(f"Conv2d {self.name!r}: weights must be (MH, KH, KW, C) of -1 and +1")
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPool:
+    """Maximum over windows of an image, channel by channel; padded taps never win.
+
+    Attributes
+    ----------
+    name : str
+        Node name in the source file.
+    kernel, stride, dilation : tuple of int
+        (vertical, horizontal).
+    padding : tuple of int
+        Rows and columns added (top, left, bottom, right).
+    """
+
+    name: str
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class AveragePool:
+    """Mean over windows of an image, channel by channel, without padding.
+
+    Attributes
+    ----------
+    name : str
+        Node name in the source file.
+    kernel, stride : tuple of int or None
+        (vertical, horizontal); a kernel of None is the whole image (global average pooling).
+    """
+
+    name: str
+    kernel: tuple[int, int] | None = None
+    stride: tuple[int, int] = (1, 1)
+
+
+Op = Flatten | Affine | BatchNorm | Sign | Quantize | Dense | Conv2d | MaxPool | AveragePool
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +246,8 @@ class Network:
     input_shape : tuple of int
         Shape of one frame without the batch dimension, e.g. ``(784,)`` or ``(28, 28, 1)``.
     ops : tuple of Op
-        Applied in order. The first layer's input comes from a `Sign`; every `Dense` but the
-        last is followed by a `Sign`.
+        Applied in order. The first layer's input comes from a `Sign`, a `Quantize` or is an
+        image of bytes; a `Sign` stands between one layer (`Dense` or `Conv2d`) and the next.
     notes : tuple of str
         What the frontend dropped or assumed, one sentence each.
     """
@@ -141,9 +257,9 @@ class Network:
     ops: tuple[Op, ...]
     notes: tuple[str, ...] = ()
 
-    def layers(self) -> Sequence[Dense]:
+    def layers(self) -> Sequence[Dense | Conv2d]:
         """Return the weight layers in data-flow order."""
-        return tuple(op for op in self.ops if isinstance(op, Dense))
+        return tuple(op for op in self.ops if isinstance(op, Dense | Conv2d))
 
     @property
     def classes(self) -> int:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from xnorflow.cost import Cost, Family, converter_cost, estimate, estimate_layer
 from xnorflow.errors import WorkFailed
 from xnorflow.folding import Folding, LayerFolding, cycles_per_frame, divisors
-from xnorflow.lowered import LoweredDense, LoweredNetwork
+from xnorflow.lowered import LoweredLayer, LoweredNetwork
 
 __all__ = ["Budget", "fastest", "smallest"]
 
@@ -37,7 +37,7 @@ class Budget:
 class _Candidates:
     """All foldings of a layer: every (PE, SIMD), and every place for weights and buffer."""
 
-    def __init__(self, family: Family, layer: LoweredDense, lowered: LoweredNetwork):
+    def __init__(self, family: Family, layer: LoweredLayer, lowered: LoweredNetwork):
         pairs = [(pe, simd) for pe in divisors(layer.mh) for simd in divisors(layer.mw)]
         self.layer = layer
         self.pe, self.simd = np.array(pairs).T
@@ -78,7 +78,7 @@ class _Candidates:
         return after, variant
 
 
-def _variants(family: Family, layer: LoweredDense, pe: int, simd: int) -> Iterator[LayerFolding]:
+def _variants(family: Family, layer: LoweredLayer, pe: int, simd: int) -> Iterator[LayerFolding]:
     depth = (layer.mh // pe) * (layer.mw // simd)
     buffers = ("auto", "registers") if pe < layer.mh else ("auto",)
     for weights_in in ("constant",) if depth == 1 else ("lut", "bram"):

@@ -34,7 +34,9 @@ def test_random_networks_are_bit_exact_under_back_pressure(widths, seed, stall):
     session = onnxruntime.InferenceSession(to_plain_onnx(network).SerializeToString())
     (logits,) = session.run(None, {session.get_inputs()[0].name: x})
     core = assemble(lowered, random_folding(rng, lowered))
-    result = verify(core, lowered, lowered.input.bits(x), stall=stall, seed=seed, watch_layers=True)
+    result = verify(
+        core, lowered, lowered.input.quantize(x), stall=stall, seed=seed, watch_layers=True
+    )
     assert result.mismatches == 0
     assert not any(result.layer_mismatches.values())
     assert list(result.classes) == logits.argmax(axis=1).tolist()
@@ -69,7 +71,7 @@ def bits_of(lowered: LoweredNetwork) -> np.ndarray:
 def mutated(lowered: LoweredNetwork, index: int, **changes) -> LoweredNetwork:
     layers = list(lowered.layers)
     layers[index] = replace(layers[index], **changes)
-    return replace(lowered, layers=tuple(layers))
+    return replace(lowered, stages=tuple(layers))
 
 
 def mismatches(lowered, hardware, folding) -> int:
@@ -167,7 +169,7 @@ def test_the_classes_are_those_of_predict():
     lowered = lower(network)
     x = random_frames(rng, network, 20)
     core = assemble(lowered, random_folding(rng, lowered))
-    result = verify(core, lowered, lowered.input.bits(x))
+    result = verify(core, lowered, lowered.input.quantize(x))
     assert list(result.classes) == predict(lowered, x).classes.tolist()
 
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from xnorflow.lowered import InputThresholds, LoweredDense, LoweredNetwork, LoweredOutput
+from xnorflow.lowered import InputQuantizer, LoweredLayer, LoweredNetwork, LoweredOutput
 
 __all__ = ["lowered_network"]
 
@@ -17,11 +17,11 @@ def lowered_network(widths: list[int], seed: int = 0) -> LoweredNetwork:
         last = index == len(widths) - 1
         weights = rng.choice(np.array([-1, 1], np.int8), (mh, mw))
         thresholds = None if last else (2 * rng.integers(-2, 3, mh) + mw % 2).astype(np.int32)
-        layers.append(LoweredDense(f"fc{index}", weights, thresholds))
+        layers.append(LoweredLayer(f"fc{index}", weights, thresholds))
     classes = widths[-1]
     return LoweredNetwork(
         "random",
-        InputThresholds((widths[0],), np.full(widths[0], 127.5, np.float32)),
+        InputQuantizer((widths[0],), np.full((1, 1), 127.5, np.float32)),
         tuple(layers),
         LoweredOutput(
             np.ones(classes, np.int64),

@@ -89,7 +89,7 @@ def test_every_layer_equals_the_qonnx_executor(seed, widths):
     x = random_frames(rng, network, 10)
     lowered = lower(network)
     tensors = run_qonnx(network, x)
-    *hidden, scores = golden.activations(lowered, lowered.input.bits(x))
+    *hidden, scores = golden.activations(lowered, lowered.input.quantize(x))
     assert len(hidden) == len(widths) - 2
     for i, bits in enumerate(hidden):
         assert bits.dtype == np.bool_
@@ -126,7 +126,7 @@ def plain_lowered(seed: int) -> LoweredNetwork:
     lowered = lower(random_network(rng, [6, 4, 3], preprocess=False))
     first, last = lowered.layers
     reachable = rng.choice(np.arange(-4, 7, 2, dtype=np.int32), first.mh)
-    return replace(lowered, layers=(replace(first, thresholds=reachable), last))
+    return replace(lowered, stages=(replace(first, thresholds=reachable), last))
 
 
 @pytest.mark.parametrize("index", range(2))
@@ -139,7 +139,7 @@ def test_flipping_any_weight_changes_an_output(index):
         weights[where] *= -1
         layers = list(lowered.layers)
         layers[index] = replace(layer, weights=weights)
-        mutant = golden.predict_bits(replace(lowered, layers=tuple(layers)), bits)
+        mutant = golden.predict_bits(replace(lowered, stages=tuple(layers)), bits)
         assert not np.array_equal(mutant.accumulators, right.accumulators)
 
 
@@ -151,7 +151,7 @@ def test_moving_any_threshold_changes_an_output(step):
     for neuron in range(first.mh):
         thresholds = first.thresholds.copy()
         thresholds[neuron] += step
-        mutant = replace(lowered, layers=(replace(first, thresholds=thresholds), last))
+        mutant = replace(lowered, stages=(replace(first, thresholds=thresholds), last))
         outputs = golden.predict_bits(mutant, bits)
         assert not np.array_equal(outputs.accumulators, right.accumulators)
 
@@ -164,7 +164,7 @@ def test_equal_scores_go_to_the_lowest_class():
     output = replace(
         lowered.output, scale=np.ones(6, np.int64), offset=np.array([0, 0, 1, 0, 1, 1])
     )
-    prediction = golden.predict_bits(replace(lowered, layers=(layer,), output=output), all_bits(8))
+    prediction = golden.predict_bits(replace(lowered, stages=(layer,), output=output), all_bits(8))
     assert np.all(prediction.classes == 2)
 
 

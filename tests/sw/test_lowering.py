@@ -294,7 +294,7 @@ def test_input_thresholds_are_the_smallest_float32_with_bit_one(ops):
     weights = np.ones((1, 3), np.int8)
     lowered = lower(Network("test", (3,), (*ops, Sign("in"), Dense("last", weights))))
     largest = np.finfo(np.float32).max
-    for j, threshold in enumerate(lowered.input.thresholds):
+    for j, threshold in enumerate(lowered.input.thresholds[0]):
         candidates = {-largest, -1, 0, 1, largest}
         candidates |= {threshold, neighbour(threshold, 1), neighbour(threshold, -1)}
         for x in (np.float32(c) for c in candidates if np.isfinite(c)):
@@ -307,7 +307,7 @@ def test_two_x_minus_one_is_a_threshold_at_one_half():
     pre = Affine("pre", (Fraction(2),), (Fraction(-1),))
     weights = np.ones((1, 4), np.int8)
     lowered = lower(Network("test", (4,), (pre, Sign("in"), Dense("last", weights))))
-    assert lowered.input.thresholds.tolist() == [0.5] * 4
+    assert lowered.input.thresholds.tolist() == [[0.5] * 4]
 
 
 def test_a_falling_input_map_flips_the_column_and_keeps_the_tie():

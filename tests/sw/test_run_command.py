@@ -26,7 +26,7 @@ class TestRunCommand:
         network = random_network(rng, [12, 6, 3], preprocess=False)
         lowered = lower(network)
         x = rng.random((9, 12)).astype(np.float32)
-        y = predict_bits(lowered, lowered.input.bits(x)).classes
+        y = predict_bits(lowered, lowered.input.quantize(x)).classes
         y[0] = (y[0] + 1) % 3
         np.savez(tmp_path / "data.npz", x=x, y=y)
         core = assemble(lowered, random_folding(rng, lowered))
