@@ -2,180 +2,98 @@
 
 Between two matrices a channel undergoes a chain of affine maps whose scales may hold square roots
 (batch norm divides by ``sqrt(var + eps)``). Every decision below - is this value at least zero,
-which logit is larger - is taken on such numbers without rounding, see :class:`_Surd`; float32
-arithmetic, which may round a near-tie the other way, is never consulted.
+which logit is larger - is taken on such numbers without rounding, see :mod:`xnorflow.surd`;
+float32 arithmetic, which may round a near-tie the other way, is never consulted.
 
 The walk over the operations keeps, per channel, the affine map ``value = scale * unit + offset``
-from the last *unit* to the tensor at hand, where the unit is the raw frame, a bit in {-1, +1} or
-an integer accumulator.
+from the last *unit* to the tensor at hand, where the unit is the raw frame, an unsigned integer of
+the quantized frame, a bit in {-1, +1}, an integer accumulator or a sum of bits.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from fractions import Fraction
-from itertools import combinations
-from math import ceil, floor, isqrt, prod
+from math import ceil, floor, prod
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xnorflow.affine import Chain, apply, same
 from xnorflow.errors import UserError
-from xnorflow.lowered import InputQuantizer, LoweredLayer, LoweredNetwork, LoweredOutput
-from xnorflow.network import Affine, BatchNorm, Dense, Flatten, Network, Sign
+from xnorflow.input_thresholds import quantizer_thresholds, sign_threshold
+from xnorflow.lowered import (
+    InputQuantizer,
+    LoweredLayer,
+    LoweredNetwork,
+    LoweredOutput,
+    LoweredPool,
+    LoweredStage,
+    LoweredThreshold,
+    Window,
+)
+from xnorflow.network import (
+    Affine,
+    AveragePool,
+    BatchNorm,
+    Conv2d,
+    Dense,
+    Flatten,
+    MaxPool,
+    Network,
+    Op,
+    Quantize,
+    Sign,
+)
+from xnorflow.scores import integer_scores
+from xnorflow.surd import ONE, ZERO, Surd
 
 __all__ = ["lower"]
 
+_LARGEST_LANE = (1 << 16) - 1
+"""Largest integer that an input lane may hold."""
 
-@dataclass(frozen=True)
-class _Surd:
-    """An exact real number ``sum(c * sqrt(r) for r, c in terms)``.
-
-    The radicands ``r`` are positive integers no two of which multiply to a square, and the
-    coefficients are nonzero. Square roots of such radicands are linearly independent over the
-    rationals (Besicovitch, *On the linear independence of fractional powers of integers*, 1940),
-    so the number is zero exactly when it has no terms, and narrowing intervals find the sign of
-    any other in finitely many steps. No radicand needs factoring.
-    """
-
-    terms: tuple[tuple[int, Fraction], ...] = ()
-
-    @classmethod
-    def of(cls, value: Fraction | int, square: Fraction | int = 1) -> _Surd:
-        """Return ``value * sqrt(square)``."""
-        square = Fraction(square)
-        # sqrt(p / q) = sqrt(p * q) / q
-        radicand = square.numerator * square.denominator
-        return cls._sum([(radicand, Fraction(value) / square.denominator)])
-
-    @classmethod
-    def _sum(cls, terms: list[tuple[int, Fraction]]) -> _Surd:
-        sums: dict[int, Fraction] = {1: Fraction(0)}
-        for radicand, coefficient in terms:
-            for known in sums:
-                root = isqrt(known * radicand)
-                if root * root == known * radicand:
-                    sums[known] += coefficient * Fraction(root, known)
-                    break
-            else:
-                sums[radicand] = coefficient
-        return cls(tuple((r, c) for r, c in sums.items() if c))
-
-    def __neg__(self) -> _Surd:
-        return _Surd(tuple((r, -c) for r, c in self.terms))
-
-    def __abs__(self) -> _Surd:
-        return -self if self.sign() < 0 else self
-
-    def __add__(self, other: _Surd) -> _Surd:
-        if not other.terms:
-            return self
-        if not self.terms:
-            return other
-        return self._sum([*self.terms, *other.terms])
-
-    def __sub__(self, other: _Surd) -> _Surd:
-        return self + -other
-
-    def __mul__(self, other: _Surd) -> _Surd:
-        return self._sum([(r * s, c * d) for r, c in self.terms for s, d in other.terms])
-
-    def __truediv__(self, other: _Surd) -> _Surd:
-        """Divide by a number of one term (every scale is one: a product of gains and roots)."""
-        ((radicand, coefficient),) = other.terms
-        return self * _Surd(((radicand, 1 / (coefficient * radicand)),))
-
-    def bounds(self, bits: int) -> tuple[int, int]:
-        """Return integers with ``low <= self * 2**bits <= high``, at most one apart a term."""
-        low = high = 0
-        for radicand, coefficient in self.terms:
-            p, q = abs(coefficient.numerator), coefficient.denominator
-            if radicand == 1:
-                below, rest = divmod(p << bits, q)
-                above = below + (rest > 0)
-            else:
-                below = isqrt((p * p * radicand << 2 * bits) // (q * q))
-                above = below + 1
-            if coefficient > 0:
-                low, high = low + below, high + above
-            else:
-                low, high = low - above, high - below
-        return low, high
-
-    def sign(self) -> int:
-        """Return -1, 0 or +1."""
-        signs = {1 if c > 0 else -1 for _, c in self.terms}
-        if len(signs) < 2:
-            return signs.pop() if signs else 0
-        bits = 64
-        while True:
-            low, high = self.bounds(bits)
-            if low > 0 or high < 0:
-                return 1 if low > 0 else -1
-            bits *= 2
-
-    def __floor__(self) -> int:
-        if all(r == 1 for r, _ in self.terms):
-            return floor(sum((c for _, c in self.terms), Fraction(0)))
-        # Irrational, hence never an integer: the interval ends up between two of them.
-        bits = 64
-        while True:
-            low, high = self.bounds(bits)
-            if low >> bits == high >> bits:
-                return low >> bits
-            bits *= 2
-
-    def __ceil__(self) -> int:
-        return -floor(-self)
-
-    def __float__(self) -> float:
-        bits = 64
-        while self.terms:
-            low, high = self.bounds(bits)
-            if (high - low) << 56 <= abs(low):
-                return float(Fraction(low, 1 << bits))
-            bits *= 2
-        return 0.0
-
-
-_ZERO, _ONE, _HALF = _Surd(), _Surd.of(1), _Surd.of(Fraction(1, 2))
-
-_PRODUCT_BITS = 48
-"""Largest size of a score's product ``scale * acc`` before lowering gives up."""
-
-_Chain = list[tuple[_Surd, _Surd]]
-"""Per channel the scale (of one term at most) and the offset since the last unit."""
+_LARGEST_ACCUMULATOR = (1 << 31) - 1
+"""Largest magnitude of accumulators and of their sums."""
 
 
 class _Unit(Enum):
     """What the chain starts from."""
 
     FRAME = "the raw frame"
-    BIT = "a bit"
-    ACCUMULATOR = "an accumulator"
+    INTEGER = "the quantized frame"
+    BIT = "bits"
+    ACCUMULATOR = "accumulators"
+    SUM = "sums of bits"
 
 
 def lower(network: Network) -> LoweredNetwork:
     """Lower a network to integers that give, for every frame, the exact network's class.
 
-    - *Input*: the maps before the first `Sign` become one float32 threshold per feature. Where
-      the scale is negative the complement ``x > t`` is the bit, and the column of the first
-      layer's weights changes sign.
-    - *Hidden layers*: the maps between a `Dense` and its `Sign` become one integer threshold per
+    - *Input*: the maps before the first `Sign` become one float32 threshold per feature, those
+      before a `Quantize` one per level. Where the scale is negative the bit is the complement
+      ``x > t`` and the integer counts from the other end, and the column of the first layer's
+      weights changes sign. A raw frame is taken as bytes.
+    - *Hidden layers*: the maps between a layer and its `Sign` become one integer threshold per
       neuron (Umuroglu et al., *FINN*, 2017, section 4.2.2). Where the scale is negative the row of
       weights changes sign, so ``acc >= threshold`` is the one comparison; a zero scale gives a
-      neuron that is always on (``-MW``) or dead (``MW + 1``).
-    - *Bits with a scale and offset* (a quantizer's scale): a magnitude common to all channels moves
-      behind the next `Dense`; signs go into its columns; offsets become one constant per neuron.
-    - *Output*: the maps after the last `Dense` become an integer scale and offset per class, see
-      :func:`_integer_scores`; a negative scale goes into the row of weights.
+      neuron that is always on (``acc_min``) or dead (``acc_max + 1``).
+    - *Bits and integers with a scale and offset*: a magnitude common to all channels of a group
+      moves behind the next layer; signs go into its columns; offsets become one constant per
+      neuron, and what padded taps hold is told in units.
+    - *Max pools*, before a sign or behind it: rising maps turn the maximum into an OR of bits,
+      falling ones into an AND, for which the layer before sends on the complement of its bit: the
+      hardware has only the OR.
+    - *Average pools*: sums, whose number of taps divides the scale.
+    - *Output*: the maps after the last layer become an integer scale and offset per class, see
+      :mod:`xnorflow.scores`; a negative scale goes into the row of weights.
 
     Parameters
     ----------
     network : Network
-        Any chain that alternates `Dense` and `Sign`, with `Affine`, `BatchNorm` and `Flatten`
-        anywhere between.
+        Layers with a `Sign` between, and the maps, pools and flattens that the hardware can
+        absorb.
 
     Returns
     -------
@@ -184,415 +102,679 @@ def lower(network: Network) -> LoweredNetwork:
     Raises
     ------
     UserError
-        If the chain has another form, widths disagree, a parameter is not finite, a variance is
-        not positive, or channels of a layer's input have different magnitudes.
+        If the network has a form that bits, integers and ORs cannot give exactly, shapes
+        disagree, or a parameter is not finite or out of range.
     """
-    where = f"network {network.name!r}"
-    shape = network.input_shape
-    unit = _Unit.FRAME
-    chain: _Chain = [(_ONE, _ZERO)] * prod(shape)
-    frame: InputQuantizer | None = None
-    layers: list[LoweredLayer] = []
-    # The layer whose accumulators are at hand, and the last operation that made bits.
-    name, weights, sign = "", np.zeros((0, 0), np.int8), ""
-
+    walk = _Walk(network)
     for op in network.ops:
-        match op:
-            case Flatten():
-                shape = (len(chain),)
-            case Affine() | BatchNorm():
-                chain = _apply(op, chain, shape[-1], where)
-            case Sign():
-                sign = op.name
-                if unit is _Unit.FRAME:
-                    thresholds, chain = _binarize_input(chain)
-                    frame = InputQuantizer(network.input_shape, thresholds[None, :])
-                elif unit is _Unit.ACCUMULATOR:
-                    layers.append(_threshold_layer(name, weights, chain))
-                    chain = [(_ONE, _ZERO)] * len(chain)
-                else:
-                    chain = [_sign_of_bit(scale, offset) for scale, offset in chain]
-                unit = _Unit.BIT
-            case Dense():
-                if unit is not _Unit.BIT:
-                    raise UserError(
-                        f"{where}: layer {op.name!r} takes {unit.value}"
-                        f"{f' of layer {name!r}' if name else ''} that no sign has made binary; "
-                        f"put a BipolarQuant before it"
-                    )
-                if shape != op.weights.shape[1:]:
-                    raise UserError(
-                        f"{where}: layer {op.name!r} has {op.weights.shape[1]} inputs but gets a "
-                        f"tensor of shape {shape}; make both sizes equal"
-                        f"{' (a Flatten is missing)' if len(shape) > 1 else ''}"
-                    )
-                name = op.name
-                weights, chain = _pull_through(op, chain, where)
-                shape = (len(chain),)
-                unit = _Unit.ACCUMULATOR
-
-    if not name or frame is None:
-        raise UserError(f"{where} has no weight layer; give a network with at least one Dense")
-    if unit is _Unit.BIT:
-        raise UserError(
-            f"{where}: sign {sign!r} follows the last layer {name!r}, which leaves only binary "
-            f"outputs that no arg-max can rank; remove it so that the layer gives scores"
-        )
-    weights, chain = _fold_rows(weights, chain)
-    scale, offset = _integer_scores(chain, weights.shape[1], f"{where}: layer {name!r}")
-    output = LoweredOutput(
-        scale,
-        offset,
-        np.array([float(s) for s, _ in chain]),
-        np.array([float(o) for _, o in chain]),
-    )
-    layers.append(LoweredLayer(name, weights, None))
-    return LoweredNetwork(network.name, frame, tuple(layers), output)
+        walk.step(op)
+    return walk.finish()
 
 
-def _apply(op: Affine | BatchNorm, chain: _Chain, channels: int, where: str) -> _Chain:
-    """Append `op`, which has one parameter set per channel of the last axis, to the chain."""
-    if isinstance(op, BatchNorm):
-        maps = _batch_norm(op, where)
-    else:
-        maps = [
-            (_Surd.of(op.scale[i % len(op.scale)]), _Surd.of(op.offset[i % len(op.offset)]))
-            for i in range(max(len(op.scale), len(op.offset)))
-        ]
-        if {len(op.scale), len(op.offset)} - {1, len(maps)}:
-            raise UserError(
-                f"{where}: node {op.name!r} has {len(op.scale)} scales and {len(op.offset)} "
-                f"offsets; give one for all channels or one each"
-            )
-    if len(maps) not in (1, channels):
-        raise UserError(
-            f"{where}: node {op.name!r} has parameters for {len(maps)} channels but its input has "
-            f"{channels}; give one for all channels or one each"
-        )
-    result = []
-    cache: dict[tuple[int, _Surd, _Surd], tuple[_Surd, _Surd]] = {}
-    for i, (scale, offset) in enumerate(chain):
-        key = (i % len(maps), scale, offset)
-        if key not in cache:
-            gain, bias = maps[key[0]]
-            cache[key] = (gain * scale, gain * offset + bias)
-        result.append(cache[key])
-    return result
-
-
-def _batch_norm(op: BatchNorm, where: str) -> _Chain:
-    """Return scale ``gamma / sqrt(var + eps)`` and offset ``beta - scale * mean`` per channel."""
-    for key in ("gamma", "beta", "mean", "var"):
-        values = getattr(op, key)
-        if values.shape != op.gamma.shape or values.ndim != 1:
-            raise UserError(
-                f"{where}: batch norm {op.name!r} has {key} of shape {values.shape}; "
-                f"give gamma, beta, mean and var one value per channel"
-            )
-        if not np.all(np.isfinite(values)):
-            raise UserError(
-                f"{where}: batch norm {op.name!r} has a {key} that is not finite; "
-                f"export the model again with finite parameters"
-            )
-    # ONNX attributes are float32; a Python float that came from one must not gain digits.
-    eps = np.float32(op.eps)
-    if not np.isfinite(eps):
-        raise UserError(
-            f"{where}: batch norm {op.name!r} has the epsilon {op.eps}; give a finite one"
-        )
-    maps = []
-    for gamma, beta, mean, var in zip(op.gamma, op.beta, op.mean, op.var, strict=True):
-        square = _exact(var) + _exact(eps)
-        if square <= 0:
-            raise UserError(
-                f"{where}: batch norm {op.name!r} has var + epsilon = {float(square):g}; "
-                f"its square root must be positive, so export positive variances"
-            )
-        scale = _Surd.of(_exact(gamma), 1 / square)
-        maps.append((scale, _Surd.of(_exact(beta)) - scale * _Surd.of(_exact(mean))))
-    return maps
-
-
-def _exact(value: np.float32) -> Fraction:
-    return Fraction(float(value))
-
-
-def _binarize_input(chain: _Chain) -> tuple[NDArray[np.float32], _Chain]:
-    """Return float32 thresholds (F,), and the chain from the bits ``x >= threshold`` on."""
-    cache: dict[tuple[_Surd, _Surd], np.float32] = {}
-    thresholds = np.empty(len(chain), np.float32)
-    bits: _Chain = []
-    for j, (scale, offset) in enumerate(chain):
-        if (scale, offset) not in cache:
-            cache[scale, offset] = _input_threshold(scale, offset)
-        thresholds[j] = cache[scale, offset]
-        bits.append((-_ONE if scale.sign() < 0 else _ONE, _ZERO))
-    return thresholds, bits
-
-
-def _input_threshold(scale: _Surd, offset: _Surd) -> np.float32:
-    """Return the smallest float32 for which the bit is 1.
-
-    The bit is ``scale * x + offset >= 0``; with a negative scale it is the complement of that, so
-    that it rises with ``x``.
-    """
-    falling = scale.sign() < 0
-    if not scale.terms:
-        return np.float32(-np.inf if offset.sign() >= 0 else np.inf)
-
-    def bit(x: np.float32) -> bool:
-        value = (scale * _Surd.of(_exact(x)) + offset).sign()
-        return value < 0 if falling else value >= 0
-
-    # Bisect over the finite float32 numbers in order: n-th above zero, or -n-th below.
-    infinity = 0x7F800000
-    low, high = -infinity, infinity
-    while high - low > 1:
-        middle = (low + high) // 2
-        if bit(_nth_float32(middle)):
-            high = middle
-        else:
-            low = middle
-    return _nth_float32(high)
-
-
-def _nth_float32(n: int) -> np.float32:
-    magnitude = np.uint32(abs(n)).view(np.float32)
-    return -magnitude if n < 0 else magnitude
-
-
-def _sign_of_bit(scale: _Surd, offset: _Surd) -> tuple[_Surd, _Surd]:
-    """Return the map from a bit to the sign of ``scale * bit + offset``."""
-    high = 1 if (offset + scale).sign() >= 0 else -1
-    low = 1 if (offset - scale).sign() >= 0 else -1
-    return _Surd.of((high - low) // 2), _Surd.of((high + low) // 2)
-
-
-def _pull_through(op: Dense, chain: _Chain, where: str) -> tuple[NDArray[np.int8], _Chain]:
-    """Move the maps of a layer's inputs behind its matrix.
-
-    ``W @ (m * s * bits + o) = m * (W * s) @ bits + W @ o`` with signs ``s`` and one magnitude
-    ``m``. Returns ``W * s`` and the chain from the accumulators on.
-    """
-    magnitude = abs(chain[0][0])
-    for j, (scale, _) in enumerate(chain):
-        if (abs(scale) - magnitude).terms:
-            raise UserError(
-                f"{where}: the inputs of layer {op.name!r} have scales of different magnitude "
-                f"({float(chain[0][0]):g} for channel 0, {float(scale):g} for channel {j}), which "
-                f"no dot product of single bits gives; use one quantizer scale for all channels"
-            )
-    signs = np.array([-1 if scale.sign() < 0 else 1 for scale, _ in chain], np.int8)
-    offsets = [_ZERO] * op.weights.shape[0]
-    kinds = [offset for _, offset in chain]
-    for kind in set(kinds) - {_ZERO}:
-        columns = np.array([offset == kind for offset in kinds])
-        sums = op.weights[:, columns].sum(axis=1, dtype=np.int64)
-        offsets = [o + kind * _Surd.of(int(n)) for o, n in zip(offsets, sums, strict=True)]
-    return op.weights * signs, [(magnitude, offset) for offset in offsets]
-
-
-def _fold_rows(weights: NDArray[np.int8], chain: _Chain) -> tuple[NDArray[np.int8], _Chain]:
-    """Make every scale non-negative: ``scale * acc = (-scale) * (-acc)``."""
-    signs = np.array([-1 if scale.sign() < 0 else 1 for scale, _ in chain], np.int8)
-    return weights * signs[:, None], [(abs(scale), offset) for scale, offset in chain]
-
-
-def _threshold_layer(name: str, weights: NDArray[np.int8], chain: _Chain) -> LoweredLayer:
-    """Return the layer whose bits are ``scale * acc + offset >= 0``."""
-    weights, chain = _fold_rows(weights, chain)
-    mw = weights.shape[1]
-    thresholds = []
-    for scale, offset in chain:
-        if not scale.terms:
-            threshold = -mw if offset.sign() >= 0 else mw + 1
-        else:
-            # acc = 2 * count - mw, and count >= (mw - offset / scale) / 2.
-            count = ceil((_Surd.of(mw) - offset / scale) * _HALF)
-            threshold = 2 * max(count, 0) - mw if count <= mw else mw + 1
-        thresholds.append(threshold)
-    return LoweredLayer(name, weights, np.array(thresholds, np.int32))
-
-
-@dataclass(frozen=True, eq=False)
-class _Boundaries:
-    """The pairs of accumulators (a, b) of two classes (c, d) next to the line of equal logits.
+@dataclass
+class _Pool:
+    """A max pool that no stage has taken up yet.
 
     Attributes
     ----------
-    c, d : ndarray of int64, shape (pairs,)
-        The two classes; every a of class c has its entry.
-    start : ndarray of int64, shape (pairs,)
-        Where a pair's entries start in `a` and `b`.
-    a, b : ndarray of int64, shape (entries,)
+    name : str
+    window : Window
+    rising : ndarray of int64, shape (C,)
+        Per channel 1 where the pool takes the maximum of units, -1 where the minimum, 0 where
+        units do not matter.
     """
 
-    c: NDArray[np.int64]
-    d: NDArray[np.int64]
-    start: NDArray[np.int64]
-    a: NDArray[np.int64]
-    b: NDArray[np.int64]
+    name: str
+    window: Window
+    rising: NDArray[np.int64]
 
-    @classmethod
-    def of(cls, pairs: list[tuple[int, int, NDArray, NDArray]]) -> _Boundaries:
-        """Join pairs (c, d, a, b), leaving out those without entries."""
-        pairs = [pair for pair in pairs if len(pair[2])]
-        sizes = np.array([len(a) for _, _, a, _ in pairs], np.int64)
-        none = np.zeros(0, np.int64)
-        return cls(
-            c=np.array([c for c, _, _, _ in pairs], np.int64),
-            d=np.array([d for _, d, _, _ in pairs], np.int64),
-            start=np.cumsum(sizes) - sizes,
-            a=np.concatenate([none, *(a for _, _, a, _ in pairs)]),
-            b=np.concatenate([none, *(b for _, _, _, b in pairs)]),
+
+@dataclass
+class _Draft:
+    """A layer whose thresholds and signs of rows are not settled yet.
+
+    Attributes
+    ----------
+    layer : LoweredLayer
+        Without thresholds.
+    sums : list of (name, Window)
+        Pools that add its accumulators.
+    signed : list of (scale, offset) or None
+        Per neuron the map whose sign the layer's bits are.
+    """
+
+    layer: LoweredLayer
+    sums: list[tuple[str, Window]] = field(default_factory=list)
+    signed: Chain | None = None
+
+    @property
+    def step(self) -> int:
+        """Distance of accumulators that can occur."""
+        return 1 if self.layer.levels > 1 or self.layer.zero_padded else 2
+
+    def stages(self, polarity: NDArray[np.int64]) -> list[LoweredStage]:
+        """Return the stages that send on the bits `signed`, complemented where told so.
+
+        Parameters
+        ----------
+        polarity : ndarray of int64, shape (MH,)
+            -1 for the complement, else 1.
+        """
+        assert self.signed is not None
+        # The complement of v >= 0 is -v > 0.
+        chain = [
+            (scale, offset) if p > 0 else (-scale, -offset)
+            for (scale, offset), p in zip(self.signed, polarity, strict=True)
+        ]
+        layer, pools, low, high, chain = self.folded(chain)
+        thresholds = _thresholds(chain, polarity < 0, low, high, self.step)
+        if not pools:
+            return [replace(layer, thresholds=thresholds)]
+        last = pools[-1]
+        return [
+            layer,
+            *pools,
+            LoweredThreshold(f"{last.name}_threshold", thresholds, last.o_shape),
+        ]
+
+    def folded(
+        self, chain: Chain
+    ) -> tuple[LoweredLayer, list[LoweredPool], NDArray[np.int64], NDArray[np.int64], Chain]:
+        """Make every scale non-negative: ``scale * acc = (-scale) * (-acc)``.
+
+        Returns
+        -------
+        layer : LoweredLayer
+        pools : list of LoweredPool
+            The sums behind it.
+        low, high : ndarray of int64, shape (MH,)
+            Range of what they send on.
+        chain : list of (scale, offset)
+            From there on.
+        """
+        signs = np.array([-1 if scale.sign() < 0 else 1 for scale, _ in chain], np.int8)
+        layer = replace(self.layer, weights=self.layer.weights * signs[:, None])
+        low, high = layer.acc_min, layer.acc_max
+        pools = []
+        for name, window in self.sums:
+            pools.append(LoweredPool(name, "sum", window, int(low.min()), int(high.max())))
+            taps = prod(window.kernel)
+            low, high = low * taps, high * taps
+        return layer, pools, low, high, [(abs(scale), offset) for scale, offset in chain]
+
+
+class _Walk:
+    """The state between two operations.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the tensor at hand.
+    image : tuple of int
+        Its shape before it was flattened.
+    order : ndarray of int64, shape (F,), or None
+        Of a flattened image, the place of every feature in (H, W, C) order.
+    unit : _Unit
+    chain : list of (scale, offset)
+        From the unit to the tensor at hand, per channel (last axis).
+    levels : int
+        Largest INTEGER or SUM.
+    frame : InputQuantizer or None
+    stages : list of LoweredStage
+        Settled ones.
+    draft : _Draft or None
+        The layer behind them, of ACCUMULATOR or BIT; BIT without a draft is settled.
+    pools : list of _Pool
+        Behind stages and draft.
+    layer : str
+        Name of the last layer.
+    """
+
+    def __init__(self, network: Network):
+        self.network = network
+        self.where = f"network {network.name!r}"
+        self.shape = self.image = tuple(network.input_shape)
+        self.order: NDArray[np.int64] | None = None
+        self.unit = _Unit.FRAME
+        self.chain: Chain = [(ONE, ZERO)] * self.shape[-1]
+        self.levels = 1
+        self.frame: InputQuantizer | None = None
+        self.stages: list[LoweredStage] = []
+        self.draft: _Draft | None = None
+        self.pools: list[_Pool] = []
+        self.layer = ""
+        self.sign = ""
+
+    def step(self, op: Op) -> None:
+        """Take one operation."""
+        match op:
+            case Flatten():
+                self._flatten(op)
+            case Affine() | BatchNorm():
+                self.chain = apply(op, self.chain, self.where)
+            case Sign():
+                self._sign(op)
+            case Quantize():
+                self._quantize(op)
+            case Dense() | Conv2d():
+                self._layer(op)
+            case MaxPool():
+                self._max_pool(op)
+            case AveragePool():
+                self._average_pool(op)
+
+    def finish(self) -> LoweredNetwork:
+        """Return the lowered network, the last layer's accumulators being the logits'."""
+        if not self.layer or self.frame is None:
+            raise UserError(
+                f"{self.where} has no weight layer; give a network with at least one Dense or "
+                f"Conv2d"
+            )
+        if self.unit is _Unit.BIT:
+            raise UserError(
+                f"{self.where}: sign {self.sign!r} follows the last layer {self.layer!r}, which "
+                f"leaves only binary outputs that no arg-max can rank; remove it so that the "
+                f"layer gives scores"
+            )
+        if self.pools:
+            raise UserError(
+                f"{self.where}: max pool {self.pools[0].name!r} follows the last layer "
+                f"{self.layer!r} without a sign, and its maxima would take comparators; remove it "
+                f"or use an average pool"
+            )
+        if prod(self.image[:-1]) != 1:
+            raise UserError(
+                f"{self.where}: its output has the shape {self.image}, not one value per class; "
+                f"put a global average pool or a Flatten and a Dense at its end"
+            )
+        where = f"{self.where}: layer {self.layer!r}"
+        if self.draft is not None:
+            layer, pools, low, high, chain = self.draft.folded(self.chain)
+            self.stages += [layer, *pools]
+            step = self.draft.step
+        else:
+            chain, step = self.chain, 1
+            low = np.zeros(len(chain), np.int64)
+            high = np.full(len(chain), self.levels, np.int64)
+            if any(scale.sign() < 0 for scale, _ in chain):
+                raise UserError(
+                    f"{where}: its sums of bits have a negative scale at the end of the network; "
+                    f"end with a layer or with positive scales"
+                )
+        scale, offset = integer_scores(chain, low, high, step, where)
+        output = LoweredOutput(
+            scale,
+            offset,
+            np.array([float(s) for s, _ in chain]),
+            np.array([float(o) for _, o in chain]),
+        )
+        return LoweredNetwork(self.network.name, self.frame, tuple(self.stages), output)
+
+    def _flatten(self, op: Flatten) -> None:
+        if len(self.shape) == 1:
+            return
+        places = np.arange(prod(self.shape), dtype=np.int64).reshape(self.shape)
+        channels_first = op.channels_first
+        self.order = (np.moveaxis(places, -1, 0) if channels_first else places).ravel()
+        self.chain = [self.chain[place % self.shape[-1]] for place in self.order.tolist()]
+        self.image, self.shape = self.shape, (len(self.chain),)
+
+    def _in_place(self, of_features: list) -> list:
+        """Return a list per feature of the tensor at hand in (H, W, C) order."""
+        if self.order is None:
+            return of_features
+        return [of_features[feature] for feature in np.argsort(self.order).tolist()]
+
+    def _of_channels(self, what: str) -> Chain:
+        """Return the chain per channel of the hardware, of a flattened image too."""
+        chain = self._in_place(self.chain)
+        channels = self.image[-1]
+        for feature, one in enumerate(chain):
+            if not same(one, chain[feature % channels]):
+                raise UserError(
+                    f"{self.where}: {what} follows maps that differ between the pixels of one "
+                    f"channel, for which the hardware has one threshold a channel only; put them "
+                    f"before the flatten, one value per channel"
+                )
+        return chain[:channels]
+
+    # The frame
+
+    def _of_frame(self, of_channels: list[NDArray[np.float32]]) -> None:
+        """Set the input's thresholds, given those per channel or per feature, (levels,) each."""
+        columns = np.stack(self._in_place(of_channels), axis=1)
+        repeats = prod(self.network.input_shape) // columns.shape[1]
+        self.frame = InputQuantizer(self.network.input_shape, np.tile(columns, (1, repeats)))
+
+    def _sign(self, op: Sign) -> None:
+        self.sign = op.name
+        match self.unit:
+            case _Unit.FRAME:
+                cache: dict[tuple[Surd, Surd], np.float32] = {}
+                for one in self.chain:
+                    if one not in cache:
+                        cache[one] = sign_threshold(*one)
+                self._of_frame([np.array([cache[one]]) for one in self.chain])
+                self.chain = [(_unit_sign(scale), ZERO) for scale, _ in self.chain]
+            case _Unit.INTEGER:
+                raise UserError(
+                    f"{self.where}: sign {op.name!r} follows the quantizer of the frame without a "
+                    f"layer between; leave out one of the two"
+                )
+            case _Unit.BIT:
+                self.chain = [_sign_of_bit(scale, offset) for scale, offset in self.chain]
+            case _Unit.ACCUMULATOR:
+                assert self.draft is not None
+                self.draft.signed = self._of_channels(f"sign {op.name!r}")
+                self._turn_pools(self.draft.signed)
+                self.chain = [(ONE, ZERO)] * len(self.chain)
+            case _Unit.SUM:
+                # The bit is the one that rises with the sum, so its threshold is settled.
+                chain = self._of_channels(f"sign {op.name!r}")
+                falling = np.array([scale.sign() < 0 for scale, _ in chain])
+                rising = [
+                    (-s, -o) if down else (s, o)
+                    for (s, o), down in zip(chain, falling, strict=True)
+                ]
+                low = np.zeros(len(chain), np.int64)
+                thresholds = _thresholds(rising, falling, low, low + self.levels, 1)
+                last = self.stages[-1]
+                self.stages.append(
+                    LoweredThreshold(f"{last.name}_threshold", thresholds, last.o_shape)
+                )
+                self.chain = [(_unit_sign(scale), ZERO) for scale, _ in self.chain]
+        self.unit, self.levels = _Unit.BIT, 1
+
+    def _quantize(self, op: Quantize) -> None:
+        if self.unit is not _Unit.FRAME:
+            raise UserError(
+                f"{self.where}: quantizer {op.name!r} makes integers of {self.unit.value}; only "
+                f"the frame may be quantized to more than one bit, so use a BipolarQuant"
+            )
+        levels = op.high - op.low
+        if op.scale <= 0 or not 1 <= levels <= _LARGEST_LANE:
+            raise UserError(
+                f"{self.where}: quantizer {op.name!r} has the scale {float(op.scale):g} and the "
+                f"range {op.low} .. {op.high}; give a positive scale and 1 to 16 bits"
+            )
+        cache: dict[tuple[Surd, Surd], NDArray[np.float32]] = {}
+        for one in self.chain:
+            if one not in cache:
+                cache[one] = quantizer_thresholds(op, *one)
+        if len(cache) == 1 and levels > 1:
+            (thresholds,) = cache.values()
+            self.frame = InputQuantizer(self.network.input_shape, thresholds[:, None])
+        else:
+            self._of_frame([cache[one] for one in self.chain])
+        step = Surd.of(op.scale)
+        ends = [Surd.of(op.scale * (end - op.zero_point)) for end in (op.low, op.high)]
+        # A falling scale counts down from the high end.
+        self.chain = [
+            (-step, ends[1]) if scale.sign() < 0 else (step, ends[0]) for scale, _ in self.chain
+        ]
+        self.unit, self.levels = _Unit.INTEGER, levels
+        if levels == 1:
+            self.unit = _Unit.BIT
+            half = Surd.of(Fraction(1, 2))
+            self.chain = [(scale * half, offset + scale * half) for scale, offset in self.chain]
+
+    # Layers
+
+    def _layer(self, op: Dense | Conv2d) -> None:
+        if self.unit is _Unit.ACCUMULATOR:
+            raise UserError(
+                f"{self.where}: layer {op.name!r} takes accumulators of layer {self.layer!r} that "
+                f"no sign has made binary; put a BipolarQuant before it"
+            )
+        if self.unit is _Unit.FRAME:
+            self.unit, self.levels = _Unit.INTEGER, 255
+            thresholds = np.arange(1, 256, dtype=np.float32)[:, None]
+            self.frame = InputQuantizer(self.network.input_shape, thresholds)
+        if self.unit is _Unit.BIT:
+            self._settle()
+        if self.pools:
+            raise UserError(
+                f"{self.where}: max pool {self.pools[0].name!r} compares {self.unit.value} before "
+                f"layer {op.name!r}; put a BipolarQuant before the layer"
+            )
+        window = self._convolution(op) if isinstance(op, Conv2d) else None
+        groups = op.groups if isinstance(op, Conv2d) else 1
+        if window is None:
+            if self.shape != op.weights.shape[1:]:
+                raise UserError(
+                    f"{self.where}: layer {op.name!r} has {op.weights.shape[1]} inputs but gets a "
+                    f"tensor of shape {self.shape}; make both sizes equal"
+                    f"{' (a Flatten is missing)' if len(self.shape) > 1 else ''}"
+                )
+            weights = np.stack(self._in_place(list(op.weights.T)), axis=1)
+            chain = self._in_place(self.chain)
+        else:
+            weights, chain = op.weights, self.chain
+        weights, self.chain = _pull_through(op.name, weights, groups, chain, self.where)
+        levels = 1 if self.unit is _Unit.BIT else self.levels
+        mh = len(weights)
+        layer = LoweredLayer(op.name, weights.reshape(mh, -1), None, window, groups, levels)
+        if levels * layer.mw > _LARGEST_ACCUMULATOR:
+            raise UserError(
+                f"{self.where}: layer {op.name!r} adds {layer.mw} integers of up to {levels}, "
+                f"which takes accumulators of more than 32 bits; use fewer or narrower inputs"
+            )
+        self.draft, self.order = _Draft(layer), None
+        self.shape = self.image = layer.o_shape
+        self.unit, self.levels, self.layer = _Unit.ACCUMULATOR, 1, op.name
+
+    def _convolution(self, op: Conv2d) -> Window:
+        mh, *kernel, channels = op.weights.shape
+        window = self._window(
+            f"layer {op.name!r}", (kernel[0], kernel[1]), op.stride, op.dilation, op.padding
+        )
+        if op.groups < 1 or mh % op.groups or channels * op.groups != self.shape[-1]:
+            raise UserError(
+                f"{self.where}: layer {op.name!r} has {mh} outputs, {op.groups} groups and "
+                f"{channels} inputs per group but gets an image of {self.shape[-1]} channels; the "
+                f"groups must share both outputs and channels evenly"
+            )
+        if any(op.padding):
+            window = replace(window, pad=self._pad(op))
+        return window
+
+    def _pad(self, op: Conv2d) -> NDArray[np.uint16] | None:
+        """Return what padded taps hold, in units."""
+        value = Surd.of(op.pad_value)
+        units = [_solve(scale, value - offset) for scale, offset in self.chain]
+        if self.unit is _Unit.BIT:
+            if all(unit == 0 for unit in units):
+                return None
+            if all(unit is not None and abs(unit) == 1 for unit in units):
+                return np.array([unit == 1 for unit in units], np.uint16)
+        elif all(unit is not None and 0 <= unit <= self.levels for unit in units):
+            return np.array(units, np.uint16)
+        scale, offset = (float(v) for v in self.chain[0])
+        if self.unit is _Unit.BIT:
+            holds = f"its inputs hold {offset - scale:g} or {offset + scale:g} in channel 0"
+            mend = "pad with one of the two, or with the value midway, in all channels"
+        else:
+            holds = (
+                f"its inputs hold {offset:g} + n * {scale:g}, n up to {self.levels}, in channel 0"
+            )
+            mend = "pad with one of these values, in all channels"
+        raise UserError(
+            f"{self.where}: layer {op.name!r} pads with {float(op.pad_value):g}, but {holds}; "
+            f"{mend}, or put the padding before the maps that shift its inputs"
         )
 
-    def differences(self, scales: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return ``scale_c * a - scale_d * b``, shape (entries,)."""
-        sizes = np.diff(self.start, append=len(self.a))
-        of_c, of_d = np.repeat(scales[self.c], sizes), np.repeat(scales[self.d], sizes)
-        return of_c * self.a - of_d * self.b
+    # Pools
+
+    def _max_pool(self, op: MaxPool) -> None:
+        if self.unit in (_Unit.FRAME, _Unit.INTEGER):
+            raise UserError(
+                f"{self.where}: max pool {op.name!r} pools raw pixels; put it behind the first "
+                f"layer or scale the frames down beforehand"
+            )
+        window = self._window(
+            f"max pool {op.name!r}", op.kernel, op.stride, op.dilation, op.padding
+        )
+        _check_taps(window, f"{self.where}: max pool {op.name!r}")
+        rising = np.array([scale.sign() for scale, _ in self.chain], np.int64)
+        self.pools.append(_Pool(op.name, window, rising))
+        self.shape = self.image = (*window.out_shape, self.shape[-1])
+
+    def _turn_pools(self, chain: Chain) -> None:
+        """Let the pools' directions refer to the signs of `chain` instead of its units."""
+        signs = np.array([scale.sign() for scale, _ in chain], np.int64)
+        for pool in self.pools:
+            pool.rising = pool.rising * signs
+
+    def _settle(self) -> None:
+        """Settle bits: which of them the stages complement so that every pool is an OR."""
+        polarity = np.zeros(self.image[-1], np.int64)
+        for pool in self.pools:
+            clash = polarity * pool.rising < 0
+            polarity = np.where(polarity == 0, pool.rising, polarity)
+            if np.any(clash if self.draft is not None else pool.rising < 0):
+                raise UserError(
+                    f"{self.where}: max pool {pool.name!r} takes the minimum of bits of which an "
+                    f"earlier stage needs the maximum, because a negative scale lies between; "
+                    f"make the scale positive"
+                )
+        polarity[polarity == 0] = 1
+        channels = [place % len(polarity) for place in self._places()]
+        if self.draft is not None:
+            self._free_constants(channels, polarity)
+            self.stages += self.draft.stages(polarity)
+            self.draft = None
+        for pool in self.pools:
+            self.stages.append(LoweredPool(pool.name, "or", pool.window, 0, 1))
+        self.pools = []
+        self.chain = [
+            (scale if polarity[channel] > 0 else -scale, offset)
+            for (scale, offset), channel in zip(self.chain, channels, strict=True)
+        ]
+
+    def _places(self) -> list[int]:
+        return list(range(len(self.chain))) if self.order is None else self.order.tolist()
+
+    def _free_constants(self, channels: list[int], polarity: NDArray[np.int64]) -> None:
+        """Let bits that do not matter be 1, with the scale of the others: a dot product needs it.
+
+        ``0 * bit + offset`` becomes ``scale * 1 + (offset - scale)``.
+        """
+        assert self.draft is not None
+        assert self.draft.signed is not None
+        used = {c for c, (scale, _) in zip(channels, self.chain, strict=True) if scale.terms}
+        if not used or len(used) == len(polarity):
+            return
+        magnitude = next(abs(scale) for scale, _ in self.chain if scale.terms)
+        for channel in set(channels) - used:
+            self.draft.signed[channel] = (ZERO, ONE)
+            polarity[channel] = 1
+        self.chain = [
+            one if channel in used else (magnitude, one[1] - magnitude)
+            for channel, one in zip(channels, self.chain, strict=True)
+        ]
+
+    def _average_pool(self, op: AveragePool) -> None:
+        if self.unit in (_Unit.FRAME, _Unit.INTEGER):
+            raise UserError(
+                f"{self.where}: average pool {op.name!r} pools raw pixels; put it behind the first "
+                f"layer or scale the frames down beforehand"
+            )
+        what = f"average pool {op.name!r}"
+        if op.kernel is None and len(self.shape) == 3:
+            window = self._window(what, (self.shape[0], self.shape[1]), (1, 1))
+        else:
+            window = self._window(what, op.kernel or (1, 1), op.stride)
+        taps = prod(window.kernel)
+        if self.unit is _Unit.BIT:
+            self._settle()
+        if self.pools:
+            raise UserError(
+                f"{self.where}: {what} adds the maxima of max pool {self.pools[0].name!r} before "
+                f"any sign, which would take comparators; put a BipolarQuant between the two"
+            )
+        share = Surd.of(Fraction(1, taps))
+        if self.unit is _Unit.ACCUMULATOR:
+            assert self.draft is not None
+            self.draft.sums.append((op.name, window))
+            largest = self.draft.layer.levels * self.draft.layer.mw
+            largest *= prod(prod(w.kernel) for _, w in self.draft.sums)
+            limit = _LARGEST_ACCUMULATOR
+            self.chain = [(scale * share, offset) for scale, offset in self.chain]
+        else:
+            self.stages.append(LoweredPool(op.name, "sum", window, 0, self.levels))
+            if self.unit is _Unit.BIT:
+                # A bit is 2 * lane - 1 for the lane 0 or 1 that is added.
+                self.chain = [(scale + scale, offset - scale) for scale, offset in self.chain]
+            self.chain = [(scale * share, offset) for scale, offset in self.chain]
+            self.levels = largest = taps * self.levels
+            limit = _LARGEST_LANE
+            self.unit = _Unit.SUM
+        if largest > limit:
+            raise UserError(
+                f"{self.where}: {what} gives sums of up to {largest}, more than {limit}; use a "
+                f"smaller kernel"
+            )
+        self.shape = self.image = (*window.out_shape, self.shape[-1])
+
+    def _window(
+        self,
+        what: str,
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        dilation: tuple[int, int] = (1, 1),
+        padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+    ) -> Window:
+        """Return the window over the image at hand, its pad yet all zeros."""
+        if len(self.shape) != 3:
+            raise UserError(
+                f"{self.where}: {what} gets a tensor of shape {self.shape}, not an image of rows, "
+                f"columns and channels; put it before any Flatten"
+            )
+        if min(*kernel, *stride, *dilation) < 1 or min(padding) < 0:
+            raise UserError(
+                f"{self.where}: {what} has the kernel {kernel}, stride {stride}, dilation "
+                f"{dilation} and padding {padding}; give sizes of at least 1 and no negative "
+                f"padding"
+            )
+        height, width, channels = self.shape
+        zeros = np.zeros(channels, np.uint16)
+        window = Window((height, width, channels), kernel, stride, dilation, padding, zeros)
+        if min(window.out_shape) < 1:
+            raise UserError(
+                f"{self.where}: {what} has a kernel of {kernel} with dilation {dilation}, larger "
+                f"than its image of {height} by {width} with padding {padding}; use a smaller "
+                f"kernel or more padding"
+            )
+        return window
 
 
-def _integer_scores(
-    chain: _Chain, mw: int, where: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return integers whose ``scale * acc + offset`` ranks classes as the exact logits do.
+def _check_taps(window: Window, what: str) -> None:
+    """Refuse windows that lie in the padding altogether: they have no maximum."""
+    for axis in range(2):
+        size, padding = window.shape[axis], window.padding[axis]
+        for position in range(window.out_shape[axis]):
+            start = position * window.stride[axis] - padding
+            taps = range(start, start + window.kernel[axis] * window.dilation[axis])
+            if not any(0 <= tap < size for tap in taps[:: window.dilation[axis]]):
+                raise UserError(
+                    f"{what} has windows that see padding only; use less padding than the kernel"
+                )
 
-    Classes c < d are ranked alike when ``score_c(a) >= score_d(b)`` exactly where
-    ``logit_c(a) >= logit_d(b)``, for all accumulators a and b: equal logits go to the lower index,
-    as arg-max does. Given the integer scales, each pair of classes bounds ``offset_d - offset_c``
-    from both sides; such difference constraints have a solution if and only if shortest paths
-    settle (Cormen et al., *Introduction to Algorithms*, section "Difference constraints"), and
-    the settled distances are one. So each candidate is accepted or refused exactly.
 
-    Candidates are the logit scales times a growing number, rounded, and the same with scales that
-    differ by a hair kept apart. The search ends: lower the logits of class c by ``c * e``, with
-    ``classes * e`` below the least gap between unequal logits; then no two are equal, the ranking
-    is the same, and every rounding finer than the remaining gaps keeps it.
+def _unit_sign(scale: Surd) -> Surd:
+    return -ONE if scale.sign() < 0 else ONE
+
+
+def _sign_of_bit(scale: Surd, offset: Surd) -> tuple[Surd, Surd]:
+    """Return the map from a bit to the sign of ``scale * bit + offset``."""
+    high = 1 if (offset + scale).sign() >= 0 else -1
+    low = 1 if (offset - scale).sign() >= 0 else -1
+    return Surd.of((high - low) // 2), Surd.of((high + low) // 2)
+
+
+def _solve(scale: Surd, value: Surd) -> int | None:
+    """Return the integer unit with ``scale * unit = value``, None if there is none."""
+    if not scale.terms:
+        return None if value.terms else 0
+    unit = (value / scale).rational()
+    return None if unit is None or unit.denominator > 1 else int(unit)
+
+
+def _pull_through(
+    name: str, weights: NDArray[np.int8], groups: int, chain: Chain, where: str
+) -> tuple[NDArray[np.int8], Chain]:
+    """Move the maps of a layer's inputs behind its weights.
+
+    ``W @ (m * s * units + o) = m * (W * s) @ units + W @ o`` with signs ``s`` and one magnitude
+    ``m`` in a group.
+
+    Parameters
+    ----------
+    name : str
+        The layer's, for the error.
+    weights : ndarray of int8, shape (MH, .., C // groups)
+    groups : int
+    chain : list of (scale, offset)
+        Per channel, C of them.
+    where : str
+        Network, for the error.
+
+    Returns
+    -------
+    weights : ndarray of int8, shape (MH, .., C // groups)
+        ``W * s``.
+    chain : list of (scale, offset)
+        From the accumulators on, MH of them.
+    """
+    neurons, channels = len(weights) // groups, len(chain) // groups
+    behind: Chain = []
+    signed = weights.copy()
+    for group in range(groups):
+        rows = slice(group * neurons, (group + 1) * neurons)
+        first = group * channels
+        inputs = chain[first : first + channels]
+        magnitude = abs(inputs[0][0])
+        for scale in {scale for scale, _ in inputs}:
+            if (abs(scale) - magnitude).terms:
+                channel = next(j for j, (other, _) in enumerate(inputs) if other == scale)
+                raise UserError(
+                    f"{where}: the inputs of layer {name!r} have scales of different magnitude "
+                    f"({float(inputs[0][0]):g} for channel {first}, {float(scale):g} for channel "
+                    f"{first + channel}), which no dot product with weights of one bit gives; use "
+                    f"one quantizer scale for all channels (for pixels: one standard deviation for "
+                    f"all channels, or a quantizer behind the normalization)"
+                )
+        signs = np.array([-1 if scale.sign() < 0 else 1 for scale, _ in inputs], np.int8)
+        signed[rows] *= signs
+        offsets = [ZERO] * neurons
+        kinds: dict[Surd, list[int]] = {}
+        for j, (_, offset) in enumerate(inputs):
+            kinds.setdefault(offset, []).append(j)
+        for kind, members in kinds.items():
+            if kind.terms:
+                sums = weights[rows][..., members].reshape(neurons, -1).sum(axis=1, dtype=np.int64)
+                offsets = [
+                    o + kind * Surd.of(n) for o, n in zip(offsets, sums.tolist(), strict=True)
+                ]
+        behind += [(magnitude, offset) for offset in offsets]
+    return signed, behind
+
+
+def _thresholds(
+    chain: Chain,
+    strict: NDArray[np.bool_],
+    low: NDArray[np.int64],
+    high: NDArray[np.int64],
+    step: int,
+) -> NDArray[np.int32]:
+    """Return the least accumulators for which ``scale * acc + offset`` is at least zero.
 
     Parameters
     ----------
     chain : list of (scale, offset)
-        The exact logits per class, scales not negative.
-    mw : int
-        Accumulators are ``-mw, -mw + 2, .. mw``.
-    where : str
-        Network and layer, for the error.
+        C of them, scales not negative.
+    strict : ndarray of bool, shape (C,)
+        Whether zero is too small.
+    low, high : ndarray of int64, shape (C,)
+        Range of the accumulators.
+    step : int
+        Accumulators are ``low, low + step, .. high``.
 
     Returns
     -------
-    scale, offset : ndarray of int64, shape (classes,)
-
-    Raises
-    ------
-    UserError
-        If no candidate ranks exactly whose products with accumulators fit `_PRODUCT_BITS`.
+    ndarray of int32, shape (C,)
+        `low` for always, ``high + 1`` for never.
     """
-    # A class whose logit is constant has a single accumulator value as far as ranking goes.
-    lattices = [
-        np.arange(-mw, mw + 1, 2, dtype=np.int64) if scale.terms else np.zeros(1, np.int64)
-        for scale, _ in chain
-    ]
-    wins, losses = _boundaries(chain, lattices)
-    largest = _ZERO
-    for scale, _ in chain:
-        largest = scale if (scale - largest).sign() > 0 else largest
-    ratios = [(scale / largest).bounds(256)[0] if scale.terms else 0 for scale, _ in chain]
-    multiplier = 1
-    while multiplier * mw < 1 << _PRODUCT_BITS:
-        rounded = np.array([(multiplier * r + (1 << 255)) >> 256 for r in ratios], np.int64)
-        apart = _increasing(rounded, ratios)
-        for scales in [rounded] if np.array_equal(rounded, apart) else [rounded, apart]:
-            offsets = _offsets(scales, wins, losses)
-            if offsets is not None:
-                # Any common shift is free: centre the scores to need the fewest bits.
-                middle = int((offsets + scales * mw).max() + (offsets - scales * mw).min())
-                return scales, offsets - ceil(Fraction(middle, 2))
-        multiplier += max(1, multiplier // 16)
-    raise UserError(
-        f"{where}: its logits come so close to each other that ranking them exactly takes more "
-        f"than {_PRODUCT_BITS} bits; use one batch-norm scale for all classes"
-    )
-
-
-def _increasing(rounded: NDArray[np.int64], ratios: list[int]) -> NDArray[np.int64]:
-    """Return `rounded`, raised where needed so that larger ratios have larger integers."""
-    scales = {0: 0}
-    last = 0
-    for ratio, value in sorted(zip(ratios, rounded.tolist(), strict=True)):
-        if ratio not in scales:
-            last = scales[ratio] = max(value, last + 1)
-    return np.array([scales[ratio] for ratio in ratios], np.int64)
-
-
-def _boundaries(
-    chain: _Chain, lattices: list[NDArray[np.int64]]
-) -> tuple[_Boundaries, _Boundaries]:
-    """Find the boundary of every pair of classes c < d, from both sides.
-
-    The first result holds, for each a, the largest b that ranks behind it, the second the
-    smallest b that ranks before it; all other b follow because scores rise with accumulators.
-    """
-    wins, losses = [], []
-    for c, d in combinations(range(len(chain)), 2):
-        a, b = lattices[c], lattices[d]
-        behind = _count_behind(chain[c], chain[d], a, b)
-        count = np.array([min(max(n, 0), len(b)) for n in behind], np.int64)
-        some, rest = count > 0, count < len(b)
-        wins.append((c, d, a[some], b[count[some] - 1]))
-        losses.append((c, d, a[rest], b[count[rest]]))
-    return _Boundaries.of(wins), _Boundaries.of(losses)
-
-
-def _count_behind(
-    of_c: tuple[_Surd, _Surd],
-    of_d: tuple[_Surd, _Surd],
-    a: NDArray[np.int64],
-    b: NDArray[np.int64],
-) -> list[int]:
-    """Return for each a how many b have ``logit_d(b) <= logit_c(a)``, not yet clipped."""
-    (scale_c, offset_c), (scale_d, offset_d) = of_c, of_d
-    if scale_d.terms:
-        # With b = 2 * k + b[0] the k that do are all up to slope * a + start.
-        slope = scale_c / scale_d * _HALF
-        start = ((offset_c - offset_d) / scale_d - _Surd.of(int(b[0]))) * _HALF
-        return [k + 1 for k in _floors(slope, start, a)]
-    signs = [(scale_c * _Surd.of(n) + offset_c - offset_d).sign() for n in a.tolist()]
-    return [int(sign >= 0) for sign in signs]
-
-
-def _floors(slope: _Surd, start: _Surd, a: NDArray[np.int64]) -> list[int]:
-    """Return ``floor(slope * a + start)`` exactly for all a, which rise by two."""
-    if not (slope * _Surd.of(2) - _ONE).terms:
-        # Alike scales: every step of two in a is a step of one.
-        first = floor(slope * _Surd.of(int(a[0])) + start)
-        return list(range(first, first + len(a)))
-    bits = 64
-    (low, high), (start_low, start_high) = slope.bounds(bits), start.bounds(bits)
-    floors = []
-    for n in a.tolist():
-        ends = (low * n, high * n)
-        below, above = (min(ends) + start_low) >> bits, (max(ends) + start_high) >> bits
-        floors.append(below if below == above else floor(slope * _Surd.of(n) + start))
-    return floors
-
-
-def _offsets(
-    scales: NDArray[np.int64], wins: _Boundaries, losses: _Boundaries
-) -> NDArray[np.int64] | None:
-    """Return offsets that rank every pair of classes rightly, or None if there are none."""
-    # reach[i, j] is the upper bound of offset_j - offset_i.
-    reach = np.full((len(scales), len(scales)), np.int64(1) << 60)
-    if len(wins.c):
-        reach[wins.c, wins.d] = np.minimum.reduceat(wins.differences(scales), wins.start)
-    if len(losses.c):
-        worst = np.maximum.reduceat(losses.differences(scales), losses.start)
-        reach[losses.d, losses.c] = -1 - worst
-    offsets = np.zeros(len(scales), np.int64)
-    for _ in range(len(scales) + 1):
-        shorter = np.minimum(offsets, (offsets[:, None] + reach).min(axis=0))
-        if np.array_equal(shorter, offsets):
-            return offsets
-        offsets = shorter
-    return None
+    thresholds = []
+    for (scale, offset), above, first, last in zip(
+        chain, strict.tolist(), low.tolist(), high.tolist(), strict=True
+    ):
+        if not scale.terms:
+            always = offset.sign() >= int(above)
+            thresholds.append(first if always else last + 1)
+            continue
+        steps = (-offset / scale - Surd.of(first)) / Surd.of(step)
+        count = floor(steps) + 1 if above else ceil(steps)
+        threshold = first + step * max(count, 0)
+        thresholds.append(threshold if threshold <= last else last + 1)
+    return np.array(thresholds, np.int32)

@@ -362,7 +362,6 @@ def test_lowering_is_deterministic_and_keeps_names():
 
 ONES = np.ones((2, 4), np.int8)
 BAD = {
-    "first layer without a sign": ((Dense("fc", ONES),), ["'fc'", "raw frame", "BipolarQuant"]),
     "two layers without a sign": (
         (Sign("s"), Dense("a", np.ones((4, 4))), Dense("b", ONES)),
         ["'b'", "'a'", "BipolarQuant"],
@@ -421,7 +420,7 @@ def test_logits_too_close_for_the_widest_score_are_refused(monkeypatch):
     scale = tuple(Fraction(n) for n in (101, 103, 107))
     source = last_layer(50, (Affine("gain", scale, (Fraction(1, 2), Fraction(2), Fraction(3))),), 3)
     lower(source)
-    monkeypatch.setattr("xnorflow.lowering._PRODUCT_BITS", 10)
+    monkeypatch.setattr("xnorflow.scores._PRODUCT_BITS", 10)
     with pytest.raises(UserError, match="10 bits"):
         lower(source)
 
