@@ -515,8 +515,13 @@ class _Walk:
             f"max pool {op.name!r}", op.kernel, op.stride, op.dilation, op.padding
         )
         _check_taps(window, f"{self.where}: max pool {op.name!r}")
+        if window.is_pixel:
+            return
         rising = np.array([scale.sign() for scale, _ in self.chain], np.int64)
-        self.pools.append(_Pool(op.name, window, rising))
+        self._pool(op.name, window, rising)
+
+    def _pool(self, name: str, window: Window, rising: NDArray[np.int64]) -> None:
+        self.pools.append(_Pool(name, window, rising))
         self.shape = self.image = (*window.out_shape, self.shape[-1])
 
     def _turn_pools(self, chain: Chain) -> None:
@@ -557,19 +562,24 @@ class _Walk:
     def _free_constants(self, channels: list[int], polarity: NDArray[np.int64]) -> None:
         """Let bits that do not matter be 1, with the scale of the others: a dot product needs it.
 
-        ``0 * bit + offset`` becomes ``scale * 1 + (offset - scale)``.
+        ``0 * bit + offset`` becomes ``scale * constant + other``, with the others' offset where
+        that gives a constant bit, so that padded taps fit too.
         """
         assert self.draft is not None
         assert self.draft.signed is not None
         used = {c for c, (scale, _) in zip(channels, self.chain, strict=True) if scale.terms}
         if not used or len(used) == len(polarity):
             return
-        magnitude = next(abs(scale) for scale, _ in self.chain if scale.terms)
-        for channel in set(channels) - used:
-            self.draft.signed[channel] = (ZERO, ONE)
+        magnitude, other = next((abs(s), o) for s, o in self.chain if s.terms)
+        free = {c: offset for c, (_, offset) in zip(channels, self.chain, strict=True)}
+        for channel in free.keys() - used:
+            dead = same((magnitude, free[channel]), (magnitude, other - magnitude))
+            constant = -ONE if dead else ONE
+            self.draft.signed[channel] = (ZERO, constant)
             polarity[channel] = 1
+            free[channel] = constant
         self.chain = [
-            one if channel in used else (magnitude, one[1] - magnitude)
+            one if channel in used else (magnitude, one[1] - magnitude * free[channel])
             for channel, one in zip(channels, self.chain, strict=True)
         ]
 
@@ -584,7 +594,13 @@ class _Walk:
             window = self._window(what, (self.shape[0], self.shape[1]), (1, 1))
         else:
             window = self._window(what, op.kernel or (1, 1), op.stride)
+        if window.is_pixel:
+            return
         taps = prod(window.kernel)
+        if self.unit is _Unit.BIT and taps == 1:
+            # Bits of which some are left out stay bits.
+            self._pool(op.name, window, np.zeros(window.shape[2], np.int64))
+            return
         if self.unit is _Unit.BIT:
             self._settle()
         if self.pools:

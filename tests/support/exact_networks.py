@@ -115,7 +115,7 @@ def _quantize(op: Quantize, value: Decimal) -> Decimal:
     below = Decimal(floor(exact))
     rest = _snapped(exact - below - Decimal("0.5"))
     # Halves go to the even neighbour.
-    q = below + (below % 2 if rest == 0 else int(rest > 0))
+    q = below + (int(below) % 2 if rest == 0 else int(rest > 0))
     q = min(max(q, Decimal(op.low)), Decimal(op.high))
     return _decimal(op.scale) * (q - _decimal(op.zero_point))
 

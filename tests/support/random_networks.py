@@ -5,16 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
-from math import prod
+from math import ceil, prod
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from xnorflow.network import Affine, BatchNorm, Dense, Flatten, Network, Op, Sign
+from xnorflow.network import (
+    Affine,
+    AveragePool,
+    BatchNorm,
+    Conv2d,
+    Dense,
+    Flatten,
+    MaxPool,
+    Network,
+    Op,
+    Quantize,
+    Sign,
+)
 
 __all__ = [
+    "random_cnn",
     "random_frames",
     "random_network",
     "reference_logits",
@@ -130,9 +143,254 @@ def _batch_norm(
     return BatchNorm(name, gamma, beta, mean, var, _EPS)
 
 
+def random_cnn(
+    rng: np.random.Generator,
+    *,
+    exact: bool = True,
+    input_shape: tuple[int, int, int] | None = None,
+    channels: int = 4,
+    classes: int = 3,
+) -> Network:
+    """Draw a convolutional network with every form that the lowering takes.
+
+    Frames become bits, integers of 2 to 8 bits (rising, falling and constant channels) or are
+    bytes; convolutions have any kernel, stride, dilation, groups and padding; max pools stand
+    before or behind batch norm, sign and scale, average pools before or behind a sign, and the
+    network ends in dense layers, a convolution or a global average pool.
+
+    Parameters
+    ----------
+    rng : Generator
+    exact : bool
+        As in :func:`random_network`.
+    input_shape : tuple of int, optional
+        (H, W, C); 4 to 7 rows and columns and 1 to 3 channels by default.
+    channels : int
+        Most neurons of a hidden layer.
+    classes : int
+    """
+    shape = input_shape or (
+        int(rng.integers(4, 8)),
+        int(rng.integers(4, 8)),
+        int(rng.integers(1, 4)),
+    )
+    return _CnnDraw(rng, exact, shape, channels, classes).network()
+
+
+class _CnnDraw:
+    """Draws a network, one operation after the other.
+
+    `scale` and `offset` tell what values its bits or integers have: ``offset + n * scale`` with n
+    in `units`, each channel with a sign of its own.
+    """
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        exact: bool,
+        shape: tuple[int, int, int],
+        channels: int,
+        classes: int,
+    ):
+        self.rng, self.exact, self.channels, self.classes = rng, exact, channels, classes
+        self.input_shape = self.shape = shape
+        self.ops: list[Op] = []
+        self.scale, self.offset = Fraction(1), Fraction(0)
+        self.units: Sequence[int] = (-1, 0, 1)
+        self.values = 1
+
+    def network(self) -> Network:
+        self.draw_input()
+        for i in range(int(self.rng.integers(1, 3))):
+            self.draw_block(i)
+        self.draw_end()
+        return Network("random_cnn", self.input_shape, tuple(self.ops))
+
+    def chance(self, probability: float) -> bool:
+        return bool(self.rng.random() < probability)
+
+    def pick(self, *values: Fraction | int) -> Fraction:
+        return Fraction(values[int(self.rng.integers(len(values)))])
+
+    def draw_input(self) -> None:
+        rng, channels = self.rng, self.shape[2]
+        match rng.integers(3):
+            case 0:
+                if self.chance(0.5):
+                    self.ops.append(_affine(rng, "pre", channels))
+                self.ops.append(Sign("sign_in"))
+            case 1:
+                if self.chance(0.6):
+                    self.ops.append(_affine(rng, "pre", channels))
+                bits = int(rng.integers(1, 9))
+                low = 0 if self.chance(0.5) else -(1 << bits - 1)
+                low, high = low, low + (1 << bits) - 1 - int(bits > 1 and self.chance(0.3))
+                # Frames are multiples of 1/8, so that these scales make ties.
+                scale = self.pick(Fraction(1, 4), Fraction(1, 16), Fraction(1, 64), 1)
+                zero = self.pick(0, 0, 1, -3, Fraction(1, 2))
+                self.ops.append(Quantize("quantize", scale, zero, low, high))
+                self.scale, self.offset = scale, -scale * zero
+                self.units = range(low, high + 1)
+                self.values = high - low
+            case 2:
+                self.scale, self.offset = Fraction(1, 64), self.pick(0, -2)
+                self.ops.append(Affine("pre", (self.scale,), (self.offset,)))
+                self.units, self.values = range(256), 255
+
+    def draw_block(self, i: int) -> None:
+        """Draw a convolution, its sign and pools."""
+        self.draw_scale(f"scale{i}")
+        self.draw_convolution(f"conv{i}")
+        order = int(self.rng.integers(6))
+        if order == 0:
+            self.draw_average_pool(f"average{i}", 0.5)
+        if order == 1:
+            self.draw_max_pool(f"max{i}")
+        self.draw_norm(f"bn{i}", hidden=True)
+        if order == 2:
+            self.draw_max_pool(f"max{i}")
+        self.ops.append(Sign(f"sign{i}"))
+        self.scale, self.offset, self.units, self.values = Fraction(1), Fraction(0), (-1, 0, 1), 1
+        if order in (2, 3) and self.chance(0.5):
+            self.draw_max_pool(f"max{i}_bits")
+        if order == 4:
+            # Falling channels take the minimum of their bits, constant ones do not matter.
+            signs = self.rng.choice([1, 1, -1, 0], self.shape[2])
+            signs[0] = self.rng.choice([1, -1])
+            offset = self.pick(0, Fraction(1, 2), Fraction(-1, 2))
+            self.ops.append(Affine(f"turn{i}", _fractions(signs), (offset,)))
+            self.draw_max_pool(f"max{i}")
+            self.ops.append(Sign(f"sign{i}_again"))
+        if order == 5:
+            self.draw_average_pool(f"average{i}", 0.5)
+
+    def draw_scale(self, name: str) -> None:
+        """Draw a scale of one magnitude with signs per channel."""
+        if self.chance(0.4):
+            scale, offset = self.pick(Fraction(1, 2), 2), self.pick(0, Fraction(1, 4))
+            # Behind it the values of channels with other signs are the same if these mirror.
+            mirrored = self.offset == 0 and tuple(self.units) == (-1, 0, 1)
+            signs = self.rng.choice([1, -1] if mirrored else [1], self.shape[2])
+            scales = tuple(scale * int(sign) for sign in signs)
+            self.ops.append(Affine(name, scales, (offset,)))
+            self.scale, self.offset = self.scale * scale, self.offset * scale + offset
+
+    def draw_convolution(self, name: str) -> None:
+        rng = self.rng
+        height, width, depth = self.shape
+        padding = (0, 0, 0, 0)
+        if self.chance(0.6):
+            padding = tuple(int(n) for n in rng.integers(0, 3, 4))
+        kernel, dilation, stride = [], [], []
+        for size in (height + padding[0] + padding[2], width + padding[1] + padding[3]):
+            kernel.append(int(rng.integers(1, min(3, size) + 1)))
+            most = (size - 1) // max(kernel[-1] - 1, 1)
+            dilation.append(2 if most >= 2 and self.chance(0.25) else 1)
+            stride.append(int(rng.choice([1, 1, 1, 2, 3])))
+        groups = int(rng.choice([g for g in range(1, depth + 1) if depth % g == 0]))
+        neurons = groups * int(rng.integers(1, max(self.channels // groups, 1) + 1))
+        weights = rng.choice(np.array([-1, 1], np.int8), (neurons, *kernel, depth // groups))
+        pad = self.offset + self.scale * int(rng.choice(self.units))
+        op = Conv2d(name, weights, tuple(stride), tuple(dilation), padding, pad, groups)
+        self.ops.append(op)
+        self.slide(kernel, stride, dilation, padding, neurons)
+        self.values *= weights[0].size
+
+    def slide(
+        self,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        dilation: Sequence[int],
+        padding: Sequence[int],
+        channels: int,
+    ) -> None:
+        sizes = (self.shape[0] + padding[0] + padding[2], self.shape[1] + padding[1] + padding[3])
+        rows, columns = (
+            (size - d * (k - 1) - 1) // s + 1
+            for size, k, s, d in zip(sizes, kernel, stride, dilation, strict=True)
+        )
+        self.shape = (rows, columns, channels)
+
+    def draw_norm(self, name: str, hidden: bool) -> None:
+        if self.chance(0.3):
+            self.ops.append(Affine(f"{name}_gain", (self.pick(Fraction(1, 2), -1, 2),)))
+        # Accumulators of integers are multiples of the scale around what the offset adds.
+        mw = max(1, ceil(self.values * self.scale))
+        self.ops.append(_batch_norm(self.rng, name, self.shape[-1], mw, self.exact, hidden=hidden))
+
+    def draw_max_pool(self, name: str) -> None:
+        rng = self.rng
+        kernel = [int(rng.integers(1, min(3, size) + 1)) for size in self.shape[:2]]
+        stride = [int(rng.integers(1, k + 1)) for k in kernel]
+        padding = tuple(int(rng.integers(0, k)) for k in (*kernel, *kernel))
+        if self.chance(0.5):
+            padding = (0, 0, 0, 0)
+        self.ops.append(MaxPool(name, tuple(kernel), tuple(stride), (1, 1), padding))
+        self.slide(kernel, stride, (1, 1), padding, self.shape[2])
+
+    def draw_average_pool(self, name: str, whole: float) -> None:
+        """Draw one of a power of two taps, for exact floats."""
+        rows, columns = self.shape[:2]
+        taps = rows * columns
+        if self.chance(whole) and taps & (taps - 1) == 0:
+            self.ops.append(AveragePool(name))
+            kernel, stride = [rows, columns], [1, 1]
+        else:
+            kernel = [int(self.rng.integers(1, min(2, size) + 1)) for size in (rows, columns)]
+            stride = [int(n) for n in self.rng.integers(1, 3, 2)]
+            self.ops.append(AveragePool(name, tuple(kernel), tuple(stride)))
+        self.slide(kernel, stride, (1, 1), (0, 0, 0, 0), self.shape[2])
+        taps = kernel[0] * kernel[1]
+        # Of bits: the mean of -1 and +1 is offset + n * scale for n in -taps .. taps by twos.
+        self.scale /= taps
+        self.units = range(-taps, taps + 1, 2)
+
+    def draw_end(self) -> None:
+        """Draw dense layers, or a convolution whose accumulators are averaged."""
+        rng = self.rng
+        rows, columns, depth = self.shape
+        signs = np.array([-1, 1], np.int8)
+        taps = rows * columns
+        if self.chance(0.4) and taps & (taps - 1) == 0:
+            self.ops.append(Conv2d("last", rng.choice(signs, (self.classes, 1, 1, depth))))
+            self.shape = (rows, columns, self.classes)
+            self.values *= depth
+            if self.chance(0.5):
+                self.draw_norm("bn_last", hidden=False)
+            self.ops.append(AveragePool("average_last"))
+            self.ops.append(Flatten("flatten", self.chance(0.5)))
+            return
+        self.ops.append(Flatten("flatten", self.chance(0.5)))
+        width = rows * columns * depth
+        if self.chance(0.5):
+            offset = rng.choice([0, 0.25, -0.5], width)
+            scale = rng.choice([1, 1, -1], width)
+            self.ops.append(Affine("feature_scale", _fractions(scale), _fractions(offset)))
+        self.values *= width
+        if self.chance(0.5):
+            hidden = int(rng.integers(1, 6))
+            self.ops.append(Dense("hidden", rng.choice(signs, (hidden, width))))
+            self.shape = (hidden,)
+            self.draw_norm("bn_hidden", hidden=True)
+            self.ops.append(Sign("sign_hidden"))
+            self.scale, self.values, width = Fraction(1), hidden, hidden
+        self.ops.append(Dense("last", rng.choice(signs, (self.classes, width))))
+        self.shape = (self.classes,)
+        if self.chance(0.8):
+            self.draw_norm("bn_last", hidden=False)
+
+
 def random_frames(rng: np.random.Generator, network: Network, count: int) -> NDArray[np.float32]:
-    """Draw frames of multiples of 1/8 in -1 .. 1, where thresholds of random networks lie."""
+    """Draw frames of multiples of 1/8 in -1 .. 1, where thresholds of random networks lie.
+
+    Networks that neither binarize nor quantize them get bytes.
+    """
     shape = (count, *network.input_shape)
+    for op in network.ops:
+        if isinstance(op, Sign | Quantize):
+            break
+        if isinstance(op, Dense | Conv2d):
+            return rng.integers(0, 256, shape).astype(np.float32)
     return (rng.integers(-8, 9, shape) / 8).astype(np.float32)
 
 
@@ -142,6 +400,7 @@ def reference_logits(network: Network, x: NDArray) -> NDArray[np.float64]:
     for op in network.ops:
         match op:
             case Flatten():
+                y = np.moveaxis(y, -1, 1) if op.channels_first else y
                 y = y.reshape(len(y), -1)
             case Affine():
                 y = y * np.array(op.scale, float) + np.array(op.offset, float)
@@ -152,9 +411,51 @@ def reference_logits(network: Network, x: NDArray) -> NDArray[np.float64]:
                 y = gamma * (y - mean) / np.sqrt(var + float(np.float32(op.eps))) + beta
             case Sign():
                 y = np.where(y >= 0, 1.0, -1.0)
+            case Quantize():
+                scale, zero = float(op.scale), float(op.zero_point)
+                y = scale * (np.clip(np.rint(y / scale + zero), op.low, op.high) - zero)
             case Dense():
                 y = y @ op.weights.T.astype(float)
-    return y
+            case Conv2d():
+                y = _convolved(op, y)
+            case MaxPool():
+                windows = _windows(
+                    y, op.kernel, op.stride, op.dilation, op.padding, pad_value=-np.inf
+                )
+                y = windows.max(axis=(3, 4))
+            case AveragePool():
+                kernel, stride = (op.kernel, op.stride) if op.kernel else (y.shape[1:3], (1, 1))
+                y = _windows(y, kernel, stride).mean(axis=(3, 4))
+    return y.reshape(len(y), -1)
+
+
+def _windows(
+    y: NDArray,
+    kernel: tuple[int, ...],
+    stride: tuple[int, int],
+    dilation: tuple[int, int] = (1, 1),
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+    pad_value: float = 0.0,
+) -> NDArray:
+    """Return the windows of images (N, H, W, C), shape (N, H', W', KH, KW, C)."""
+    top, left, bottom, right = padding
+    y = np.pad(y, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=pad_value)
+    extent = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
+    windows = np.lib.stride_tricks.sliding_window_view(y, extent, axis=(1, 2))
+    windows = windows[:, :: stride[0], :: stride[1], :, :: dilation[0], :: dilation[1]]
+    return np.moveaxis(windows, 3, -1)
+
+
+def _convolved(op: Conv2d, y: NDArray) -> NDArray:
+    _, *kernel, depth = op.weights.shape
+    windows = _windows(y, tuple(kernel), op.stride, op.dilation, op.padding, float(op.pad_value))
+    parts = [
+        np.tensordot(
+            windows[..., g * depth : (g + 1) * depth], rows.astype(float), ([3, 4, 5], [1, 2, 3])
+        )
+        for g, rows in enumerate(np.split(op.weights, op.groups))
+    ]
+    return np.concatenate(parts, axis=-1)
 
 
 def to_qonnx(network: Network, batch: int | str = 1, seed: int = 0) -> onnx.ModelProto:
