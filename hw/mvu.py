@@ -1,8 +1,8 @@
-"""Matrix-vector unit (MVU): one fully connected binary layer."""
+"""Matrix-vector unit (MVU): the arithmetic of one binary layer."""
 
 import numpy as np
 from amaranth import Cat, Module, Mux, Signal
-from amaranth.hdl import signed
+from amaranth.hdl import Shape, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
@@ -22,8 +22,15 @@ __all__ = ["MatrixVectorUnit"]
 GROUP_LANES = 512
 
 
+def _check_divisor(name: str, value: int, total: int, multiple: int = 1) -> None:
+    """Refuse a `value` that is no divisor of `total` and multiple of `multiple`."""
+    legal = [d for d in range(multiple, total + 1, multiple) if total % d == 0]
+    if value not in legal:
+        raise ValueError(f"{name} must be one of {legal}, not {value!r}")
+
+
 class MatrixVectorUnit(wiring.Component):
-    """Multiply ±1 vectors by a ±1 matrix, then threshold or score each neuron.
+    """Multiply vectors by a ±1 matrix, then threshold or score each neuron.
 
     With `pe` neurons and `simd` synapses a cycle, a vector takes ``(MH / pe) * (MW / simd)``
     cycles; neuron folds are the outer loop, synapse folds the inner one (Umuroglu et al., FINN,
@@ -33,19 +40,29 @@ class MatrixVectorUnit(wiring.Component):
               address ----+--ROM--'           +-- or ScoreUnit -'
 
     All registers behind the buffer share one enable, which falls while a finished beat waits for
-    room in the skid buffer. In a large layer the PEs stand in groups, and inputs, addresses and
-    flags pass from group to group through registers, a cycle each: no net spans the whole layer.
+    room in the skid buffer. The elements of the vectors are ±1 unless `lanes` says otherwise: ±1
+    with true zeros, or unsigned integers.
+
+    For a grouped convolution a pixel has `groups` vectors, one behind the other, and each group of
+    neurons sees its own: neurons ``0 .. MH / groups - 1`` the first one, and so on.
+
+    In a large layer the PEs stand in groups too, and inputs, addresses and flags pass from one to
+    the next through registers, a cycle each: no net spans the whole layer.
 
     Parameters
     ----------
     weights : ndarray of int, shape (MH, MW)
-        -1 or +1.
+        -1 or +1; MW counts the synapses of one group.
     pe, simd : int
-        Neurons and synapses a cycle; divisors of MH and MW.
+        Neurons and synapses a cycle; divisors of ``MH / groups`` and MW. `simd` is a multiple of
+        the granule of `lanes`.
     thresholds : ndarray of int, shape (MH,), optional
-        ``out = 1 iff acc >= threshold`` on the bipolar accumulator, in ``-MW .. MW + 1``.
+        ``out = 1 iff acc >= threshold`` on the accumulator. Below its least value: always on;
+        above its largest: never.
     scale, offset : ndarray of int, shape (MH,), optional
         Instead of thresholds: ``out = scale * acc + offset``.
+    accumulators : bool
+        Instead of both: ``out = acc``.
     weights_in : ROMStyle, optional
         Where the weights live; block RAM by default, constants with a single fold.
     buffer_in_registers : bool
@@ -53,26 +70,36 @@ class MatrixVectorUnit(wiring.Component):
     rom_latency : int
         1, or 2 for one more register behind the weight memory: a flip-flop a lane for a faster
         clock where block RAM is slow (ECP5: 5.8 ns from clock to output).
+    lanes : Lanes
+        Kind of the vectors' elements; bits by default. Integers count as they are: an offset of
+        theirs belongs into thresholds or offsets.
+    groups : int
+        Groups of a grouped convolution; a divisor of MH.
 
     Attributes
     ----------
     mh, mw : int
         Rows and columns of the matrix.
     neuron_folds, synapse_folds : int
-        ``MH / pe`` and ``MW / simd``.
+        ``MH / pe`` and ``MW / simd``: the beats that a pixel gives, and those of a vector.
+    i_beats : int
+        Beats that a pixel takes: ``groups * synapse_folds``.
     cycles_per_frame : int
-        Cycles that a vector takes.
-    groups : int
+        Cycles that a pixel takes (a vector, with one group): ``neuron_folds * synapse_folds``.
+    base : ndarray of int, shape (MH,)
+        ``acc = lanes.unit * count - base``.
+    pe_groups : int
         Groups of PEs, each of at most `GROUP_LANES` lanes if that many groups divide `pe`.
     latency : int
         Cycles from a neuron fold's last step to its beat.
 
     Members
     -------
-    i : In(stream.Signature(layouts.bits(simd)))
-        Vectors of MW bits, lane 0 first.
+    i : In(stream.Signature(lanes.payload(simd)))
+        Vectors of MW lanes, lane 0 first.
     o : Out(stream.Signature(...))
-        ``layouts.bits(pe)``, or ``layouts.scores(pe, signed(width))`` with scores.
+        ``layouts.bits(pe)``, or ``layouts.scores(pe, signed(width))`` with scores or accumulators;
+        the smallest width that holds every one that can occur.
 
     Raises
     ------
@@ -89,17 +116,23 @@ class MatrixVectorUnit(wiring.Component):
         thresholds: NDArray[np.integer] | None = None,
         scale: NDArray[np.integer] | None = None,
         offset: NDArray[np.integer] | None = None,
+        accumulators: bool = False,
         weights_in: ROMStyle | None = None,
         buffer_in_registers: bool = False,
         rom_latency: int = 1,
+        lanes: layouts.Lanes = layouts.BITS,
+        groups: int = 1,
     ):
         self.mh, self.mw = weights.shape
-        for name, value, total in (("pe", pe, self.mh), ("simd", simd, self.mw)):
-            if value < 1 or total % value:
-                legal = [divisor for divisor in range(1, total + 1) if total % divisor == 0]
-                raise ValueError(f"{name} must be one of {legal}, not {value!r}")
-        self.pe, self.simd = pe, simd
+        granule = lanes.granule or 1
+        if self.mw % granule:
+            raise ValueError(f"granule must divide the {self.mw} synapses, unlike {granule}")
+        _check_divisor("groups", groups, self.mh)
+        _check_divisor("pe", pe, self.mh // groups)
+        _check_divisor("simd", simd, self.mw, granule)
+        self.pe, self.simd, self.lanes, self.groups = pe, simd, lanes, groups
         self.neuron_folds, self.synapse_folds = self.mh // pe, self.mw // simd
+        self.i_beats = groups * self.synapse_folds
         self.cycles_per_frame = self.neuron_folds * self.synapse_folds
         single = self.cycles_per_frame == 1
         self.weights_in = weights_in or (ROMStyle.CONSTANT if single else ROMStyle.BRAM)
@@ -107,33 +140,45 @@ class MatrixVectorUnit(wiring.Component):
         if rom_latency not in (1, 2):
             raise ValueError(f"rom_latency must be 1 or 2, not {rom_latency!r}")
         self.rom_latency = rom_latency
+        heads = (thresholds is not None, scale is not None or offset is not None, accumulators)
+        if sum(heads) != 1 or (scale is None) != (offset is None):
+            raise ValueError(
+                "either thresholds or both scale and offset must be given, or accumulators be true"
+            )
 
         folds = (self.neuron_folds, pe)
+        top = self.mw * lanes.top
+        self.base = lanes.base(weights)
+        if accumulators:
+            scale, offset = np.ones(self.mh, np.int64), np.zeros(self.mh, np.int64)
         self._head: ThresholdUnit | ScoreUnit
         if thresholds is not None:
-            # acc = 2 * count - MW, so acc >= T exactly when count >= ceil((T + MW) / 2).
-            counts = (thresholds.astype(np.int64) + self.mw + 1) // 2
-            self._head = ThresholdUnit(counts.reshape(folds), top=self.mw)
-            payload = layouts.bits(pe)
+            # acc = unit * count - base, so acc >= T when count >= ceil((T + base) / unit).
+            counts = -((thresholds.astype(np.int64) + self.base) // -lanes.unit)
+            self._head = ThresholdUnit(counts.clip(0, top + 1).reshape(folds), top)
+            output = layouts.bits(pe)
         elif scale is not None and offset is not None:
-            self._head = ScoreUnit(scale.reshape(folds), offset.reshape(folds), top=self.mw)
-            payload = layouts.scores(pe, signed(self._head.width))
-        else:
-            raise ValueError("either thresholds or both scale and offset must be given")
-        self.groups = next(
+            self._head = ScoreUnit(
+                scale.reshape(folds),
+                offset.reshape(folds),
+                top,
+                lanes.unit,
+                self.base.reshape(folds),
+            )
+            output = layouts.scores(pe, signed(self._head.width))
+        self.pe_groups = next(
             (g for g in range(1, pe) if pe % g == 0 and pe // g * simd <= GROUP_LANES), pe
         )
         self._arrays = [
-            PEArray(pe // self.groups, simd, self.synapse_folds) for _ in range(self.groups)
+            PEArray(pe // self.pe_groups, simd, self.synapse_folds, lanes)
+            for _ in range(self.pe_groups)
         ]
-        self._replay = ReplayBuffer(
-            layouts.bits(simd), self.synapse_folds, self.neuron_folds, buffer_in_registers
-        )
-        self._count_latency = rom_latency + self._arrays[0].latency + self.groups - 1
+        payload = lanes.payload(simd)
+        self._rounds = self.neuron_folds // groups
+        self._replay = ReplayBuffer(payload, self.synapse_folds, self._rounds, buffer_in_registers)
+        self._count_latency = rom_latency + self._arrays[0].latency + self.pe_groups - 1
         self.latency = self._count_latency + self._head.latency
-        super().__init__(
-            {"i": In(stream.Signature(layouts.bits(simd))), "o": Out(stream.Signature(payload))}
-        )
+        super().__init__({"i": In(stream.Signature(payload)), "o": Out(stream.Signature(output))})
 
     @property
     def output_shape(self) -> data.ArrayLayout:
@@ -155,19 +200,27 @@ class MatrixVectorUnit(wiring.Component):
         return folded.transpose(0, 2, 1, 3).reshape(self.cycles_per_frame, -1).astype(np.int64)
 
     def schedule(self, arrivals: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the cycles at which a vector's beats leave, given those at which they arrive.
+        """Return the cycles at which the beats of pixels leave, given those at which they arrive.
 
         Parameters
         ----------
-        arrivals : ndarray of int, shape (synapse_folds,)
+        arrivals : ndarray of int, shape (pixels * i_beats,)
+            Rising; of beats that wait for room in a queue, the cycles at which they joined it.
 
         Returns
         -------
-        ndarray of int, shape (neuron_folds,)
-            For an idle unit and a consumer that is always ready.
+        ndarray of int, shape (pixels * neuron_folds,)
+            For a unit that is idle at first and a consumer that is always ready.
         """
-        steps = self._replay.schedule(arrivals)
-        return steps[self.synapse_folds - 1 :: self.synapse_folds] + self.latency
+        length, beats = self.synapse_folds, np.arange(self.synapse_folds)
+        through = 0 if self._rounds == 1 else 2  # cycles from a beat to its first reading
+        # Alone: no beat is read before it came, and the beats behind it take a cycle each.
+        alone = (arrivals.reshape(-1, length) - beats).max(axis=1) + through + length - 1
+        # Behind another vector, whose last round must end: a vector's cycles after its first ended.
+        turns = np.arange(len(alone)) * length * self._rounds
+        ends = np.maximum.accumulate(alone - turns) + turns
+        rounds = ends[:, None] + length * np.arange(self._rounds)
+        return rounds.reshape(-1) + self.latency
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -184,7 +237,7 @@ class MatrixVectorUnit(wiring.Component):
             head.en.eq(en),
         ]
 
-        # Fetch: count the steps of a vector.
+        # Fetch: count the steps of a pixel, and within them those of a neuron.
         address = Signal(range(self.cycles_per_frame))
         step = Signal(range(self.synapse_folds))
         first, last = step == 0, step == self.synapse_folds - 1
@@ -195,8 +248,9 @@ class MatrixVectorUnit(wiring.Component):
             ]
         settled = delay(m, replay.o.valid & last, self._count_latency, en, "settled")
 
-        # Compute: group g works g cycles behind the first one, and waits less for the last.
-        words = self.rom_words().reshape(self.cycles_per_frame, self.groups, -1)
+        # Compute: PE group g works g cycles behind the first one, and waits less for the last.
+        width = Shape.cast(self.lanes.payload(self.simd)).width
+        words = self.rom_words().reshape(self.cycles_per_frame, self.pe_groups, -1)
         ahead = Cat(replay.o.payload, replay.o.valid, first, address)
         counts = []
         for group, array in enumerate(self._arrays):
@@ -205,18 +259,18 @@ class MatrixVectorUnit(wiring.Component):
             rom = ROM.of_lanes(words[:, group], 1, self.weights_in)
             m.submodules[f"rom_{group}"] = rom
             m.submodules[f"array_{group}"] = array
-            operands = delay(m, ahead[: self.simd + 2], self.rom_latency, en, f"operands_{group}")
+            operands = delay(m, ahead[: width + 2], self.rom_latency, en, f"operands_{group}")
             m.d.comb += [
                 rom.en.eq(en),
-                rom.addr.eq(ahead[self.simd + 2 :]),
+                rom.addr.eq(ahead[width + 2 :]),
                 array.en.eq(en),
-                array.a.eq(operands[: self.simd]),
-                array.valid.eq(operands[self.simd]),
-                array.first.eq(operands[self.simd + 1]),
+                array.a.eq(operands[:width]),
+                array.valid.eq(operands[width]),
+                array.first.eq(operands[width + 1]),
                 array.w.eq(delay(m, rom.data, self.rom_latency - 1, en, f"weights_{group}")),
             ]
             counts.append(
-                delay(m, array.o.as_value(), self.groups - 1 - group, en, f"wait_{group}")
+                delay(m, array.o.as_value(), self.pe_groups - 1 - group, en, f"wait_{group}")
             )
         fold = Signal(range(self.neuron_folds))
         with m.If(settled & en):

@@ -1,38 +1,60 @@
-"""Pipelined population count."""
+"""Pipelined adder tree: population counts and sums of small integers."""
 
 from amaranth import Module, Signal
-from amaranth.hdl import ValueLike
-from amaranth.lib import wiring
+from amaranth.hdl import Value, ValueLike
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
-__all__ = ["Popcount", "popcount_latency"]
+from xnorflow.hw.pipeline import delay
 
-#: Bits summed before the first register: three full adders deep at most, whatever the width.
-LEAF = 6
+__all__ = ["AdderTree", "tree_latency"]
 
-
-def popcount_latency(width: int) -> int:
-    """Return the enabled cycles that a `Popcount` takes: ``1 + ceil(log2(ceil(width / 6)))``."""
-    return 1 + (-(-width // LEAF) - 1).bit_length()
+#: Lanes summed before the first register: of bits, three full adders deep at most, whatever the
+#: number of lanes; of integers, one adder behind the gates that make them.
+BIT_LEAF, INTEGER_LEAF = 6, 2
 
 
-class Popcount(wiring.Component):
-    """Count the ones among `width` bits.
+def _leaf(top: int) -> int:
+    return BIT_LEAF if top == 1 else INTEGER_LEAF
+
+
+def _levels(nodes: int) -> int:
+    return (nodes - 1).bit_length()
+
+
+def tree_latency(lanes: int, top: int = 1, granule: int | None = None) -> int:
+    """Return the enabled cycles that an `AdderTree` takes.
+
+    ``1 + ceil(log2(ceil(lanes / leaf)))`` with 6 lanes a leaf for bits and 2 for integers; with
+    granules ``1 + ceil(log2(ceil(granule / leaf))) + ceil(log2(lanes / granule))``.
+    """
+    granule = granule or lanes
+    return 1 + _levels(-(-granule // _leaf(top))) + _levels(lanes // granule)
+
+
+class AdderTree(wiring.Component):
+    """Sum `lanes` unsigned integers; of bits, that is the population count.
 
     ``o = sum(i)``, a pipelined binary tree::
 
-        i --[leaf: 6 bits -> count]--|reg|--[+]--|reg|-- ... --[+]--|reg|-- o
+        i --[leaf: 6 bits or 2 integers]--|reg|--[+]--|reg|-- ... --[+]--|reg|-- o
 
-    One adder between two registers keeps the clock independent of `width`; on LUT4 devices the
-    registers are free, since each sits behind the LUT that feeds it.
+    One adder between two registers keeps the clock independent of `lanes`; on LUT4 devices the
+    registers are free, since each sits behind the LUT that feeds it. With granules, each has a tree
+    of its own, whose last register becomes ``granule / 2`` if the granule is padded: its
+    flip-flops' set and reset, which costs next to no LUT.
 
-    Latency: `popcount_latency` of the width. One count a cycle.
+    Latency: `tree_latency`. One sum a cycle.
 
     Parameters
     ----------
-    width : int
-        Number of bits, at least 1.
+    lanes : int
+        Number of integers, at least 1.
+    top : int
+        The largest integer that a lane can hold, at least 1; 1 for bits.
+    granule : int, optional
+        Bits that a pad flag is for; an even divisor of `lanes`.
 
     Attributes
     ----------
@@ -41,39 +63,69 @@ class Popcount(wiring.Component):
 
     Members
     -------
-    i : In(width)
-    o : Out(range(width + 1))
+    i : In(ArrayLayout(range(top + 1), lanes))
+    pad : In(lanes // granule)
+        With granules: those that are padded.
+    o : Out(range(lanes * top + 1))
     en : In(1)
         Clock enable of every register.
     """
 
-    def __init__(self, width: int):
-        if width < 1:
-            raise ValueError(f"Popcount width must be at least 1, not {width!r}")
-        self.width = width
-        self.latency = popcount_latency(width)
-        super().__init__({"i": In(width), "o": Out(bits_for(width)), "en": In(1)})
+    def __init__(self, lanes: int, top: int = 1, granule: int | None = None):
+        for name, value in (("lanes", lanes), ("top", top)):
+            if value < 1:
+                raise ValueError(f"AdderTree {name} must be at least 1, not {value!r}")
+        if granule is not None and (top > 1 or granule < 2 or granule % 2 or lanes % granule):
+            raise ValueError(
+                f"AdderTree granule must be an even divisor of the {lanes} lanes, which must be "
+                f"bits, not {granule!r}"
+            )
+        self.lanes, self.top, self.granule = lanes, top, granule
+        self.latency = tree_latency(lanes, top, granule)
+        members = {
+            "i": In(data.ArrayLayout(bits_for(top), lanes)),
+            "o": Out(bits_for(lanes * top)),
+            "en": In(1),
+        }
+        if granule is not None:
+            members["pad"] = In(lanes // granule)
+        super().__init__(members)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
 
         def registered(value: ValueLike, top: int) -> tuple[Signal, int]:
-            # `top` is the largest count, so no adder is a bit wider than its sum.
-            register = Signal(range(top + 1))
+            # `top` is the largest sum, so no adder is a bit wider than its sum.
+            # A sum needs no reset; with one, set and reset could not both be the pad's.
+            register = Signal(range(top + 1), reset_less=self.granule is not None)
             with m.If(self.en):
                 m.d.sync += register.eq(value)
             return register, top
 
-        level = []
-        for start in range(0, self.width, LEAF):
-            group = self.i[start : start + LEAF]
-            level.append(registered(sum(group[k] for k in range(len(group))), len(group)))
-        while len(level) > 1:
-            paired = []
-            for left, right in zip(level[::2], level[1::2], strict=False):
-                paired.append(registered(left[0] + right[0], left[1] + right[1]))
-            if len(level) % 2:
-                paired.append(registered(*level[-1]))
-            level = paired
-        m.d.comb += self.o.eq(level[0][0])
+        def tree(level: list[tuple[Signal, int]]) -> tuple[Signal, int]:
+            while len(level) > 1:
+                paired = []
+                for left, right in zip(level[::2], level[1::2], strict=False):
+                    paired.append(registered(left[0] + right[0], left[1] + right[1]))
+                if len(level) % 2:
+                    paired.append(registered(*level[-1]))
+                level = paired
+            return level[0]
+
+        leaf = _leaf(self.top)
+        roots = []
+        for first in range(0, self.lanes, self.granule or self.lanes):
+            after = first + (self.granule or self.lanes)
+            level = []
+            for start in range(first, after, leaf):
+                group = range(start, min(start + leaf, after))
+                level.append(registered(sum(self.i[lane] for lane in group), len(group) * self.top))
+            roots.append(tree(level))
+        if self.granule is not None:
+            levels = _levels(-(-self.granule // leaf))
+            pad = Value.cast(delay(m, self.pad, levels, self.en, "pad"))
+            for index, (root, _) in enumerate(roots):
+                with m.If(self.en & pad[index]):
+                    m.d.sync += root.eq(self.granule // 2)
+        m.d.comb += self.o.eq(tree(roots)[0])
         return m

@@ -20,10 +20,11 @@ def _signed_width(low: int, high: int) -> int:
 
 
 class ScoreUnit(wiring.Component):
-    """``o[p] = scale[fold, p] * (2 * i[p] - top) + offset[fold, p]``.
+    """``o[p] = scale[fold, p] * (unit * i[p] - base[fold, p]) + offset[fold, p]``.
 
-    `i` counts agreeing synapses, so the bracket is the bipolar accumulator. With all scales 1 and
-    offsets equal the unit is one adder; otherwise it multiplies.
+    `i` counts agreements (see `Lanes`), so the bracket is the accumulator; as it stands, it is that
+    of bits. Where all folds have the scale 1 (or one power of two a lane) nothing multiplies: the
+    unit is one adder.
 
     Latency: `latency` enabled cycles: 3 (ROM, multiply, add), 2 with a single fold.
 
@@ -31,7 +32,11 @@ class ScoreUnit(wiring.Component):
     ----------
     scale, offset : ndarray of int, shape (folds, pe)
     top : int
-        The largest count that can come in (the layer's number of synapses).
+        The largest count that can come in (with bits, the layer's number of synapses).
+    unit : int
+        What a count adds to the accumulator.
+    base : ndarray of int, shape (folds, pe), optional
+        The accumulator of no counts, negated; `top` by default.
 
     Attributes
     ----------
@@ -47,16 +52,26 @@ class ScoreUnit(wiring.Component):
         Clock enable of every register.
     """
 
-    def __init__(self, scale: NDArray[np.integer], offset: NDArray[np.integer], top: int):
+    def __init__(
+        self,
+        scale: NDArray[np.integer],
+        offset: NDArray[np.integer],
+        top: int,
+        unit: int = 2,
+        base: NDArray[np.integer] | None = None,
+    ):
         if scale.ndim != 2 or scale.shape != offset.shape:
             raise ValueError(
                 f"scale and offset must have one shape (folds, pe), not {scale.shape} and "
                 f"{offset.shape}"
             )
         self.folds, self.pe = scale.shape
-        # Counts instead of accumulators: 2 * scale and offset - top * scale.
-        self.gain = 2 * scale.astype(np.int64)
-        self.bias = offset.astype(np.int64) - top * scale.astype(np.int64)
+        if base is not None and base.shape != scale.shape:
+            raise ValueError(f"base must have shape {scale.shape}, not {base.shape}")
+        # Counts instead of accumulators: unit * scale and offset - base * scale.
+        self.gain = unit * scale.astype(np.int64)
+        zero = np.int64(top) if base is None else base.astype(np.int64)
+        self.bias = offset.astype(np.int64) - zero * scale.astype(np.int64)
         ends = np.stack([self.bias, self.bias + self.gain * top])
         self.width = _signed_width(int(ends.min()), int(ends.max()))
         self.top = top

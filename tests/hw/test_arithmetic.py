@@ -7,8 +7,9 @@ from amaranth.sim import Simulator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xnorflow.hw.layouts import Lanes
 from xnorflow.hw.pe_array import PEArray
-from xnorflow.hw.popcount import Popcount
+from xnorflow.hw.popcount import AdderTree
 from xnorflow.hw.rom import ROM, ROMStyle, pack_lanes
 from xnorflow.hw.score import ScoreUnit
 from xnorflow.hw.threshold import ThresholdUnit
@@ -55,18 +56,26 @@ def lanes_of(raw, width, lanes, *, signed=False):
 
 
 @settings(max_examples=12)
-@given(width=st.integers(1, 70), seed=seeds)
-def test_popcount_counts_ones(width, seed):
-    bits = np.random.default_rng(seed).random((12, width)) < 0.6
-    bits[0], bits[1] = False, True
-    popcount = Popcount(width)
-    got = run_pipeline(popcount, {"i": pack_bits(bits, width)}, ["o"], popcount.latency, seed=seed)
-    assert [row[0] for row in got] == bits.sum(axis=1).tolist()
+@given(lanes=st.integers(1, 70), top=st.sampled_from([1, 1, 2, 3, 255]), seed=seeds)
+def test_adder_tree_sums_its_lanes(lanes, top, seed):
+    values = np.random.default_rng(seed).integers(0, top + 1, (12, lanes))
+    values[0], values[1] = 0, top
+    tree = AdderTree(lanes, top)
+    inputs = {"i": pack_lanes(values, top.bit_length())}
+    got = run_pipeline(tree, inputs, ["o"], tree.latency, seed=seed)
+    assert [row[0] for row in got] == values.sum(axis=1).tolist()
 
 
-def test_popcount_refuses_no_bits():
-    with pytest.raises(ValueError, match="width must be at least 1"):
-        Popcount(0)
+@pytest.mark.parametrize(("lanes", "top", "name"), [(0, 1, "lanes"), (3, 0, "top")])
+def test_adder_tree_refuses_empty_sums(lanes, top, name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
+        AdderTree(lanes, top)
+
+
+@pytest.mark.parametrize(("top", "granule"), [(1, 3), (1, 8), (1, 0), (3, 2)])
+def test_adder_tree_refuses_granules_that_have_no_half(top, granule):
+    with pytest.raises(ValueError, match="granule must be an even divisor of the 12 lanes"):
+        AdderTree(12, top, granule)
 
 
 @settings(max_examples=12)
@@ -88,6 +97,54 @@ def test_pe_array_counts_agreeing_synapses(pe, simd, folds, seed):
     agree = (w == a[:, None, :]).sum(axis=2).reshape(neurons, folds, pe).sum(axis=1)
     settled = [lanes_of(row[0], width, pe) for row in got[folds - 1 :: folds]]
     assert settled == agree.tolist()
+
+
+@settings(max_examples=20)
+@given(
+    granule=st.integers(1, 14),
+    units=st.integers(1, 4),
+    folds=st.integers(1, 3),
+    seed=seeds,
+)
+def test_pe_array_counts_nothing_for_padded_granules(granule, units, folds, seed):
+    rng = np.random.default_rng(seed)
+    lanes, simd, neurons, pe = Lanes(granule=granule), granule * units, 5, 2
+    steps = neurons * folds
+    a = rng.integers(0, 2, (steps, units, granule))
+    pad = rng.random((steps, units, 1)) < rng.choice([0.0, 0.4, 1.0], (steps, 1, 1))
+    w = rng.integers(0, 2, (steps, pe, simd))
+    array = PEArray(pe, simd, folds, lanes)
+    inputs = {
+        "a": pack_bits(np.concatenate([a, pad], axis=2).astype(bool), units * (granule + 1)),
+        "w": pack_bits(w.astype(bool), pe * simd),
+        "valid": [1] * steps,
+        "first": [int(step % folds == 0) for step in range(steps)],
+    }
+    got = run_pipeline(array, inputs, ["o"], array.latency, seed=seed)
+    x = ((2 * a - 1) * ~pad).reshape(steps, 1, simd)
+    acc = (x * (2 * w - 1)).sum(axis=2).reshape(neurons, folds, pe).sum(axis=1)
+    width = array.o.shape().elem_shape
+    counts = np.array([lanes_of(row[0], width, pe) for row in got[folds - 1 :: folds]])
+    assert np.array_equal(lanes.unit * counts - folds * simd, acc)
+
+
+def test_pe_array_takes_whole_granules():
+    with pytest.raises(ValueError, match="simd must be a multiple of the granule 4"):
+        PEArray(1, 6, 1, Lanes(granule=4))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 0}, "width must be 1 to 16, not 0"),
+        ({"width": 17}, "width must be 1 to 16, not 17"),
+        ({"granule": 0}, "granule must be at least 1, not 0"),
+        ({"width": 2, "granule": 4}, "granule must be None with lanes of 2 bits"),
+    ],
+)
+def test_lanes_say_what_is_legal(options, message):
+    with pytest.raises(ValueError, match=message):
+        Lanes(**options)
 
 
 def test_pe_array_ignores_steps_that_are_not_valid():
@@ -126,21 +183,31 @@ def test_threshold_unit_refuses_thresholds_out_of_range(bad):
     folds=st.integers(1, 4),
     pe=st.integers(1, 3),
     top=st.integers(1, 40),
+    unit=st.sampled_from([1, 2]),
     same=st.booleans(),
     seed=seeds,
 )
-def test_score_unit_is_the_integer_affine_of_the_accumulator(folds, pe, top, same, seed):
+def test_score_unit_is_the_integer_affine_of_the_accumulator(folds, pe, top, unit, same, seed):
     rng = np.random.default_rng(seed)
     scale = rng.integers(-30, 31, (folds, pe)) if not same else np.ones((folds, pe), int)
     offset = rng.integers(-500, 501, (folds, pe))
     counts = rng.integers(0, top + 1, (6 * folds, pe))
     counts[0], counts[1 % len(counts)] = 0, top
-    unit = ScoreUnit(scale, offset, top)
+    base = rng.integers(0, 50, (folds, pe)) if unit == 1 else np.full((folds, pe), top)
+    scores = ScoreUnit(scale, offset, top, *((1, base) if unit == 1 else ()))
     fold = np.arange(len(counts)) % folds
-    inputs = {"i": pack_lanes(counts, unit.i.shape().elem_shape), "fold": fold.tolist()}
-    got = run_pipeline(unit, inputs, ["o"], unit.latency, seed=seed)
-    expected = scale[fold] * (2 * counts - top) + offset[fold]
-    assert [lanes_of(row[0], unit.width, pe, signed=True) for row in got] == expected.tolist()
+    inputs = {"i": pack_lanes(counts, scores.i.shape().elem_shape), "fold": fold.tolist()}
+    got = run_pipeline(scores, inputs, ["o"], scores.latency, seed=seed)
+    expected = scale[fold] * (unit * counts - base[fold]) + offset[fold]
+    assert [lanes_of(row[0], scores.width, pe, signed=True) for row in got] == expected.tolist()
+
+
+def test_score_unit_wants_constants_of_one_shape():
+    ones = np.ones((2, 3), int)
+    with pytest.raises(ValueError, match=r"one shape \(folds, pe\), not \(2, 3\) and \(1, 3\)"):
+        ScoreUnit(ones, ones[:1], 5)
+    with pytest.raises(ValueError, match=r"base must have shape \(2, 3\), not \(1, 3\)"):
+        ScoreUnit(ones, ones, 5, 1, ones[:1])
 
 
 @pytest.mark.parametrize("style", [ROMStyle.LUT, ROMStyle.BRAM])

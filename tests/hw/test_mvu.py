@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stream_bench import run_stream
 
+from xnorflow.hw.layouts import Lanes
 from xnorflow.hw.mvu import MatrixVectorUnit
-from xnorflow.hw.rom import ROMStyle
+from xnorflow.hw.rom import ROMStyle, pack_lanes
 from xnorflow.sim.streams import pack_bits, unpack_bits
 
 stalls = st.sampled_from([0.0, 0.3, 0.8])
@@ -85,6 +86,98 @@ def test_latency_and_cycles_are_the_declared_ones(layer):
     assert np.all(np.diff(frame_ends) == unit.cycles_per_frame), "a bubble between vectors"
 
 
+@st.composite
+def laned_layers(draw):
+    """A unit of any kind of lanes and head, its input beats and its outputs by numpy."""
+    granule = draw(st.sampled_from([None, None, 1, 2, 3, 4, 8]))
+    lanes = Lanes(draw(st.integers(1, 6)) if granule is None else 1, granule)
+    groups, taps = draw(st.sampled_from([1, 1, 2, 3])), draw(st.integers(1, 6))
+    mw, neurons = taps * (granule or 1), draw(st.integers(1, 6))
+    simd = (granule or 1) * draw(st.sampled_from(divisors(taps)))
+    pe = draw(st.sampled_from(divisors(neurons)))
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    mh, vectors = groups * neurons, 4 * groups
+    weights = bipolar(rng, (mh, mw))
+
+    if granule is None:
+        x = rng.integers(0, 1 << lanes.width, (vectors, mw))
+        x[0], x[1 % vectors] = 0, lanes.top  # accumulators at their extremes
+        payloads = pack_lanes(x.reshape(-1, simd), lanes.width)
+        x = 2 * x - 1 if lanes.width == 1 else x
+    else:
+        bits = rng.integers(0, 2, (vectors, taps, granule))
+        pad = rng.random((vectors, taps, 1)) < 0.4
+        pad[0], pad[-1] = True, False
+        flagged = np.concatenate([bits, pad], axis=2)
+        payloads = pack_lanes(flagged.reshape(-1, simd // granule * (granule + 1)), 1)
+        x = ((2 * bits - 1) * ~pad).reshape(vectors, mw)
+    acc = np.einsum("pgm,gnm->pgn", x.reshape(4, groups, mw), weights.reshape(groups, -1, mw))
+    acc = acc.reshape(4, mh).astype(int)
+
+    head = draw(st.sampled_from(["thresholds", "scores", "accumulators"]))
+    if head == "thresholds":
+        thresholds = acc[rng.integers(0, 4, mh), np.arange(mh)] + rng.integers(0, 2, mh)
+        thresholds[0] = rng.choice([-(10**9), acc.min(), acc.max() + 1, 10**9])
+        options, expected = {"thresholds": thresholds}, acc >= thresholds
+    elif head == "scores":
+        scale, offset = rng.integers(-9, 10, mh), rng.integers(-99, 100, mh)
+        options, expected = {"scale": scale, "offset": offset}, scale * acc + offset
+    else:
+        options, expected = {"accumulators": True}, acc
+    unit = MatrixVectorUnit(weights, pe=pe, simd=simd, lanes=lanes, groups=groups, **options)
+    return unit, payloads, expected
+
+
+def values_of(payloads, unit):
+    shape = Shape.cast(unit.output_shape.elem_shape)
+    raw = unpack_bits(payloads, unit.pe * shape.width, unit.mh * shape.width)
+    raw = raw.reshape(-1, unit.mh, shape.width).astype(np.int64) @ (1 << np.arange(shape.width))
+    return raw - ((raw >> (shape.width - 1)) << shape.width) if shape.signed else raw
+
+
+@settings(max_examples=60)
+@given(layer=laned_layers(), i_stall=stalls, o_stall=stalls)
+def test_lanes_groups_and_heads_match_numpy_under_back_pressure(layer, i_stall, o_stall):
+    unit, payloads, expected = layer
+    count = len(expected) * unit.neuron_folds
+    got, *_ = run_stream(
+        unit, payloads, count, seed=len(payloads), i_stall=i_stall, o_stall=o_stall
+    )
+    assert np.array_equal(values_of(got, unit), expected)
+
+
+@settings(max_examples=40)
+@given(layer=laned_layers())
+def test_pixels_follow_each_other_without_a_bubble(layer):
+    unit, payloads, expected = layer
+    count = len(expected) * unit.neuron_folds
+    _, _, given_ = run_stream(unit, payloads, count)
+    assert given_ == unit.schedule(np.arange(len(payloads))).tolist()
+    assert np.all(
+        np.diff(given_[unit.neuron_folds - 1 :: unit.neuron_folds]) == unit.cycles_per_frame
+    )
+
+
+@settings(max_examples=40)
+@given(layer=laned_layers(), stall=st.sampled_from([0.3, 0.8, 0.95]), seed=st.integers(0, 99))
+def test_schedule_tells_when_beats_leave_whenever_they_arrive(layer, stall, seed):
+    unit, payloads, expected = layer
+    count = len(expected) * unit.neuron_folds
+    _, arrivals, given_ = run_stream(unit, payloads, count, seed=seed, i_stall=stall)
+    assert given_ == unit.schedule(np.array(arrivals)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("lanes", "width"),
+    [(Lanes(), 6), (Lanes(granule=4), 6), (Lanes(granule=5), 6), (Lanes(8), 13)],
+)
+def test_accumulators_are_no_wider_than_they_can_get(lanes, width):
+    weights = np.ones((4, 20), np.int8)  # of bits -20 .. 20, of bytes 0 .. 5100 or -5100 .. 0
+    weights[1] = -1
+    unit = MatrixVectorUnit(weights, pe=2, simd=20, lanes=lanes, accumulators=True)
+    assert Shape.cast(unit.output_shape.elem_shape) == Shape(width + (lanes.width > 1), signed=True)
+
+
 @pytest.fixture
 def small_groups(monkeypatch):
     monkeypatch.setattr("xnorflow.hw.mvu.GROUP_LANES", 6)
@@ -102,7 +195,7 @@ def test_groups_of_pes_work_one_behind_the_other(pe, simd, groups, rom_latency):
     unit = MatrixVectorUnit(
         weights, pe=pe, simd=simd, thresholds=thresholds, rom_latency=rom_latency
     )
-    assert unit.groups == groups
+    assert unit.pe_groups == groups
     count = len(x) * unit.neuron_folds
     beats = pack_bits(x > 0, simd)
     expected = x.astype(int) @ weights.T.astype(int) >= thresholds
@@ -131,5 +224,27 @@ def test_illegal_folding_lists_the_legal_divisors():
 
 
 def test_a_layer_needs_thresholds_or_scores():
-    with pytest.raises(ValueError, match="thresholds or both scale and offset"):
-        MatrixVectorUnit(np.ones((4, 6), np.int8), pe=1, simd=1)
+    weights, zeros = np.ones((4, 6), np.int8), np.zeros(4, int)
+    for heads in (
+        {},
+        {"scale": zeros},
+        {"thresholds": zeros, "accumulators": True},
+        {"scale": zeros, "offset": zeros, "accumulators": True},
+    ):
+        with pytest.raises(ValueError, match="thresholds or both scale and offset"):
+            MatrixVectorUnit(weights, pe=1, simd=1, **heads)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lanes": Lanes(granule=4), "simd": 4}, "granule must divide the 6 synapses, unlike 4"),
+        ({"lanes": Lanes(granule=2), "simd": 3}, r"simd must be one of \[2, 6\], not 3"),
+        ({"groups": 3}, r"groups must be one of \[1, 2, 4\], not 3"),
+        ({"groups": 2, "pe": 4}, r"pe must be one of \[1, 2\], not 4"),
+    ],
+)
+def test_illegal_lanes_and_groups_say_what_is_legal(options, message):
+    weights = np.ones((4, 6), np.int8)
+    with pytest.raises(ValueError, match=message):
+        MatrixVectorUnit(weights, **{"pe": 1, "simd": 1, "accumulators": True, **options})
