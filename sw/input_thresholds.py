@@ -15,6 +15,7 @@ from xnorflow.surd import ZERO, Surd
 __all__ = ["quantizer_thresholds", "sign_threshold"]
 
 _HALF = Fraction(1, 2)
+_INFINITY = np.float32(np.inf)
 
 
 def sign_threshold(scale: Surd, offset: Surd) -> np.float32:
@@ -88,39 +89,40 @@ def _first_float32s(start: Surd, step: Surd, strict: Sequence[bool]) -> NDArray[
         # Square roots: between two progressions, which nearly always agree on the float32.
         denominator = 1 << 256
         progressions = list(zip(start.bounds(256), step.bounds(256), strict=True))
-    columns = [
-        [_first_float32(low + n * rise, denominator, tie_out) for n, tie_out in enumerate(strict)]
-        for low, rise in progressions
-    ]
+    columns = [_at_least(low, rise, denominator, strict) for low, rise in progressions]
     lowest, highest = columns[0], columns[-1]
-    for n, high in enumerate(highest):
-        while lowest[n] < high:
-            rest = (Surd.of(Fraction(lowest[n])) - start - step * Surd.of(n)).sign()
+    for n in np.flatnonzero(lowest < highest).tolist():
+        while lowest[n] < highest[n]:
+            rest = (Surd.of(Fraction(float(lowest[n]))) - start - step * Surd.of(n)).sign()
             if rest > 0 or (rest == 0 and not strict[n]):
                 break
-            lowest[n] = _next_float32(lowest[n])
-    return np.array(lowest, np.float32)
+            lowest[n] = np.nextafter(lowest[n], _INFINITY)
+    return lowest
 
 
-def _first_float32(numerator: int, denominator: int, strict: bool) -> float:
-    """Return the smallest float32 at or (`strict`) above a fraction, -inf left out."""
+def _at_least(first: int, by: int, denominator: int, strict: Sequence[bool]) -> NDArray[np.float32]:
+    """Return the smallest float32 from ``(first + n * by) / denominator`` on, for each n."""
+    numerators = [first + n * by for n in range(len(strict))]
+    near = np.array([_quotient(numerator, denominator) for numerator in numerators])
+    with np.errstate(over="ignore"):
+        guess = near.astype(np.float32)
+    # Rounding keeps the order, and keeps to the two float32 numbers around a quotient; so where
+    # the guess differs from the float64 it differs from the quotient in the same direction.
+    small = guess < near
+    for n in np.flatnonzero(guess == near).tolist():
+        if np.isinf(near[n]):
+            small[n] = near[n] < 0
+        else:
+            p, q = float(near[n]).as_integer_ratio()
+            rest = p * denominator - numerators[n] * q
+            small[n] = rest < 0 or (rest == 0 and strict[n])
+    with np.errstate(over="ignore"):
+        # Adding zero leaves no negative one.
+        return np.where(small, np.nextafter(guess, _INFINITY), guess) + np.float32(0)
+
+
+def _quotient(numerator: int, denominator: int) -> float:
     try:
-        near = numerator / denominator
+        return numerator / denominator
     except OverflowError:
-        near = inf if numerator > 0 else -inf
-    # Rounding twice keeps to the two float32 numbers around the fraction.
-    with np.errstate(over="ignore"):
-        guess = float(np.float32(near))
-    if guess == inf:
-        return inf
-    if guess > -inf:
-        p, q = guess.as_integer_ratio()
-        rest = p * denominator - numerator * q
-        if rest > 0 or (rest == 0 and not strict):
-            return guess + 0.0  # never the negative zero
-    return _next_float32(guess)
-
-
-def _next_float32(x: float) -> float:
-    with np.errstate(over="ignore"):
-        return float(np.nextafter(np.float32(x), np.float32(inf)))
+        return inf if numerator > 0 else -inf

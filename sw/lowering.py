@@ -308,7 +308,7 @@ class _Walk:
             np.array([float(s) for s, _ in chain]),
             np.array([float(o) for _, o in chain]),
         )
-        return LoweredNetwork(self.network.name, self.frame, tuple(self.stages), output)
+        return LoweredNetwork(self.network.name, self.frame, _named_apart(self.stages), output)
 
     def _flatten(self, op: Flatten) -> None:
         if len(self.shape) == 1:
@@ -662,6 +662,20 @@ class _Walk:
                 f"kernel or more padding"
             )
         return window
+
+
+def _named_apart(stages: list[LoweredStage]) -> tuple[LoweredStage, ...]:
+    """Number the names of pools and thresholds that another stage has."""
+    taken = {stage.name for stage in stages if isinstance(stage, LoweredLayer)}
+    named: list[LoweredStage] = []
+    for stage in stages:
+        name, number = stage.name, 1
+        while name in taken and not isinstance(stage, LoweredLayer):
+            number += 1
+            name = f"{stage.name}_{number}"
+        taken.add(name)
+        named.append(stage if name == stage.name else replace(stage, name=name))
+    return tuple(named)
 
 
 def _check_taps(window: Window, what: str) -> None:

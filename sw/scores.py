@@ -16,8 +16,14 @@ from xnorflow.surd import ZERO, Surd
 
 __all__ = ["integer_scores"]
 
-_PRODUCT_BITS = 48
+_PRODUCT_BITS = 60
 """Largest size of a score's product ``scale * acc`` before the search gives up."""
+
+_LATTICE_POINTS = 1 << 20
+"""Most accumulators a class for which scales of their own are ranked: it takes seconds."""
+
+_FAR = np.int64(1) << 62
+"""No bound at all; offsets stay so small that adding it to them fits 64 bits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,15 +105,20 @@ def integer_scores(
     """
     # A class whose logit is constant has a single accumulator value as far as ranking goes.
     lattices = [
-        np.arange(first, last + 1, step, dtype=np.int64) if scale.terms else np.zeros(1, np.int64)
-        for (scale, _), first, last in zip(chain, low, high, strict=True)
+        range(first, last + 1, step) if scale.terms else range(1)
+        for (scale, _), first, last in zip(chain, low.tolist(), high.tolist(), strict=True)
     ]
+    if max(map(len, lattices)) > _LATTICE_POINTS and not _one_scale(chain):
+        raise UserError(
+            f"{where}: its logits have scales of their own on up to {max(map(len, lattices))} "
+            f"values each, too many to rank exactly; use one batch-norm scale for all classes"
+        )
     wins, losses = _boundaries(chain, lattices, step)
     largest = ZERO
     for scale, _ in chain:
         largest = scale if (scale - largest).sign() > 0 else largest
     ratios = [(scale / largest).bounds(256)[0] if scale.terms else 0 for scale, _ in chain]
-    widest = int(max(np.abs(low).max(), np.abs(high).max()))
+    widest = max(1, int(np.abs(low).max()), int(np.abs(high).max()))
     multiplier = 1
     while multiplier * widest < 1 << _PRODUCT_BITS:
         rounded = np.array([(multiplier * r + (1 << 255)) >> 256 for r in ratios], np.int64)
@@ -121,6 +132,10 @@ def integer_scores(
         f"{where}: its logits come so close to each other that ranking them exactly takes more "
         f"than {_PRODUCT_BITS} bits; use one batch-norm scale for all classes"
     )
+
+
+def _one_scale(chain: Chain) -> bool:
+    return not any((scale - chain[0][0]).terms for scale, _ in chain)
 
 
 def _shifted(
@@ -146,9 +161,7 @@ def _increasing(rounded: NDArray[np.int64], ratios: list[int]) -> NDArray[np.int
     return np.array([scales[ratio] for ratio in ratios], np.int64)
 
 
-def _boundaries(
-    chain: Chain, lattices: list[NDArray[np.int64]], step: int
-) -> tuple[_Boundaries, _Boundaries]:
+def _boundaries(chain: Chain, lattices: list[range], step: int) -> tuple[_Boundaries, _Boundaries]:
     """Find the boundary of every pair of classes c < d, from both sides.
 
     The first result holds, for each a, the largest b that ranks behind it, the second the
@@ -156,14 +169,16 @@ def _boundaries(
     """
     wins, losses = [], []
     for c, d in combinations(range(len(chain)), 2):
-        a, b = lattices[c], lattices[d]
         if chain[c][0].terms and not (chain[c][0] - chain[d][0]).terms:
-            won, lost = _alike(chain[c], chain[d], a, b, step)
+            won, lost = _alike(chain[c], chain[d], lattices[c], lattices[d], step)
         else:
+            a, b = (
+                np.arange(r.start, r.stop, step, dtype=np.int64) for r in (lattices[c], lattices[d])
+            )
             count = _count_behind(chain[c], chain[d], a, b, step)
             some, rest = count > 0, count < len(b)
-            won = a[some], b[count[some] - 1]
-            lost = a[rest], b[count[rest]]
+            won = _extreme(a[some], b[count[some] - 1], 1)
+            lost = _extreme(a[rest], b[count[rest]], -1)
         wins.append((c, d, *won))
         losses.append((c, d, *lost))
     return _Boundaries.of(wins), _Boundaries.of(losses)
@@ -172,8 +187,8 @@ def _boundaries(
 def _alike(
     of_c: tuple[Surd, Surd],
     of_d: tuple[Surd, Surd],
-    a: NDArray[np.int64],
-    b: NDArray[np.int64],
+    a: range,
+    b: range,
     step: int,
 ) -> tuple[tuple[NDArray, NDArray], tuple[NDArray, NDArray]]:
     """Return the boundary of two classes of one scale: only ``a - b`` counts, so one entry each.
@@ -181,7 +196,7 @@ def _alike(
     The entries are the least difference that wins and the largest that loses, with a b of zero.
     """
     (scale, offset_c), (_, offset_d) = of_c, of_d
-    lowest, highest = int(a[0] - b[-1]), int(a[-1] - b[0])
+    lowest, highest = a[0] - b[-1], a[-1] - b[0]
     # The differences are lowest, lowest + step, .. highest; those from `least` on win.
     count = max(0, ceil(((offset_d - offset_c) / scale - Surd.of(lowest)) / Surd.of(step)))
     least = lowest + step * count
@@ -200,27 +215,52 @@ def _count_behind(
 ) -> NDArray[np.int64]:
     """Return for each a how many b have ``logit_d(b) <= logit_c(a)``, 0 .. len(b)."""
     (scale_c, offset_c), (scale_d, offset_d) = of_c, of_d
-    if scale_d.terms:
-        # With b = step * k + b[0] the k that do are all up to slope * a + start.
-        slope = scale_c / scale_d / Surd.of(step)
-        start = ((offset_c - offset_d) / scale_d - Surd.of(int(b[0]))) / Surd.of(step)
-        counts = [k + 1 for k in _floors(slope, start, a)]
-    else:
+    if not scale_d.terms:
         signs = [(scale_c * Surd.of(n) + offset_c - offset_d).sign() for n in a.tolist()]
-        counts = [int(sign >= 0) for sign in signs]
-    return np.array([min(max(n, 0), len(b)) for n in counts], np.int64)
+        return np.array([sign >= 0 for sign in signs], np.int64)
+    # With b = step * k + b[0] the k that do are all up to slope * a + start.
+    slope = scale_c / scale_d / Surd.of(step)
+    start = ((offset_c - offset_d) / scale_d - Surd.of(int(b[0]))) / Surd.of(step)
+    return _floors(slope, start, a, -1, len(b) - 1) + 1
 
 
-def _floors(slope: Surd, start: Surd, a: NDArray[np.int64]) -> list[int]:
-    """Return ``floor(slope * a + start)`` exactly for all a."""
-    bits = 64
-    (low, high), (start_low, start_high) = slope.bounds(bits), start.bounds(bits)
-    floors = []
-    for n in a.tolist():
-        ends = (low * n, high * n)
-        below, above = (min(ends) + start_low) >> bits, (max(ends) + start_high) >> bits
-        floors.append(below if below == above else floor(slope * Surd.of(n) + start))
+def _floors(
+    slope: Surd, start: Surd, a: NDArray[np.int64], least: int, most: int
+) -> NDArray[np.int64]:
+    """Return ``floor(slope * a + start)`` for all a, clipped to least .. most, exactly."""
+    try:
+        rise, first = float(slope), float(start)
+    except OverflowError:
+        rise, first, error = 0.0, 0.0, np.full(len(a), np.inf)
+    else:
+        # Four roundings of at most 2**-53 each, and room to spare.
+        error = (np.abs(rise * a) + abs(first)) * 2.0**-50
+    near = rise * a + first
+    floors = np.clip(np.floor(near), least, most).astype(np.int64)
+    # Only what may lie on the other side of an integer that matters needs more than floats.
+    unsure = (np.floor(near - error) != np.floor(near + error)) & (near + error >= least)
+    for n in np.flatnonzero(unsure & (near - error <= most + 1)).tolist():
+        exact = floor(slope * Surd.of(int(a[n])) + start)
+        floors[n] = min(max(exact, least), most)
     return floors
+
+
+def _extreme(a: NDArray[np.int64], b: NDArray[np.int64], side: int) -> tuple[NDArray, NDArray]:
+    """Return the corners of the convex hull of points whose a rise, of its upper or lower side.
+
+    A linear function with a positive factor of a and a negative one of b, as a difference of
+    scores is, takes its least value at a corner of the upper side (``side=1``) and its largest at
+    one of the lower (-1): all other points may go.
+    """
+    while len(a) > 2:
+        before, behind = a[1:-1] - a[:-2], a[2:] - a[1:-1]
+        up, on = b[1:-1] - b[:-2], b[2:] - b[1:-1]
+        corner = np.full(len(a), True)
+        corner[1:-1] = side * (up * behind - on * before) > 0
+        if corner.all():
+            break
+        a, b = a[corner], b[corner]
+    return a, b
 
 
 def _offsets(
@@ -228,7 +268,7 @@ def _offsets(
 ) -> NDArray[np.int64] | None:
     """Return offsets that rank every pair of classes rightly, or None if there are none."""
     # reach[i, j] is the upper bound of offset_j - offset_i.
-    reach = np.full((len(scales), len(scales)), np.int64(1) << 60)
+    reach = np.full((len(scales), len(scales)), _FAR)
     if len(wins.c):
         reach[wins.c, wins.d] = np.minimum.reduceat(wins.differences(scales), wins.start)
     if len(losses.c):
@@ -239,5 +279,7 @@ def _offsets(
         shorter = np.minimum(offsets, (offsets[:, None] + reach).min(axis=0))
         if np.array_equal(shorter, offsets):
             return offsets
+        if shorter.min() < -_FAR // 2:
+            return None
         offsets = shorter
     return None

@@ -28,11 +28,11 @@ from xnorflow.network import (
 
 __all__ = ["best_class", "run_exact", "run_stages"]
 
-_DIGITS = 80
-_ZERO = Decimal("1e-55")
-"""Below this a value is zero: exact zeros come with rounding errors of at most some 1e-70."""
-_CLEAR = Decimal("1e-30")
-"""No value other than zero may be smaller: then its sign is beyond doubt."""
+_DIGITS = 120
+_ZERO = Decimal("1e-70")
+"""Below this a value is zero: what is zero exactly comes with rounding errors only."""
+_CLEAR = Decimal("1e-50")
+"""No other value may be smaller, lest its sign be in doubt."""
 
 
 def _decimal(value: Fraction) -> Decimal:
@@ -58,7 +58,7 @@ def run_exact(network: Network, x: NDArray) -> list[NDArray]:
     Returns
     -------
     list of ndarray of object
-        The tensor behind every operation, elements `Decimal` of 80 digits; the last one holds the
+        The tensor behind every operation, elements `Decimal` of 120 digits; the last one holds the
         logits.
     """
     with localcontext() as context:
