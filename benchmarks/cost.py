@@ -18,11 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 from xnorflow.boards.tools import find, run
-from xnorflow.cost import FAMILIES, estimate_layer
+from xnorflow.cost import FAMILIES, stage_cost
 from xnorflow.folding import LayerFolding
 from xnorflow.hw.mvu import MatrixVectorUnit
 from xnorflow.hw.rom import ROMStyle
 from xnorflow.lowered import LoweredLayer, LoweredOutput
+from xnorflow.pipeline import MatrixStage
 
 #: MH, MW, and the folding.
 LAYERS = [
@@ -73,7 +74,7 @@ def measure(family: str, mh: int, mw: int, choice: LayerFolding) -> tuple[int, i
     ones = np.ones(mh, np.int64)
     output = LoweredOutput(ones, 0 * ones, ones.astype(float), 0.0 * ones)
     layer = LoweredLayer("fc", weights, thresholds)
-    cost = estimate_layer(FAMILIES[family], layer, choice, output)
+    cost = stage_cost(FAMILIES[family], MatrixStage(layer, choice, "thresholds"), output)
     return lut, bram, round(cost.lut)
 
 

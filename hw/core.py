@@ -1,106 +1,164 @@
-"""The streaming core: every layer of a network as hardware, one behind the other."""
+"""The streaming core: every stage of a network as hardware, one behind the other."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from amaranth import Module, signed
+from amaranth.hdl import Elaboratable, Shape, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+from numpy.typing import NDArray
 
 from xnorflow.hw import layouts
 from xnorflow.hw.argmax import ArgMax
-from xnorflow.hw.mvu import MatrixVectorUnit
 from xnorflow.hw.width_converter import WidthConverter
 
-__all__ = ["StreamingCore"]
+__all__ = ["CoreStage", "StreamUnit", "StreamingCore"]
+
+
+class StreamUnit(Protocol):
+    """A component between two streams that knows its timing."""
+
+    i: stream.Interface
+    o: stream.Interface
+
+    def schedule(self, arrivals: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the cycles at which beats leave, given those at which they arrive."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class CoreStage:
+    """A component of the core.
+
+    Attributes
+    ----------
+    name : str
+    unit : StreamUnit
+    i_beats, o_beats : int
+        Beats of a frame that it takes and gives.
+    cycles : int
+        Cycles that a frame keeps it busy.
+    """
+
+    name: str
+    unit: StreamUnit
+    i_beats: int
+    o_beats: int
+    cycles: int
 
 
 class StreamingCore(wiring.Component):
-    """A chain of matrix-vector units, width converters between them and an arg-max behind them.
+    """A chain of stages, with an arg-max behind them.
 
-    All layers work at once, each on a frame of its own; the slowest one sets the pace. Frames
+    All stages work at once, each on a frame of its own; the slowest one sets the pace. Frames
     follow each other without an idle cycle.
 
     Parameters
     ----------
-    units : sequence of MatrixVectorUnit
-        In data-flow order; each takes as many bits as the one before gives. The last one gives
-        scores, all others bits.
+    stages : sequence of CoreStage
+        In data-flow order; each takes the payload that the one before gives. The last one gives
+        scores.
 
     Attributes
     ----------
-    units : tuple of MatrixVectorUnit
-        The layers.
-    i_lanes, o_lanes, classes : int
-        Bits in an input beat; scores in an output beat and in a frame.
+    stages : tuple of CoreStage
+        Those given and, where scores pass in fewer lanes, a width converter.
+    i_lanes : int
+        Bits of an input beat.
+    o_lanes, classes : int
+        Scores in an output beat and in a frame.
     i_beats, o_beats : int
         Beats of a frame at the input and the output.
     cycles_per_frame : int
         The initiation interval (II): cycles between frames in steady state.
+    slowest : CoreStage
+        A stage that takes that long.
     latency : int
         Cycles from the one in which an idle core takes a frame's first beat to the one in which it
         gives the frame's last beat, with a source always valid and a sink always ready.
 
     Members
     -------
-    i : In(stream.Signature(layouts.bits(simd of the first unit)))
+    i : In(stream.Signature(layouts.bits(i_lanes)))
+        Elements of several bits come with their least significant bit in the lowest lane.
     o : Out(stream.Signature(layouts.results(o_lanes, width, classes)))
+
+    Raises
+    ------
+    ValueError
+        If a stage does not take what the one before gives.
     """
 
-    def __init__(self, units: Sequence[MatrixVectorUnit]):
-        for number, (unit, after) in enumerate(pairwise(units)):
-            if unit.mh != after.mw:
+    def __init__(self, stages: Sequence[CoreStage]):
+        for before, after in pairwise(stages):
+            gives, takes = (
+                Shape.cast(s.payload.shape()).width for s in (before.unit.o, after.unit.i)
+            )
+            if (before.o_beats, gives) != (after.i_beats, takes):
                 raise ValueError(
-                    f"unit {number + 1} must take the {unit.mh} bits that unit {number} gives, "
-                    f"not {after.mw}"
+                    f"stage {after.name} must take the {before.o_beats} beats of {gives} bits "
+                    f"that stage {before.name} gives, not {after.i_beats} of {takes}"
                 )
-        self.units = tuple(units)
-        first, last = self.units[0], self.units[-1]
-        width = last.output_shape.elem_shape.width
-        self._stages: list[tuple[str, MatrixVectorUnit | WidthConverter]] = []
-        cycles = []
-        for number, unit in enumerate(self.units):
-            lanes = self.units[number - 1].pe if number else unit.simd
-            if lanes != unit.simd:
-                converter = WidthConverter(1, lanes, unit.simd)
-                self._stages.append((f"converter_{number}", converter))
-                cycles.append(converter.cycles(unit.mw))
-            self._stages.append((f"unit_{number}", unit))
-            cycles.append(unit.cycles_per_frame)
-        self.cycles_per_frame = max(cycles)
+        scores = stages[-1].unit.o.payload.shape()
+        width, given = scores.elem_shape.width, scores.length
+        self.classes = stages[-1].o_beats * given
+        pace = max(stage.cycles for stage in stages)
         # The fewest lanes that keep pace: comparators for all scores at once cost far more than
         # passing the scores one by one.
         lanes = next(
             lanes
-            for lanes in range(1, last.pe + 1)
-            if last.pe % lanes == 0 and last.mh // lanes <= self.cycles_per_frame
+            for lanes in range(1, given + 1)
+            if given % lanes == 0 and self.classes // lanes <= pace
         )
-        if lanes != last.pe:
-            self._stages.append(("serializer", WidthConverter(signed(width), last.pe, lanes)))
-        self._argmax = ArgMax(lanes, width, last.mh)
+        self.o_lanes, self.o_beats = lanes, self.classes // lanes
+        if lanes != given:
+            serializer = WidthConverter(signed(width), given, lanes)
+            taken = stages[-1].o_beats
+            stages = [
+                *stages,
+                CoreStage("serializer", serializer, taken, self.o_beats, self.o_beats),
+            ]
+        self._argmax = ArgMax(lanes, width, self.classes)
+        self.stages = tuple(stages)
+        self.slowest = max(self.stages, key=lambda stage: stage.cycles)
+        self.cycles_per_frame = self.slowest.cycles
 
-        self.i_lanes, self.o_lanes, self.classes = first.simd, lanes, last.mh
-        self.i_beats, self.o_beats = first.synapse_folds, last.mh // lanes
+        first = stages[0]
+        self.i_lanes = Shape.cast(first.unit.i.payload.shape()).width
+        self.i_beats = first.i_beats
         times = np.arange(self.i_beats)
-        for _, stage in self._stages:
-            times = stage.schedule(times)
+        for stage in self.stages:
+            times = stage.unit.schedule(times)
         self.latency = int(times[-1]) + self._argmax.latency
         super().__init__(
             {
-                "i": In(stream.Signature(layouts.bits(first.simd))),
-                "o": Out(stream.Signature(layouts.results(lanes, width, last.mh))),
+                "i": In(stream.Signature(layouts.bits(self.i_lanes))),
+                "o": Out(stream.Signature(layouts.results(lanes, width, self.classes))),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        upstream = wiring.flipped(self.i)
-        for name, stage in self._stages:
-            m.submodules[name] = stage
-            wiring.connect(m, upstream, stage.i)
-            upstream = stage.o
+        upstream: stream.Interface = wiring.flipped(self.i)
+        for stage in self.stages:
+            assert isinstance(stage.unit, Elaboratable)
+            m.submodules[stage.name] = stage.unit
+            _connect(m, upstream, stage.unit.i)
+            upstream = stage.unit.o
         m.submodules.argmax = self._argmax
-        wiring.connect(m, upstream, self._argmax.i)
+        _connect(m, upstream, self._argmax.i)
         wiring.connect(m, self._argmax.o, wiring.flipped(self.o))
         return m
+
+
+def _connect(m: Module, source: stream.Interface, sink: stream.Interface) -> None:
+    """Connect streams whose payloads have one width; their layouts may group bits otherwise."""
+    m.d.comb += [
+        Value.cast(sink.payload).eq(Value.cast(source.payload)),
+        sink.valid.eq(source.valid),
+        source.ready.eq(sink.ready),
+    ]

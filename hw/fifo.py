@@ -1,10 +1,12 @@
 """First-in first-out buffer between streams."""
 
+import numpy as np
 from amaranth import Module
 from amaranth.hdl import Shape, ShapeLike
 from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
+from numpy.typing import NDArray
 
 __all__ = ["StreamFIFO"]
 
@@ -40,6 +42,21 @@ class StreamFIFO(wiring.Component):
                 "level": Out(range(depth + 1)),
             }
         )
+
+    def schedule(self, arrivals: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the cycles at which beats leave, given those at which they arrive.
+
+        Parameters
+        ----------
+        arrivals : ndarray of int, shape (beats,)
+
+        Returns
+        -------
+        ndarray of int, shape (beats,)
+            For an empty FIFO and a consumer that is always ready.
+        """
+        beats = np.arange(len(arrivals))
+        return np.maximum.accumulate(arrivals - beats) + beats + 2
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from xnorflow.hw.sliding_window import WindowGeometry, between, pad_constants
 
-__all__ = ["ParallelWindow"]
+__all__ = ["ParallelWindow", "shifts"]
+
+
+def shifts(geometry: WindowGeometry) -> int:
+    """Return the cycles that a frame takes a `ParallelWindow`."""
+    height, width, _ = geometry.shape
+    rows, columns = ((geometry.outputs[axis] - 1) * geometry.stride[axis] + 1 for axis in (0, 1))
+    pitch = max(width, columns)
+    return max((height - 1) * pitch + width, (rows - 1) * pitch + columns)
 
 
 class ParallelWindow(wiring.Component):
@@ -86,7 +94,7 @@ class ParallelWindow(wiring.Component):
         granule: int | None = None,
     ):
         self.geometry = WindowGeometry(shape, kernel, stride, dilation, padding)
-        height, width, channels = shape
+        channels = shape[2]
         granule = channels if granule is None else granule
         if granule < 1 or channels % granule:
             legal = [divisor for divisor in range(1, channels + 1) if channels % divisor == 0]
@@ -97,11 +105,8 @@ class ParallelWindow(wiring.Component):
         outputs = self.geometry.outputs
         #: Shifts along each axis from the first window's place to the last one's, inclusive.
         self._extent = [(outputs[axis] - 1) * stride[axis] + 1 for axis in (0, 1)]
-        self.pitch = max(width, self._extent[1])
-        self._shifts = max(
-            (height - 1) * self.pitch + width, (self._extent[0] - 1) * self.pitch + self._extent[1]
-        )
-        self.cycles_per_frame = self._shifts
+        self.pitch = max(shape[1], self._extent[1])
+        self.cycles_per_frame = self._shifts = shifts(self.geometry)
         self.latency = 1
 
         # Kernel rows and columns that lie on the image in some window, relative to the image's
@@ -179,11 +184,11 @@ class ParallelWindow(wiring.Component):
         """
         height, width, _ = self.geometry.shape
         places = self._places()
-        shifts = max(height * self.pitch, int(places[-1]) + 1)
-        earliest = np.full(shifts, arrivals[0])
+        last = max(height * self.pitch, int(places[-1]) + 1)
+        earliest = np.full(last, arrivals[0])
         pixels = np.arange(height)[:, None] * self.pitch + np.arange(width)
         earliest[pixels.reshape(-1)] = arrivals
-        count = np.arange(shifts)
+        count = np.arange(last)
         return (np.maximum.accumulate(earliest - count) + count)[places] + self.latency
 
     def elaborate(self, platform: object) -> Module:

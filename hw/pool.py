@@ -210,23 +210,23 @@ class PoolUnit(wiring.Component):
         )
 
     def schedule(self, arrivals: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the cycles at which one frame's beats leave, given those at which they arrive.
+        """Return the cycles at which the beats of images leave, given those at which they arrive.
 
         Parameters
         ----------
-        arrivals : ndarray of int, shape (H * W * F,)
+        arrivals : ndarray of int, shape (images * H * W * F,)
             Cycles from which on each input beat is offered.
 
         Returns
         -------
-        ndarray of int, shape (H_out * W_out * F,)
+        ndarray of int, shape (images * H_out * W_out * F,)
             For an idle unit and a consumer that is always ready.
         """
-        beats = np.arange(self.cycles_per_frame)
+        beats = np.arange(len(arrivals))
         taken = np.maximum.accumulate(arrivals - beats) + beats
         (rows, columns), (height, width) = self.o_shape[:2], self.kernel
-        pixels = taken.reshape(self.shape[0], self.shape[1], self.folds)
-        last = pixels[height - 1 : rows * height : height, width - 1 : columns * width : width]
+        pixels = taken.reshape(-1, self.shape[0], self.shape[1], self.folds)
+        last = pixels[:, height - 1 : rows * height : height, width - 1 : columns * width : width]
         return last.reshape(-1) + self.latency
 
     def elaborate(self, platform: object) -> Module:

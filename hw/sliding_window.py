@@ -13,7 +13,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 from numpy.typing import NDArray
 
-__all__ = ["SlidingWindow", "WindowGeometry", "between", "pad_constants"]
+__all__ = ["SlidingWindow", "WindowGeometry", "between", "pad_constants", "ring_rows"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,22 @@ class WindowGeometry:
         """
         return self._extremes(last=True)
 
+    def required(self) -> NDArray[np.int64]:
+        """Return how many pixels must have come before each window starts.
+
+        No window starts before its frame has.
+
+        Returns
+        -------
+        ndarray of int, shape (H_out * W_out,)
+        """
+        return np.maximum.accumulate(np.maximum(self.needs() + 1, 1))
+
+    @property
+    def is_wire(self) -> bool:
+        """Whether the windows are just the pixels."""
+        return self.kernel == self.stride == (1, 1) and not any(self.padding)
+
     def frees(self) -> NDArray[np.int64]:
         """Return how many pixels, in linear order, no window after each one reads.
 
@@ -122,6 +138,40 @@ class WindowGeometry:
         first = self._extremes(last=False)
         later = np.append(np.where(first < 0, pixels, first)[1:], pixels)
         return np.minimum.accumulate(later[::-1])[::-1]
+
+
+def ring_rows(geometry: WindowGeometry, folds: int) -> int:
+    """Return the image rows that a `SlidingWindow` keeps, with `folds` beats a pixel."""
+    if geometry.is_wire:
+        return 0
+    return bisect_left(
+        range(3 * geometry.shape[0] + 1),
+        True,
+        lo=1,
+        key=lambda rows: _never_waits(geometry, folds, rows),
+    )
+
+
+def _never_waits(geometry: WindowGeometry, folds: int, rows: int) -> bool:
+    """Return whether the slower of both streams never waits with so many rows."""
+    height, width, _ = geometry.shape
+    beats = folds * geometry.kernel[0] * geometry.kernel[1]
+    pixels, capacity = height * width, rows * width
+    frames = np.arange(capacity // pixels + 4)[:, None] * pixels
+    needed = geometry.required()
+    required = (frames + needed).reshape(-1)
+    freed = (frames + geometry.frees()).reshape(-1)
+    window = np.arange(len(required))
+    pixel = np.arange(capacity, frames.size * pixels)  # those before always fit
+    freeing = np.searchsorted(freed, pixel - capacity + 1)
+    if len(needed) * beats >= pixels * folds:
+        space = (freeing + 1) * beats - 1
+        taken = np.maximum.accumulate(space - folds * pixel) + folds * (pixel + 1)
+        late = required > capacity
+        return bool((taken[required[late] - 1 - capacity] < window[late] * beats).all())
+    came = folds * required  # the cycle after the last pixel's last beat
+    start = np.maximum.accumulate(came - window * beats) + window * beats
+    return bool((start[freeing] + beats - 1 < folds * pixel).all())
 
 
 def between(index: Value, low: int, high: int, top: int) -> Value:
@@ -292,16 +342,11 @@ class SlidingWindow(wiring.Component):
         self.cycles_per_frame = max(
             height * width * self._folds, int(np.prod(self.geometry.outputs)) * self._beats
         )
-        # No window starts before its frame has.
-        self._required = np.maximum.accumulate(np.maximum(self.geometry.needs() + 1, 1))
-        self._wire = kernel == (1, 1) and stride == (1, 1) and not any(padding)
+        self._required = self.geometry.required()
+        self._wire = self.geometry.is_wire
         self._padded = not all(self.geometry.inside(axis).all() for axis in (0, 1))
         self.latency = 0 if self._wire else 3 if self._padded else 2
-        self.rows = (
-            0
-            if self._wire
-            else bisect_left(range(3 * height + 1), True, lo=1, key=self._never_waits)
-        )
+        self.rows = ring_rows(self.geometry, self._folds)
         self._lanes = data.ArrayLayout(element, lanes)
         payload = (
             data.StructLayout({"lanes": self._lanes, "pad": unsigned(1)})
@@ -311,25 +356,6 @@ class SlidingWindow(wiring.Component):
         super().__init__(
             {"i": In(stream.Signature(self._lanes)), "o": Out(stream.Signature(payload))}
         )
-
-    def _never_waits(self, rows: int) -> bool:
-        """Return whether the slower of both streams never waits with so many rows."""
-        height, width, _ = self.geometry.shape
-        pixels, capacity, beats, folds = height * width, rows * width, self._beats, self._folds
-        frames = np.arange(capacity // pixels + 4)[:, None] * pixels
-        required = (frames + self._required).reshape(-1)
-        freed = (frames + self.geometry.frees()).reshape(-1)
-        window = np.arange(len(required))
-        pixel = np.arange(capacity, frames.size * pixels)  # those before always fit
-        freeing = np.searchsorted(freed, pixel - capacity + 1)
-        if len(self._required) * beats >= pixels * folds:
-            space = (freeing + 1) * beats - 1
-            taken = np.maximum.accumulate(space - folds * pixel) + folds * (pixel + 1)
-            late = required > capacity
-            return bool((taken[required[late] - 1 - capacity] < window[late] * beats).all())
-        came = folds * required  # the cycle after the last pixel's last beat
-        start = np.maximum.accumulate(came - window * beats) + window * beats
-        return bool((start[freeing] + beats - 1 < folds * pixel).all())
 
     def needs(self) -> NDArray[np.int64]:
         """Return `WindowGeometry.needs`: the last pixel that each output position needs."""

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 from amaranth import Cat, ClockDomain, Module, Signal
-from amaranth.hdl import Value
+from amaranth.hdl import Shape, Value
 from amaranth.lib import data
 from amaranth.sim import Simulator, SimulatorContext
 from numpy.typing import NDArray
 
 from xnorflow.errors import WorkFailed
-from xnorflow.hw.core import StreamingCore
+from xnorflow.hw.core import CoreStage, StreamingCore
 from xnorflow.sim.run import CoreRun
 from xnorflow.sim.streams import collect, drive, pack_bits, unpack_bits
 
@@ -41,14 +41,14 @@ def run_core(
     Parameters
     ----------
     core : StreamingCore
-    bits : ndarray of bool, shape (N, F)
-        Frames; True means +1.
+    bits : ndarray of bool, shape (N, i_beats * i_lanes)
+        Frames; see `xnorflow.lowered.InputQuantizer.to_bits`.
     stall : float
         Probability of an idle cycle before every beat, at the input and at the output; below 1.
     seed : int
         Seed of the stalls.
     watch_layers : bool
-        Also record what every hidden layer sends on (slower).
+        Also record what every stage sends on in elements of up to 32 bits (slower).
     vcd : Path, optional
         Write the waveforms of all signals here.
     progress : callable, optional
@@ -71,7 +71,8 @@ def run_core(
     i_rng, o_rng = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
     first_input: list[int] = []
     words: list[int] = []
-    taps: list[list[int]] = [[] for _ in core.units[:-1]]
+    watched = [stage for stage in core.stages if watch_layers and _has_elements(stage)]
+    taps: dict[str, list[int]] = {stage.name: [] for stage in watched}
 
     async def source(ctx: SimulatorContext) -> None:
         await drive(ctx, core.i, pack_bits(bits, core.i_lanes), rng=i_rng, stall=stall)
@@ -82,6 +83,9 @@ def run_core(
             await collect(ctx, core.o, core.o_beats, rng=o_rng, stall=stall, beats=words, word=word)
             if progress is not None:
                 progress(frame + 1)
+        # Pixels that no window needs may still be on their way when the last score leaves.
+        while any(len(taps[stage.name]) < frames * stage.o_beats for stage in watched):
+            await ctx.tick()
 
     async def entrance(ctx: SimulatorContext) -> None:
         first_input.extend(await ctx.tick().sample(cycle).until(core.i.valid & core.i.ready))
@@ -102,9 +106,8 @@ def run_core(
     simulator.add_testbench(source)
     simulator.add_testbench(sink)
     simulator.add_testbench(entrance, background=True)
-    if watch_layers:
-        for unit, tap in zip(core.units[:-1], taps, strict=True):
-            simulator.add_testbench(_tap(unit.o, tap), background=True)
+    for stage in watched:
+        simulator.add_testbench(_tap(stage.unit.o, taps[stage.name]), background=True)
     with simulator.write_vcd(str(vcd)) if vcd is not None else nullcontext():
         simulator.run()
 
@@ -122,13 +125,24 @@ def run_core(
         framed=bool(np.all(last[:, -1] == 1) and not last[:, :-1].any()),
         first_input_cycle=first_input[0],
         last_output_cycles=np.array([word >> width for word in words[ends]], np.int64),
-        layers=[
-            unpack_bits(tap[: frames * unit.neuron_folds], unit.pe, unit.mh)
-            for unit, tap in zip(core.units[:-1], taps, strict=True)
-        ]
-        if watch_layers
-        else [],
+        stages={stage.name: _elements(stage, taps[stage.name], frames) for stage in watched},
     )
+
+
+def _has_elements(stage: CoreStage) -> bool:
+    layout = stage.unit.o.payload.shape()
+    return isinstance(layout, data.ArrayLayout) and Shape.cast(layout.elem_shape).width <= 32
+
+
+def _elements(stage: CoreStage, beats: list[int], frames: int) -> NDArray[np.int64]:
+    """Return the elements that a stage sent on, shape (frames, elements of a frame)."""
+    layout = stage.unit.o.payload.shape()
+    bits = unpack_bits(beats[: frames * stage.o_beats], data.Layout.cast(layout).size, 1)
+    element = Shape.cast(layout.elem_shape)
+    values = bits.reshape(-1, element.width).astype(np.int64) @ (1 << np.arange(element.width))
+    if element.signed:
+        values -= (values >> element.width - 1) << element.width
+    return values.reshape(frames, -1)
 
 
 def _tap(stream: Any, beats: list[int]) -> Callable[[SimulatorContext], Coroutine[Any, Any, None]]:

@@ -23,8 +23,8 @@ class CoreRun:
         Cycle in which the first frame's first beat was taken.
     last_output_cycles : ndarray of int64, shape (N,)
         Cycle in which each frame's last beat left.
-    layers : list of ndarray of bool, one per hidden layer, shape (N, MH)
-        What each hidden layer sent on; empty unless asked for.
+    stages : dict of ndarray of int, each of shape (N, elements)
+        What each stage of the core sent on, by name; empty unless asked for.
     """
 
     scores: NDArray[np.int64]
@@ -32,4 +32,4 @@ class CoreRun:
     framed: bool
     first_input_cycle: int
     last_output_cycles: NDArray[np.int64]
-    layers: list[NDArray[np.bool_]] = field(default_factory=list)
+    stages: dict[str, NDArray[np.int64]] = field(default_factory=dict)

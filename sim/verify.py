@@ -36,7 +36,7 @@ class Verification:
     mismatches : int
         Frames in which any output bit differs from the golden model's.
     layer_mismatches : dict of str to int, or None
-        The same layer by layer, where asked for.
+        The same for what each stage before the last sends on, where asked for.
     accuracy : float or None
         Share of frames whose hardware class is the label; None without labels.
     latency_cycles, latency_cycles_predicted : int
@@ -99,7 +99,7 @@ class Verification:
 def verify(
     core: StreamingCore,
     lowered: LoweredNetwork,
-    bits: NDArray[np.bool_],
+    quantized: NDArray,
     labels: NDArray[np.int64] | None = None,
     *,
     engine: str = "amaranth",
@@ -117,8 +117,8 @@ def verify(
         The hardware.
     lowered : LoweredNetwork
         What it must compute.
-    bits : ndarray of bool, shape (N, F)
-        At least one frame.
+    quantized : ndarray of bool or unsigned integers, shape (N, F)
+        At least one frame, as `xnorflow.golden.quantize` gives them.
     labels : ndarray of int, shape (N,), optional
     engine : str
         A key of `ENGINES`.
@@ -128,7 +128,7 @@ def verify(
     start = time.perf_counter()
     run = ENGINES[engine](
         core,
-        bits,
+        lowered.input.to_bits(quantized),
         stall=stall,
         seed=seed,
         watch_layers=watch_layers,
@@ -136,19 +136,20 @@ def verify(
         progress=progress,
     )
     seconds = time.perf_counter() - start
-    *hidden, scores = activations(lowered, bits)
+    *inner, scores = activations(lowered, quantized)
     wrong = (run.scores != scores).any(axis=1) | (run.classes != scores.argmax(axis=1))
     layer_mismatches = None
     if watch_layers:
         layer_mismatches = {}
-        for layer, got, expected in zip(lowered.layers[:-1], run.layers, hidden, strict=True):
-            differs = (got != expected).any(axis=1)
-            layer_mismatches[layer.name] = int(differs.sum())
+        for stage, expected in zip(lowered.stages[:-1], inner, strict=True):
+            got = run.stages[stage.name]
+            differs = (got != expected.reshape(got.shape)).any(axis=1)
+            layer_mismatches[stage.name] = int(differs.sum())
             wrong |= differs
     return Verification(
         engine=engine,
-        frames=len(bits),
-        mismatches=int(wrong.sum()) if run.framed else len(bits),
+        frames=len(quantized),
+        mismatches=int(wrong.sum()) if run.framed else len(quantized),
         layer_mismatches=layer_mismatches,
         accuracy=None if labels is None else float((run.classes == labels).mean()),
         latency_cycles=int(run.last_output_cycles[0]) - run.first_input_cycle,

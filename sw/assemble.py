@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from amaranth import unsigned
+from amaranth.hdl import ShapeLike
+from amaranth.lib import data
+
+from xnorflow.fifo_sizing import fifo_depths
 from xnorflow.folding import Folding
-from xnorflow.hw.core import StreamingCore
+from xnorflow.hw.core import CoreStage, StreamingCore, StreamUnit
+from xnorflow.hw.fifo import StreamFIFO
+from xnorflow.hw.layouts import Lanes
 from xnorflow.hw.mvu import MatrixVectorUnit
+from xnorflow.hw.parallel_window import ParallelWindow
+from xnorflow.hw.pool import PoolUnit
 from xnorflow.hw.rom import ROMStyle
-from xnorflow.lowered import LoweredNetwork
+from xnorflow.hw.sliding_window import SlidingWindow
+from xnorflow.hw.threshold_stage import ScoreStage as ScoreUnit
+from xnorflow.hw.threshold_stage import ThresholdStage as ThresholdUnit
+from xnorflow.hw.width_converter import WidthConverter
+from xnorflow.lowered import LoweredNetwork, LoweredOutput
+from xnorflow.pipeline import (
+    POOL_REGISTER_BITS,
+    ConverterStage,
+    MatrixStage,
+    PoolStage,
+    ScoreStage,
+    ThresholdStage,
+    WindowStage,
+    pipeline,
+)
 
 __all__ = ["assemble"]
 
@@ -20,23 +45,88 @@ def assemble(lowered: LoweredNetwork, folding: Folding) -> StreamingCore:
     folding : dict of LayerFolding
         A legal folding for every layer.
     """
-    units = []
-    for layer in lowered.layers:
-        choice = folding[layer.name]
-        output = lowered.output
-        units.append(
-            MatrixVectorUnit(
-                layer.weights,
-                pe=choice.pe,
-                simd=choice.simd,
-                weights_in=ROMStyle(choice.weights_in),
-                buffer_in_registers=choice.buffer_in == "registers",
-                rom_latency=choice.rom_latency,
-                **(
-                    {"scale": output.scale, "offset": output.offset}
-                    if layer.thresholds is None
-                    else {"thresholds": layer.thresholds}
-                ),
-            )
-        )
-    return StreamingCore(units)
+    stages = pipeline(lowered, folding)
+    built: list[CoreStage] = []
+    payload: data.ArrayLayout = data.ArrayLayout(unsigned(lowered.input.bits), 1)
+    for stage, depth in zip(stages, fifo_depths(stages), strict=True):
+        if depth:
+            beats = built[-1].o_beats
+            fifo = StreamFIFO(payload, depth)
+            built.append(CoreStage(f"{stage.name}_fifo", fifo, beats, beats, beats))
+        match stage:
+            case ConverterStage():
+                unit: StreamUnit = _converter(stage, payload)
+            case WindowStage():
+                unit = _window(stage, payload.elem_shape)
+            case MatrixStage():
+                unit = _matrix(stage, lowered.output)
+            case PoolStage():
+                unit = _pool(stage, payload.elem_shape)
+            case ThresholdStage():
+                thresholds = stage.stage.thresholds
+                unit = ThresholdUnit(payload.elem_shape, thresholds, lanes=stage.lanes)
+            case ScoreStage():
+                scale, offset = lowered.output.scale, lowered.output.offset
+                unit = ScoreUnit(payload.elem_shape, scale, offset, lanes=stage.lanes)
+        built.append(CoreStage(stage.name, unit, stage.i_beats, stage.o_beats, stage.cycles))
+        payload = unit.o.payload.shape()
+        if isinstance(payload, data.StructLayout):
+            payload = data.ArrayLayout(payload, 1)  # lanes and their flag for true zeros
+    return StreamingCore(built)
+
+
+def _converter(stage: ConverterStage, payload: data.ArrayLayout) -> WidthConverter:
+    # Behind a window with true zeros an element is a granule of lanes and their flag.
+    granule = stage.i_lanes // payload.length
+    return WidthConverter(payload.elem_shape, payload.length, stage.o_lanes // granule)
+
+
+def _window(stage: WindowStage, element: ShapeLike) -> SlidingWindow | ParallelWindow:
+    window = stage.window
+    common: dict[str, Any] = {
+        "stride": window.stride,
+        "dilation": window.dilation,
+        "padding": window.padding,
+        "pad_values": window.pad,
+        "zero_flag": stage.granule > 0,
+    }
+    if stage.parallel:
+        granule = stage.granule or window.shape[2]
+        return ParallelWindow(element, window.shape, window.kernel, granule=granule, **common)
+    return SlidingWindow(
+        element, window.shape, window.kernel, lanes=stage.lanes, groups=stage.groups, **common
+    )
+
+
+def _matrix(stage: MatrixStage, output: LoweredOutput) -> MatrixVectorUnit:
+    layer, choice = stage.layer, stage.choice
+    head: dict[str, Any] = {}
+    match stage.head:
+        case "thresholds":
+            head = {"thresholds": layer.thresholds}
+        case "scores":
+            head = {"scale": output.scale, "offset": output.offset}
+        case "accumulators":
+            head = {"accumulators": True}
+    return MatrixVectorUnit(
+        layer.weights,
+        pe=choice.pe,
+        simd=choice.simd,
+        lanes=Lanes(layer.input_bits, stage.granule or None),
+        groups=layer.groups,
+        weights_in=ROMStyle(choice.weights_in),
+        buffer_in_registers=choice.buffer_in == "registers",
+        rom_latency=choice.rom_latency,
+        **head,
+    )
+
+
+def _pool(stage: PoolStage, element: ShapeLike) -> PoolUnit:
+    return PoolUnit(
+        element,
+        stage.shape,
+        stage.kernel,
+        lanes=stage.lanes,
+        op="or" if stage.pool.op == "or" else "sum",
+        registers=stage.words * stage.lanes * stage.bits <= POOL_REGISTER_BITS,
+    )

@@ -11,10 +11,21 @@ from math import ceil
 
 import numpy as np
 
-from xnorflow.folding import Folding, LayerFolding
+from xnorflow.folding import Folding
 from xnorflow.lowered import LoweredLayer, LoweredNetwork, LoweredOutput
+from xnorflow.pipeline import (
+    POOL_REGISTER_BITS,
+    ConverterStage,
+    MatrixStage,
+    PoolStage,
+    ScoreStage,
+    Stage,
+    ThresholdStage,
+    WindowStage,
+    segments,
+)
 
-__all__ = ["FAMILIES", "Cost", "Family", "estimate", "estimate_layer"]
+__all__ = ["FAMILIES", "Cost", "Family", "estimate", "stage_cost"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,12 @@ class Family:
         with constant ones, where neurons share what they have in common.
     neuron_bit : float
         LUTs of a PE for each bit of its accumulator and comparator.
+    integer_lane_bit : float
+        LUTs of a lane for each bit of an input of several bits.
+    window_fixed : float
+        LUTs of a folded sliding window's control.
+    window_bit : float
+        LUTs or cells for each bit of a parallel window.
     buffer_bit : float
         LUTs or cells for a bit of an input buffer that is kept in flip-flops.
     distributed_words : int
@@ -54,6 +71,9 @@ class Family:
     lane: float
     constant_lane: float
     neuron_bit: float
+    integer_lane_bit: float
+    window_fixed: float
+    window_bit: float
     buffer_bit: float
     distributed_words: int
     fixed: float
@@ -70,6 +90,9 @@ FAMILIES = {
         lane=2.1,
         constant_lane=0.7,
         neuron_bit=2.0,
+        integer_lane_bit=2.2,
+        window_fixed=140,
+        window_bit=1.2,
         buffer_bit=1.9,
         distributed_words=0,
         fixed=110,
@@ -80,6 +103,9 @@ FAMILIES = {
         lane=2.55,
         constant_lane=1.1,
         neuron_bit=3.0,
+        integer_lane_bit=2.5,
+        window_fixed=140,
+        window_bit=1.2,
         buffer_bit=1.9,
         distributed_words=64,
         fixed=110,
@@ -99,11 +125,12 @@ def _rom_luts(depth: int, width: int) -> float:
     return width * (leaves + 0.75 * (leaves - 1))
 
 
-def _score_luts(layer: LoweredLayer, choice: LayerFolding, output: LoweredOutput) -> float:
+def _score_luts(stage: MatrixStage, output: LoweredOutput) -> float:
     """Return the LUTs of the last layer's affine: a multiplier only if the scales differ."""
+    layer, choice = stage.layer, stage.choice
     gain_bits = int(np.abs(output.scale).max()).bit_length()
     offset_bits = int(np.abs(output.offset).max()).bit_length()
-    count_bits = layer.mw.bit_length()
+    count_bits = _count_bits(layer)
     rom_width, multiplier = offset_bits, 0
     if np.any(output.scale != output.scale[0]):
         rom_width, multiplier = offset_bits + gain_bits, gain_bits * count_bits
@@ -113,65 +140,113 @@ def _score_luts(layer: LoweredLayer, choice: LayerFolding, output: LoweredOutput
     )
 
 
-def _argmax_luts(layer: LoweredLayer, choice: LayerFolding, output: LoweredOutput) -> float:
+def _argmax_luts(lanes: int, top: int) -> float:
     """Return the LUTs of the arg-max, with the serializer before it, at one score a cycle."""
-    top = int((np.abs(output.scale) * layer.mw + np.abs(output.offset)).max())
     width = top.bit_length() + 1
-    serializer = 2.0 * width * choice.pe if choice.pe > 1 else 0.0
+    serializer = 2.0 * width * lanes if lanes > 1 else 0.0
     return 4.0 * width + serializer + 20
 
 
-def estimate_layer(
-    family: Family, layer: LoweredLayer, choice: LayerFolding, output: LoweredOutput
-) -> Cost:
-    """Return the cost of a layer: input buffer, weights, thresholds or scores and arg-max."""
-    neuron_folds, synapse_folds = layer.mh // choice.pe, layer.mw // choice.simd
-    depth, lanes = neuron_folds * synapse_folds, choice.pe * choice.simd
-    count_bits = layer.mw.bit_length()
+def _count_bits(layer: LoweredLayer) -> int:
+    """Return the bits of a layer's sum of agreements."""
+    return (layer.mw * layer.levels).bit_length()
+
+
+def stage_cost(family: Family, stage: Stage, output: LoweredOutput) -> Cost:
+    """Return the cost of one stage of the pipeline."""
+    match stage:
+        case ConverterStage():
+            return Cost(lut=1.2 * stage.bits * (stage.i_lanes + stage.o_lanes) + 15)
+        case WindowStage():
+            return _window_cost(family, stage)
+        case MatrixStage():
+            return _matrix_cost(family, stage, output)
+        case PoolStage():
+            return _pool_cost(family, stage)
+        case ThresholdStage():
+            folds = stage.stage.shape[-1] // stage.lanes
+            width = int(np.abs(stage.stage.thresholds).max()).bit_length() + 1
+            return Cost(lut=3 * width * stage.lanes + _rom_luts(folds, width * stage.lanes) + 20)
+        case ScoreStage():
+            top = int(np.abs(output.offset).max()) + 1
+            return Cost(lut=60 * stage.lanes + _argmax_luts(stage.lanes, top))
+
+
+def _memory(family: Family, words: int, width: int) -> Cost:
+    """Return the cost of a memory that is written and read, wherever the tools put it."""
+    if words <= family.distributed_words:
+        # A RAM of 16 words of 4 bits takes the LUTs of two slices.
+        return Cost(lut=4 * ceil(words / 16) * ceil(width / 4))
+    return Cost(bram=family.brams(words, width))
+
+
+def _window_cost(family: Family, stage: WindowStage) -> Cost:
+    _, columns, channels = stage.window.shape
+    if stage.parallel:
+        flags = stage.o_lanes // stage.granule if stage.granule else 0
+        lut = 150 + family.window_bit * (stage.bits * stage.o_lanes + flags)
+        lines = _memory(family, columns, stage.bits * channels)
+        kept = stage.window.kernel[0]
+        return Cost(lut + kept * lines.lut, kept * lines.bram)
+    words = stage.rows * columns * channels // stage.lanes
+    return Cost(lut=family.window_fixed + stage.bits * stage.lanes) + _memory(
+        family, words, stage.bits * stage.lanes
+    )
+
+
+def _pool_cost(family: Family, stage: PoolStage) -> Cost:
+    width = stage.bits * stage.lanes
+    lut = 20 + (2.5 if stage.pool.op == "sum" else 1.0) * width
+    if stage.words * width <= POOL_REGISTER_BITS:
+        return Cost(lut)
+    return Cost(lut) + _memory(family, stage.words, width)
+
+
+def _matrix_cost(family: Family, stage: MatrixStage, output: LoweredOutput) -> Cost:
+    """Return the cost of a unit: input buffer, weights, thresholds or scores and arg-max."""
+    layer, choice = stage.layer, stage.choice
+    folds = layer.mh // layer.groups // choice.pe  # rounds of a vector
+    synapse_folds = layer.mw // choice.simd
+    depth, lanes = layer.mh // choice.pe * synapse_folds, choice.pe * choice.simd
+    count_bits = _count_bits(layer)
     lane = family.constant_lane if choice.weights_in == "constant" else family.lane
+    if layer.levels > 1:
+        lane = family.integer_lane_bit * layer.input_bits
     lut = family.fixed + lane * lanes
     lut += family.neuron_bit * choice.pe * count_bits * (1.0 if synapse_folds > 1 else 0.5)
-    bram = 0
+    cost = Cost()
 
     if choice.weights_in == "bram":
-        bram += family.brams(depth, lanes)
+        cost += Cost(bram=family.brams(depth, lanes))
     elif choice.weights_in == "lut":
         lut += _rom_luts(depth, lanes)
 
-    if layer.thresholds is not None:
-        lut += _rom_luts(neuron_folds, choice.pe * count_bits)
-    else:
-        lut += _score_luts(layer, choice, output) + _argmax_luts(layer, choice, output)
+    if stage.head == "thresholds":
+        lut += _rom_luts(layer.mh // choice.pe, choice.pe * count_bits)
+    elif stage.head == "scores":
+        top = int((np.abs(output.scale) * layer.mw * layer.levels + np.abs(output.offset)).max())
+        lut += _score_luts(stage, output) + _argmax_luts(choice.pe, top)
 
-    if neuron_folds > 1:
-        words = 2 * synapse_folds
-        bits = words * choice.simd
+    if folds > 1:
+        width = choice.simd * layer.input_bits
         if choice.buffer_in == "registers":
-            lut += family.buffer_bit * bits
-        elif words <= family.distributed_words:
-            # A RAM of 16 words of 4 bits takes the LUTs of two slices.
-            lut += 4 * ceil(words / 16) * ceil(choice.simd / 4)
+            lut += family.buffer_bit * 2 * synapse_folds * width
         else:
-            bram += family.brams(words, choice.simd)
-    return Cost(lut, bram)
-
-
-def converter_cost(i_lanes: int, o_lanes: int) -> Cost:
-    """Return the cost of a width converter: a register and a multiplexer a lane."""
-    if i_lanes == o_lanes:
-        return Cost()
-    return Cost(lut=1.2 * (i_lanes + o_lanes) + 15)
+            cost += _memory(family, 2 * synapse_folds, width)
+    return cost + Cost(lut)
 
 
 def estimate(family: Family, lowered: LoweredNetwork, folding: Folding) -> dict[str, Cost]:
-    """Return the cost of every layer by name, each with the converter before it."""
+    """Return the cost of every layer by name.
+
+    A layer's cost includes the converter and the window before it and the pooling behind it.
+    """
     costs = {}
-    lanes = None
-    for layer in lowered.layers:
-        choice = folding[layer.name]
-        cost = estimate_layer(family, layer, choice, lowered.output)
-        if lanes is not None:
-            cost += converter_cost(lanes, choice.simd)
-        lanes = choice.pe
-        costs[layer.name] = cost
+    lanes: int | None = None
+    for segment in segments(lowered):
+        stages = segment.stages(folding[segment.layer.name], lanes)
+        lanes = stages[-1].o_lanes
+        costs[segment.layer.name] = sum(
+            (stage_cost(family, stage, lowered.output) for stage in stages), Cost()
+        )
     return costs

@@ -1,9 +1,9 @@
 """Folding: how many neurons (PE) and synapses (SIMD) of each layer work in parallel.
 
-A layer with MH outputs and MW inputs takes ``(MH / PE) * (MW / SIMD)`` cycles a frame (Umuroglu et
-al., FINN, 2017, section 4.3.2). A folding file is JSON: layer name to ``pe``, ``simd`` and, if the
-user wants to choose them too, ``weights_in`` (``constant``, ``lut`` or ``bram``), ``buffer_in``
-(``registers`` or ``auto``) and ``rom_latency`` (1 or 2).
+A layer with MH outputs and MW inputs takes ``(MH / PE) * (MW / SIMD)`` cycles for each of its
+output pixels (Umuroglu et al., FINN, 2017, section 4.3.2). A folding file is JSON: layer name to
+``pe``, ``simd`` and, if the user wants to choose them too, ``weights_in`` (``constant``, ``lut`` or
+``bram``), ``buffer_in`` (``registers`` or ``auto``) and ``rom_latency`` (1 or 2).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ from xnorflow.lowered import LoweredLayer, LoweredNetwork
 __all__ = [
     "Folding",
     "LayerFolding",
-    "cycles_per_frame",
     "default_weights_in",
     "divisors",
+    "legal_pe",
+    "legal_simd",
     "read_folding",
 ]
 
@@ -42,7 +42,7 @@ class LayerFolding:
     Attributes
     ----------
     pe, simd : int
-        Divisors of the layer's MH and MW.
+        See `legal_pe` and `legal_simd`.
     weights_in : str
         ``constant`` (a single fold only), ``lut`` or ``bram``.
     buffer_in : str
@@ -58,8 +58,8 @@ class LayerFolding:
     rom_latency: int = 1
 
     def cycles(self, layer: LoweredLayer) -> int:
-        """Return the cycles that `layer` takes a frame."""
-        return (layer.mh // self.pe) * (layer.mw // self.simd)
+        """Return the cycles that the matrix-vector unit of `layer` takes a frame."""
+        return layer.positions * (layer.mh // self.pe) * (layer.mw // self.simd)
 
 
 #: Layer name to its folding, in data-flow order.
@@ -78,22 +78,19 @@ def default_weights_in(depth: int) -> str:
     return "lut" if depth <= LUT_ROM_DEPTH else "bram"
 
 
-def converter_cycles(elements: int, i_lanes: int, o_lanes: int) -> int:
-    """Return the cycles a frame that `elements` take from one lane count to another."""
-    return elements // (i_lanes if i_lanes == o_lanes else gcd(i_lanes, o_lanes))
+def legal_pe(layer: LoweredLayer) -> list[int]:
+    """Return the legal PE of a layer in rising order: divisors of a group's neurons."""
+    return divisors(layer.mh // layer.groups)
 
 
-def cycles_per_frame(lowered: LoweredNetwork, folding: Folding) -> int:
-    """Return the initiation interval in cycles: that of the slowest layer or width converter."""
-    cycles = []
-    lanes = None
-    for layer in lowered.layers:
-        choice = folding[layer.name]
-        cycles.append(choice.cycles(layer))
-        if lanes is not None:
-            cycles.append(converter_cycles(layer.mw, lanes, choice.simd))
-        lanes = choice.pe
-    return max(cycles)
+def legal_simd(layer: LoweredLayer) -> list[int]:
+    """Return the legal SIMD of a layer in rising order: divisors of its synapses.
+
+    A grouped convolution with a larger window than a pixel takes at most the channels of a group.
+    """
+    if layer.groups > 1 and layer.window is not None and not layer.window.is_pixel:
+        return divisors(layer.window.shape[2] // layer.groups)
+    return divisors(layer.mw)
 
 
 def read_folding(path: str | Path, lowered: LoweredNetwork, bram_latency: int = 1) -> Folding:
@@ -148,19 +145,19 @@ def _check_layer(entry: Any, layer: LoweredLayer, source: str, bram_latency: int
     keys = ("pe", "simd", "weights_in", "buffer_in", "rom_latency")
     if not isinstance(entry, Mapping) or not {"pe", "simd"} <= set(entry) <= set(keys):
         raise UserError(f"{where}: give an object with pe and simd, and at most {keys[2:]} besides")
-    for key, total in (("pe", layer.mh), ("simd", layer.mw)):
+    for key, legal in (("pe", legal_pe(layer)), ("simd", legal_simd(layer))):
         value = entry[key]
-        if type(value) is not int or value < 1 or total % value:
+        if type(value) is not int or value not in legal:
             raise UserError(
-                f"{where}: {key} is {value!r} but must divide {total}; legal are {divisors(total)}"
+                f"{where}: {key} is {value!r} but must divide {legal[-1]}; legal are {legal}"
             )
     depth = (layer.mh // entry["pe"]) * (layer.mw // entry["simd"])
     weights_in = entry.get("weights_in", default_weights_in(depth))
     buffer_in = entry.get("buffer_in", "auto")
     if weights_in not in WEIGHTS_IN or (weights_in == "constant" and depth > 1):
-        legal = WEIGHTS_IN if depth == 1 else WEIGHTS_IN[1:]
+        places = WEIGHTS_IN if depth == 1 else WEIGHTS_IN[1:]
         raise UserError(
-            f"{where}: weights_in is {weights_in!r} but must be one of {legal} with {depth} folds"
+            f"{where}: weights_in is {weights_in!r} but must be one of {places} with {depth} folds"
         )
     if buffer_in not in BUFFER_IN:
         raise UserError(f"{where}: buffer_in is {buffer_in!r} but must be one of {BUFFER_IN}")

@@ -30,6 +30,7 @@ __all__ = [
     "LoweredStage",
     "LoweredThreshold",
     "Window",
+    "WindowKey",
 ]
 
 
@@ -87,6 +88,33 @@ class InputQuantizer:
             counts[:, feature] = np.searchsorted(column, flat[:, feature], side="right")
         return counts
 
+    def to_bits(self, frames: NDArray) -> NDArray[np.bool_]:
+        """Return quantized frames as the hardware takes them.
+
+        Parameters
+        ----------
+        frames : ndarray of bool or unsigned integers, shape (N, F)
+
+        Returns
+        -------
+        ndarray of bool, shape (N, F * bits)
+            Feature by feature, least significant bit first.
+        """
+        if self.bits == 1:
+            return frames.astype(bool, copy=False)
+        shifts = np.arange(self.bits, dtype=np.uint16)
+        return ((frames[:, :, None] >> shifts) & 1).astype(bool).reshape(len(frames), -1)
+
+
+WindowKey = tuple[
+    tuple[int, int, int],
+    tuple[int, int],
+    tuple[int, int],
+    tuple[int, int],
+    tuple[int, int, int, int],
+]
+"""Image, kernel, stride, dilation and padding of a window."""
+
 
 @dataclass(frozen=True, eq=False)
 class Window:
@@ -111,6 +139,11 @@ class Window:
     dilation: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     pad: NDArray[np.uint16] | None = None
+
+    @property
+    def key(self) -> WindowKey:
+        """The geometry alone."""
+        return self.shape, self.kernel, self.stride, self.dilation, self.padding
 
     @property
     def out_shape(self) -> tuple[int, int]:
@@ -368,8 +401,7 @@ class LoweredNetwork:
                 window = stage.window
                 if window is not None:
                     pad = "zero" if window.pad is None else window.pad.tolist()
-                    taps = (window.kernel, window.stride, window.dilation, window.padding)
-                    h.update(repr((window.shape, taps, pad)).encode())
+                    h.update(repr((window.key, pad)).encode())
             if isinstance(stage, LoweredPool):
                 h.update(stage.op.encode())
                 continue

@@ -8,8 +8,9 @@ from pathlib import Path
 from xnorflow.boards.board import Board
 from xnorflow.cost import FAMILIES, Cost, Family, estimate
 from xnorflow.errors import UserError, WorkFailed
-from xnorflow.folding import Folding, cycles_per_frame, read_folding
+from xnorflow.folding import Folding, read_folding
 from xnorflow.lowered import LoweredNetwork
+from xnorflow.pipeline import cycles_per_frame
 from xnorflow.search import Budget, fastest, smallest
 
 __all__ = ["ASSUMED_CLOCK_MHZ", "DEFAULT_FPS", "LINK_COST", "Plan", "core_budget", "plan"]

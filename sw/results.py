@@ -4,21 +4,52 @@ from __future__ import annotations
 
 from typing import Any
 
-from xnorflow.lowered import LoweredNetwork
+from xnorflow.lowered import LoweredNetwork, LoweredPool, LoweredThreshold
+from xnorflow.pipeline import Segment, segments
 from xnorflow.planning import Plan
 
-__all__ = ["layer_results"]
+__all__ = ["kind", "layer_results"]
+
+
+def kind(segment: Segment) -> str:
+    """Return what a layer and the stages behind it are, e.g. ``conv 3x3 + max pool 2x2``."""
+    layer = segment.layer
+    window = layer.window
+    words = "dense"
+    if window is not None:
+        words = f"conv {window.kernel[0]}x{window.kernel[1]}"
+        if window.stride != (1, 1):
+            words += f" stride {window.stride[0]}x{window.stride[1]}"
+        if window.dilation != (1, 1):
+            words += f" dilation {window.dilation[0]}x{window.dilation[1]}"
+        if layer.groups > 1:
+            words += f" in {layer.groups} groups"
+        if any(window.padding):
+            value = "0" if window.pad is None else "constant"
+            words += f" padded with {value}"
+    for stage in segment.tail:
+        if isinstance(stage, LoweredThreshold):
+            words += " + threshold"
+            continue
+        name = "max" if stage.op == "or" else "sum"
+        words += f" + {name} pool {stage.window.kernel[0]}x{stage.window.kernel[1]}"
+    return words
 
 
 def layer_results(lowered: LoweredNetwork, plan: Plan) -> list[dict[str, Any]]:
     """Return one object a layer: its shape, its folding and its estimated cost."""
     results = []
-    for layer in lowered.layers:
+    for segment in segments(lowered):
+        layer = segment.layer
         choice, cost = plan.folding[layer.name], plan.costs[layer.name]
         results.append(
             {
                 "name": layer.name,
-                "kind": "dense",
+                "kind": kind(segment),
+                "i_shape": list(layer.i_shape),
+                "o_shape": list((segment.tail[-1] if segment.tail else layer).o_shape),
+                "input_bits": layer.input_bits,
+                "positions": layer.positions,
                 "mw": layer.mw,
                 "mh": layer.mh,
                 "pe": choice.pe,
@@ -30,7 +61,11 @@ def layer_results(lowered: LoweredNetwork, plan: Plan) -> list[dict[str, Any]]:
                 "weights_in": choice.weights_in,
                 "buffer_in": choice.buffer_in,
                 "rom_latency": choice.rom_latency,
-                "threshold_count": 0 if layer.thresholds is None else layer.mh,
+                "threshold_count": sum(
+                    len(stage.thresholds)
+                    for stage in (layer, *segment.tail)
+                    if not isinstance(stage, LoweredPool) and stage.thresholds is not None
+                ),
             }
         )
     return results

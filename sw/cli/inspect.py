@@ -15,7 +15,7 @@ from xnorflow.cli.common import (
     optional_board,
     write_json,
 )
-from xnorflow.folding import divisors
+from xnorflow.folding import legal_pe, legal_simd
 from xnorflow.results import layer_results
 
 __all__ = ["inspect_command"]
@@ -46,15 +46,20 @@ def inspect_command(
         f"{lowered.classes} classes, {sum(r['weights_bits'] for r in layers):,} weight bits"
     )
     table = Table()
-    for heading in ("layer", "inputs", "outputs", "PE", "SIMD", "cycles", "weights in"):
-        table.add_column(heading, justify="left" if heading in ("layer", "weights in") else "right")
+    table.add_column("layer")
+    table.add_column("kind")
+    for heading in ("inputs", "outputs", "pixels", "PE", "SIMD", "cycles"):
+        table.add_column(heading, justify="right")
+    table.add_column("weights in")
     table.add_column("LUT est.", justify="right")
     table.add_column("BRAM est.", justify="right")
     for row in layers:
         table.add_row(
             row["name"],
+            row["kind"],
             str(row["mw"]),
             str(row["mh"]),
+            f"{row['positions']:,}",
             str(row["pe"]),
             str(row["simd"]),
             f"{row['cycles']:,}",
@@ -65,8 +70,7 @@ def inspect_command(
     console.print(table)
     for layer in lowered.layers:
         console.print(
-            f"{layer.name}: PE divides {layer.mh}: {_listed(layer.mh)}; "
-            f"SIMD divides {layer.mw}: {_listed(layer.mw)}",
+            f"{layer.name}: PE: {_listed(legal_pe(layer))}; SIMD: {_listed(legal_simd(layer))}",
             highlight=False,
             soft_wrap=True,
         )
@@ -86,8 +90,8 @@ def inspect_command(
             "classes": lowered.classes,
             "digest": lowered.digest(),
             "layers": [
-                {**row, "legal_pe": divisors(row["mh"]), "legal_simd": divisors(row["mw"])}
-                for row in layers
+                {**row, "legal_pe": legal_pe(layer), "legal_simd": legal_simd(layer)}
+                for row, layer in zip(layers, lowered.layers, strict=True)
             ],
             "folding": {row["name"]: {key: row[key] for key in KEYS} for row in layers},
             "cycles_per_frame": plan.cycles_per_frame,
@@ -98,5 +102,5 @@ def inspect_command(
     )
 
 
-def _listed(number: int) -> str:
-    return " ".join(map(str, divisors(number)))
+def _listed(numbers: list[int]) -> str:
+    return " ".join(map(str, numbers))

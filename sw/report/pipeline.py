@@ -31,6 +31,8 @@ class Stage:
         Where the weights are.
     mw, mh : int or None
         Inputs and outputs, if the report says so.
+    pixels : int
+        Output pixels of a frame, each of which takes all inputs to all outputs.
     pe, simd, cycles : int
         The folding.
     busy : float
@@ -46,6 +48,7 @@ class Stage:
     place: str
     mw: int | None
     mh: int | None
+    pixels: int
     pe: int
     simd: int
     cycles: int
@@ -80,6 +83,7 @@ def stages(layers: Sequence[Mapping[str, Any]], interval: int | None = None) -> 
             place=PLACES.get(layer["weights_in"], layer["weights_in"]),
             mw=layer.get("mw"),
             mh=layer.get("mh"),
+            pixels=layer.get("positions", 1),
             pe=layer["pe"],
             simd=layer["simd"],
             cycles=layer["cycles"],

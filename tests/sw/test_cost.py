@@ -3,15 +3,16 @@
 import pytest
 from lowered_networks import lowered_network
 
-from xnorflow.cost import FAMILIES, Cost, converter_cost, estimate, estimate_layer
+from xnorflow.cost import FAMILIES, Cost, estimate, stage_cost
 from xnorflow.folding import LayerFolding
+from xnorflow.pipeline import ConverterStage, MatrixStage
 
 NETWORK = lowered_network([784, 256, 10])
 ICE40 = FAMILIES["ice40"]
 
 
 def first_layer(choice: LayerFolding) -> Cost:
-    return estimate_layer(ICE40, NETWORK.layers[0], choice, NETWORK.output)
+    return stage_cost(ICE40, MatrixStage(NETWORK.layers[0], choice, "thresholds"), NETWORK.output)
 
 
 @pytest.mark.parametrize(
@@ -52,13 +53,13 @@ def test_twice_the_lanes_cost_less_than_twice_the_layer():
     assert one.lut < two.lut < 2 * one.lut
 
 
-def test_a_converter_costs_only_where_lanes_differ():
-    assert converter_cost(8, 8) == Cost()
-    assert converter_cost(8, 4).lut > 0
-
-
 def test_every_layer_is_estimated_with_the_converter_before_it():
     folding = {"fc1": LayerFolding(4, 16, "bram"), "fc2": LayerFolding(1, 8, "bram")}
     costs = estimate(ICE40, NETWORK, folding)
-    alone = estimate_layer(ICE40, NETWORK.layers[1], folding["fc2"], NETWORK.output)
-    assert costs["fc2"].lut == alone.lut + converter_cost(4, 8).lut
+    unit = MatrixStage(NETWORK.layers[1], folding["fc2"], "scores")
+    alone = stage_cost(ICE40, unit, NETWORK.output)
+    converter = stage_cost(ICE40, ConverterStage("", 1, 4, 8, 256), NETWORK.output)
+    assert costs["fc2"].lut == alone.lut + converter.lut > alone.lut
+    assert estimate(ICE40, NETWORK, {**folding, "fc2": LayerFolding(1, 4, "bram")})["fc2"].lut < (
+        alone.lut
+    )

@@ -11,7 +11,8 @@ from lowered_networks import lowered_network
 from xnorflow.boards.board import load as load_board
 from xnorflow.cost import FAMILIES, Cost, estimate
 from xnorflow.errors import UserError, WorkFailed
-from xnorflow.folding import LayerFolding, cycles_per_frame, divisors, read_folding
+from xnorflow.folding import LayerFolding, divisors, read_folding
+from xnorflow.pipeline import cycles_per_frame
 from xnorflow.planning import DEFAULT_FPS, core_budget, plan
 from xnorflow.search import Budget, fastest, smallest
 

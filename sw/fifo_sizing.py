@@ -1,0 +1,283 @@
+"""FIFO depths from the stages' known schedules: no simulation of hardware, no search.
+
+Stages differ in *when* within a frame they take and give pixels: a sliding window starts only when
+its first rows have come, a pooling layer gives nothing for a row and then a row at once. A FIFO
+before a stage must hold what comes early. How much that is follows from a run of the pipeline on
+paper, pixel by pixel, in which the source is paced at the initiation interval and every FIFO is
+as large as it likes: the most that ever waits is the depth.
+
+The depths are enough for full throughput. In the paper run no stage ever finds its output
+blocked, and no FIFO holds more than its depth; so the same times are a legal run of the pipeline
+with these finite FIFOs, and since every stage starts as soon as it can, a real run is never later
+(such pipelines are monotonic: Baccelli et al., *Synchronization and Linearity*, 1992). The same
+argument excludes deadlock. The times on paper round up where they leave out details, and each
+depth that is not zero gets `SLACK` beats on top.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xnorflow.hw.sliding_window import WindowGeometry
+from xnorflow.pipeline import (
+    ConverterStage,
+    MatrixStage,
+    PoolStage,
+    ScoreStage,
+    Stage,
+    ThresholdStage,
+    WindowStage,
+)
+
+__all__ = ["fifo_depths"]
+
+#: Frames of the paper run: the first ones fill the pipeline.
+FRAMES = 4
+
+#: Beats that a FIFO gets on top of what the paper run found.
+SLACK = 2
+
+
+@dataclass(frozen=True, eq=False)
+class _Node:
+    """A window with its layer, or another stage, as the paper run sees it.
+
+    Attributes
+    ----------
+    stage : int
+        Index of its first stage in the pipeline; a FIFO stands before it.
+    pixels : int
+        Input pixels of a frame.
+    needs : ndarray of int, shape (outputs,)
+        The last input pixel that each output needs, counted from 0.
+    frees : ndarray of int, shape (outputs,)
+        Input pixels whose places are free once the output is under way.
+    capacity : int
+        Input pixels that fit inside.
+    accept : int
+        Cycles that it takes to take a pixel.
+    service : int
+        Cycles that an output keeps it busy.
+    read : int
+        Cycles of those in which it reads its input.
+    beats : int
+        Beats of an input pixel.
+    """
+
+    stage: int
+    pixels: int
+    needs: NDArray[np.int64]
+    frees: NDArray[np.int64]
+    capacity: int
+    accept: int
+    service: int
+    read: int
+    beats: int
+
+
+def fifo_depths(stages: list[Stage]) -> list[int]:
+    """Return the depth of the FIFO before each stage, in beats of what comes; 0 for none.
+
+    Parameters
+    ----------
+    stages : list of Stage
+        See `xnorflow.pipeline.pipeline`.
+    """
+    pace = max(stage.cycles for stage in stages)
+    nodes = _nodes(stages)
+    depths = [0] * len(stages)
+    first = nodes[0]
+    frame = np.arange(FRAMES)[:, None] * pace
+    arrivals = (frame + np.arange(first.pixels) * pace // first.pixels).reshape(-1)
+    for node in nodes:
+        taken, given = _run(node, arrivals)
+        if node is not first:
+            depths[node.stage] = _depth(node, arrivals, taken)
+        arrivals = given
+    return depths
+
+
+def _depth(node: _Node, arrivals: NDArray[np.int64], taken: NDArray[np.int64]) -> int:
+    """Return the beats that wait before a node at most."""
+    # When pixel n is taken late, all that arrived until then wait with it.
+    waiting = np.searchsorted(arrivals, taken, side="right") - np.arange(len(taken))
+    most = int(waiting[taken > arrivals + node.accept].max(initial=0))
+    # One pixel may always be under way in the registers of the stages around.
+    return (most - 1) * node.beats + SLACK if most > 1 else 0
+
+
+def _run(node: _Node, arrivals: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return when each input pixel is taken in whole, and when each output is given."""
+    outputs, frames = len(node.needs), len(arrivals) // node.pixels
+    base = (np.arange(frames) * node.pixels)[:, None]
+    needs = (base + node.needs).reshape(-1).tolist()
+    frees = (base + node.frees).reshape(-1).tolist()
+    came = arrivals.tolist()
+    taken: list[int] = []
+    given: list[int] = []
+    read_until = busy_until = now = freed = 0
+    free_at: list[tuple[int, int]] = []  # (pixels freed, when), for each output
+    index = 0
+    for output in range(outputs * frames):
+        while len(taken) <= needs[output]:
+            pixel = len(taken)
+            while pixel >= freed + node.capacity:
+                freed, when = free_at[index]
+                now = max(now, when)
+                index += 1
+            now = max(now, came[pixel]) + node.accept
+            taken.append(now)
+        start = max(read_until, taken[needs[output]] if needs[output] >= 0 else 0)
+        # The vector after the next waits for room in the unit's buffer of two vectors.
+        if output > 1:
+            start = max(start, given[output - 2])
+        read_until = start + node.read
+        busy_until = max(busy_until + node.service, start + node.service)
+        given.append(busy_until)
+        free_at.append((frees[output], read_until))
+    while len(taken) < len(came):
+        pixel = len(taken)
+        while pixel >= freed + node.capacity and index < len(free_at):
+            freed, when = free_at[index]
+            now = max(now, when)
+            index += 1
+        now = max(now, came[pixel]) + node.accept
+        taken.append(now)
+    return np.array(taken), np.array(given)
+
+
+def _nodes(stages: list[Stage]) -> list[_Node]:
+    """Join windows and converters with the layer that they feed."""
+    nodes: list[_Node] = []
+    start = 0
+    for index, stage in enumerate(stages):
+        parts = stages[start : index + 1]
+        pixels = len(nodes[-1].needs) if nodes else 1
+        match stage:
+            case WindowStage() if stage.parallel:
+                nodes.append(_parallel_node(start, parts, stage))
+            case ConverterStage() | WindowStage():
+                continue
+            case MatrixStage():
+                nodes.append(_matrix_node(start, parts, stage, pixels))
+            case PoolStage():
+                nodes.append(_pool_node(start, parts, stage))
+            case ThresholdStage() | ScoreStage():
+                nodes.append(_pixel_node(start, parts, pixels, stage.cycles // pixels))
+        start = index + 1
+    return nodes
+
+
+def _window(parts: list[Stage]) -> WindowStage | None:
+    return next((part for part in parts if isinstance(part, WindowStage)), None)
+
+
+def _entry(parts: list[Stage]) -> tuple[int, int]:
+    """Return the cycles in which, and the beats as which, a frame comes in."""
+    first = parts[0]
+    slowest = first.cycles if isinstance(first, ConverterStage) else first.i_beats
+    return slowest, first.i_beats
+
+
+def _matrix_node(start: int, parts: list[Stage], stage: MatrixStage, pixels: int) -> _Node:
+    """Return the node of a layer; `pixels` is what the node before gives a frame."""
+    layer = stage.layer
+    slide = _window(parts)
+    if slide is not None:
+        return _window_node(start, parts, slide, stage.cycles // layer.positions)
+    if layer.window is not None:
+        return _pixel_node(start, parts, layer.positions, stage.cycles // layer.positions)
+    # A dense layer takes the whole frame as one vector, and keeps two of them. It works while the
+    # vector comes, so that after the last pixel only the later neuron folds remain.
+    cycles, beats = _entry(parts)
+    last = stage.cycles - stage.i_beats + 1
+    return _Node(
+        stage=start,
+        pixels=pixels,
+        needs=np.array([pixels - 1]),
+        frees=np.array([pixels]),
+        capacity=2 * pixels,
+        accept=max(1, cycles // pixels),
+        service=last,
+        read=last,
+        beats=max(1, beats // pixels),
+    )
+
+
+def _pixel_node(start: int, parts: list[Stage], pixels: int, service: int) -> _Node:
+    """Return the node of a stage that works pixel by pixel."""
+    cycles, beats = _entry(parts)
+    line = np.arange(pixels)
+    return _Node(
+        stage=start,
+        pixels=pixels,
+        needs=line,
+        frees=line + 1,
+        capacity=2,
+        accept=max(1, cycles // pixels),
+        service=service,
+        read=service,
+        beats=max(1, beats // pixels),
+    )
+
+
+def _parallel_node(start: int, parts: list[Stage], slide: WindowStage) -> _Node:
+    """Return the node of a parallel window, which keeps no more than it shows."""
+    cycles, beats = _entry(parts)
+    geometry = slide.geometry
+    pixels = slide.window.shape[0] * slide.window.shape[1]
+    needs = np.maximum.accumulate(geometry.needs())
+    return _Node(
+        stage=start,
+        pixels=pixels,
+        needs=needs,
+        frees=needs + 1,
+        capacity=2 * pixels,
+        accept=max(1, cycles // pixels),
+        service=1,
+        read=1,
+        beats=max(1, beats // pixels),
+    )
+
+
+def _window_node(start: int, parts: list[Stage], slide: WindowStage, service: int) -> _Node:
+    cycles, beats = _entry(parts)
+    window = slide.window
+    geometry = slide.geometry
+    pixels = window.shape[0] * window.shape[1]
+    read = slide.o_beats // window.positions
+    return _Node(
+        stage=start,
+        pixels=pixels,
+        needs=geometry.needs(),
+        frees=geometry.frees(),
+        capacity=slide.rows * window.shape[1],
+        accept=max(1, cycles // pixels),
+        service=max(service, read),
+        read=read,
+        beats=max(1, beats // pixels),
+    )
+
+
+def _pool_node(start: int, parts: list[Stage], stage: PoolStage) -> _Node:
+    slide = _window(parts)
+    if slide is not None:
+        return _window_node(start, parts, slide, slide.o_beats // slide.window.positions)
+    window = stage.pool.window
+    geometry = WindowGeometry(window.shape, window.kernel, window.stride)
+    pixels = window.shape[0] * window.shape[1]
+    fold = stage.cycles // pixels
+    return _Node(
+        stage=start,
+        pixels=pixels,
+        needs=geometry.needs(),
+        frees=geometry.frees(),
+        capacity=2 * pixels,
+        accept=fold,
+        service=fold,
+        read=0,
+        beats=fold,
+    )

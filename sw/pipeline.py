@@ -1,0 +1,478 @@
+"""The pipeline: the stages of the hardware, in order, that a network and a folding make.
+
+A list of plain numbers: cost, timing, assembly and reports all read this one list, so that none
+of them has its own idea of what is built. Lanes are the elements (channels) that a stream carries
+in a beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from math import gcd, prod
+
+from xnorflow.folding import Folding, LayerFolding
+from xnorflow.hw.parallel_window import shifts
+from xnorflow.hw.sliding_window import WindowGeometry, ring_rows
+from xnorflow.lowered import (
+    LoweredLayer,
+    LoweredNetwork,
+    LoweredPool,
+    LoweredThreshold,
+    Window,
+    WindowKey,
+)
+
+__all__ = [
+    "ConverterStage",
+    "MatrixStage",
+    "PoolStage",
+    "ScoreStage",
+    "Segment",
+    "Stage",
+    "ThresholdStage",
+    "WindowStage",
+    "cycles_per_frame",
+    "pipeline",
+    "segments",
+]
+
+
+#: Partial results of a pool that are kept in flip-flops rather than in a memory, bits.
+POOL_REGISTER_BITS = 128
+
+
+@dataclass(frozen=True)
+class ConverterStage:
+    """A width converter.
+
+    Attributes
+    ----------
+    name : str
+        The layer that it feeds, and what it is.
+    bits : int
+        Bits of an element.
+    i_lanes, o_lanes : int
+    elements : int
+        Elements of a frame.
+    """
+
+    name: str
+    bits: int
+    i_lanes: int
+    o_lanes: int
+    elements: int
+
+    @property
+    def cycles(self) -> int:
+        """Cycles a frame: through the greatest common divisor of both lane counts."""
+        return self.elements // gcd(self.i_lanes, self.o_lanes)
+
+    @property
+    def i_beats(self) -> int:
+        """Beats of a frame that come in."""
+        return self.elements // self.i_lanes
+
+    @property
+    def o_beats(self) -> int:
+        """Beats of a frame that go out."""
+        return self.elements // self.o_lanes
+
+
+@dataclass(frozen=True)
+class WindowStage:
+    """A sliding window, folded (`lanes` of a tap a cycle) or parallel (all taps in a cycle).
+
+    Attributes
+    ----------
+    name : str
+    window : Window
+    groups : int
+    bits : int
+        Bits of an element.
+    lanes : int
+        Elements that come in and, in the folded form, go out a cycle.
+    parallel : bool
+    granule : int
+        Elements that share a flag for true zeros; 0 where padding has none.
+    """
+
+    name: str
+    window: Window
+    groups: int
+    bits: int
+    lanes: int
+    parallel: bool
+    granule: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of the image that are kept."""
+        if self.parallel:
+            return self.window.kernel[0]
+        return _rows(self.window.key, self.window.shape[2] // self.lanes)
+
+    @property
+    def geometry(self) -> WindowGeometry:
+        """Places of windows and taps."""
+        return WindowGeometry(*self.window.key)
+
+    @property
+    def taps(self) -> int:
+        """Taps of a window."""
+        return prod(self.window.kernel)
+
+    @property
+    def o_lanes(self) -> int:
+        """Elements that go out a cycle."""
+        return self.taps * self.window.shape[2] if self.parallel else self.lanes
+
+    @property
+    def cycles(self) -> int:
+        """Cycles a frame, see `xnorflow.hw.sliding_window` and `xnorflow.hw.parallel_window`."""
+        if self.parallel:
+            return shifts(self.geometry)
+        return max(self.i_beats, self.o_beats)
+
+    @property
+    def i_beats(self) -> int:
+        """Beats of a frame that come in."""
+        return prod(self.window.shape) // self.lanes
+
+    @property
+    def o_beats(self) -> int:
+        """Beats of a frame that go out."""
+        return self.window.positions * self.taps * self.window.shape[2] // self.o_lanes
+
+
+@dataclass(frozen=True)
+class MatrixStage:
+    """A matrix-vector unit.
+
+    Attributes
+    ----------
+    layer : LoweredLayer
+    choice : LayerFolding
+    head : str
+        ``thresholds``, ``scores`` or ``accumulators``.
+    granule : int
+        Lanes that share a flag for true zeros; 0 where padding has none.
+    """
+
+    layer: LoweredLayer
+    choice: LayerFolding
+    head: str
+    granule: int = 0
+
+    @property
+    def name(self) -> str:
+        """The layer's name."""
+        return self.layer.name
+
+    @property
+    def o_lanes(self) -> int:
+        """Elements that go out a cycle."""
+        return self.choice.pe
+
+    @property
+    def cycles(self) -> int:
+        """Cycles a frame."""
+        return self.choice.cycles(self.layer)
+
+    @property
+    def i_beats(self) -> int:
+        """Beats of a frame that come in."""
+        return self.layer.positions * self.layer.groups * self.layer.mw // self.choice.simd
+
+    @property
+    def o_beats(self) -> int:
+        """Beats of a frame that go out."""
+        return self.layer.positions * self.layer.mh // self.choice.pe
+
+
+@dataclass(frozen=True)
+class PoolStage:
+    """OR or sum over windows that tile the image, or over the taps of windows that come in.
+
+    Attributes
+    ----------
+    pool : LoweredPool
+    shape : tuple of int
+        (H, W, C) as the unit sees it; with a sliding window before it a "frame" is one window.
+    kernel : tuple of int
+    frames : int
+        Such frames in a frame of the network.
+    lanes : int
+    """
+
+    pool: LoweredPool
+    shape: tuple[int, int, int]
+    kernel: tuple[int, int]
+    frames: int
+    lanes: int
+
+    @property
+    def name(self) -> str:
+        """The pool's name."""
+        return self.pool.name
+
+    @property
+    def words(self) -> int:
+        """Partial results that are kept, `lanes` elements each."""
+        folds = self.shape[2] // self.lanes
+        return self.shape[1] // self.kernel[1] * folds if self.kernel[0] > 1 else folds
+
+    @property
+    def bits(self) -> int:
+        """Bits of an element that goes out."""
+        return _bits(*self.pool.o_range)
+
+    @property
+    def o_lanes(self) -> int:
+        """Elements that go out a cycle."""
+        return self.lanes
+
+    @property
+    def cycles(self) -> int:
+        """Cycles a frame."""
+        return self.i_beats
+
+    @property
+    def i_beats(self) -> int:
+        """Beats of a frame that come in."""
+        return self.frames * prod(self.shape) // self.lanes
+
+    @property
+    def o_beats(self) -> int:
+        """Beats of a frame that go out."""
+        return prod(self.pool.o_shape) // self.lanes
+
+
+@dataclass(frozen=True)
+class ThresholdStage:
+    """Thresholds on sums.
+
+    Attributes
+    ----------
+    stage : LoweredThreshold
+    lanes : int
+    """
+
+    stage: LoweredThreshold
+    lanes: int
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+        return self.stage.name
+
+    @property
+    def o_lanes(self) -> int:
+        """Elements that go out a cycle."""
+        return self.lanes
+
+    @property
+    def cycles(self) -> int:
+        """Cycles a frame."""
+        return self.i_beats
+
+    @property
+    def i_beats(self) -> int:
+        """Beats of a frame that come in."""
+        return prod(self.stage.shape) // self.lanes
+
+    @property
+    def o_beats(self) -> int:
+        """Beats of a frame that go out."""
+        return self.i_beats
+
+
+@dataclass(frozen=True)
+class ScoreStage:
+    """The last affine, where sums come before it.
+
+    Attributes
+    ----------
+    classes, lanes : int
+    """
+
+    classes: int
+    lanes: int
+    name: str = "scores"
+
+    @property
+    def o_lanes(self) -> int:
+        """Scores that go out a cycle."""
+        return self.lanes
+
+    @property
+    def cycles(self) -> int:
+        """Cycles a frame."""
+        return self.i_beats
+
+    @property
+    def i_beats(self) -> int:
+        """Beats of a frame that come in."""
+        return self.classes // self.lanes
+
+    @property
+    def o_beats(self) -> int:
+        """Beats of a frame that go out."""
+        return self.i_beats
+
+
+Stage = ConverterStage | WindowStage | MatrixStage | PoolStage | ThresholdStage | ScoreStage
+
+
+def _bits(low: int, high: int) -> int:
+    """Return the bits of an integer in ``low .. high``."""
+    return max(-low - 1, high).bit_length() + 1 if low < 0 else high.bit_length()
+
+
+@cache
+def _rows(key: WindowKey, folds: int) -> int:
+    return ring_rows(WindowGeometry(*key), folds)
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """A layer, and the stages behind it that have no weights.
+
+    Attributes
+    ----------
+    layer : LoweredLayer
+    tail : tuple of LoweredPool or LoweredThreshold
+    last : bool
+        Whether it ends the network.
+    """
+
+    layer: LoweredLayer
+    tail: tuple[LoweredPool | LoweredThreshold, ...]
+    last: bool
+
+    def stages(self, choice: LayerFolding, lanes: int | None) -> list[Stage]:
+        """Return the hardware stages, given the lanes that come in (None: as the layer likes)."""
+        stages = list(_layer_stages(self.layer, choice, lanes, self.last and not self.tail))
+        out = choice.pe
+        for part in self.tail:
+            if isinstance(part, LoweredThreshold):
+                stages.append(ThresholdStage(part, out))
+            else:
+                stages.extend(_pool_stages(part, out))
+                out = stages[-1].o_lanes
+        if self.last and self.tail:
+            stages.append(ScoreStage(self.layer.mh, out))
+        return stages
+
+
+def segments(lowered: LoweredNetwork) -> list[Segment]:
+    """Cut a network into its layers, each with what follows it."""
+    starts = [n for n, stage in enumerate(lowered.stages) if isinstance(stage, LoweredLayer)]
+    result = []
+    for start, end in zip(starts, [*starts[1:], len(lowered.stages)], strict=True):
+        layer, *tail = lowered.stages[start:end]
+        assert isinstance(layer, LoweredLayer)
+        rest = tuple(part for part in tail if not isinstance(part, LoweredLayer))
+        result.append(Segment(layer, rest, end == len(lowered.stages)))
+    return result
+
+
+def pipeline(lowered: LoweredNetwork, folding: Folding) -> list[Stage]:
+    """Return the stages in data-flow order.
+
+    Parameters
+    ----------
+    lowered : LoweredNetwork
+    folding : dict of LayerFolding
+        A legal folding for every layer.
+    """
+    stages: list[Stage] = []
+    lanes: int | None = None
+    for segment in segments(lowered):
+        stages += segment.stages(folding[segment.layer.name], lanes)
+        lanes = stages[-1].o_lanes
+    return stages
+
+
+def _layer_stages(
+    layer: LoweredLayer, choice: LayerFolding, lanes: int | None, last: bool
+) -> Iterator[Stage]:
+    """Yield the stages of one layer; `last` says whether it gives the scores."""
+    bits = layer.input_bits
+    elements = prod(layer.i_shape)
+    window = layer.window
+    entry = choice.simd
+    granule = 0
+    if window is not None and not window.is_pixel:
+        channels = window.shape[2] // layer.groups
+        entry = _folded_lanes(layer, choice)
+        parallel = entry == 0
+        entry = entry or window.shape[2]
+        if layer.zero_padded:
+            granule = gcd(channels, choice.simd) if parallel else entry
+        if lanes not in (None, entry):
+            yield ConverterStage(f"{layer.name}_converter", bits, lanes, entry, elements)
+        slide = WindowStage(
+            f"{layer.name}_window", window, layer.groups, bits, entry, parallel, granule
+        )
+        yield slide
+        if slide.o_lanes != choice.simd:
+            yield ConverterStage(
+                f"{layer.name}_window_converter",
+                bits,
+                slide.o_lanes,
+                choice.simd,
+                layer.positions * layer.mw,
+            )
+    elif lanes not in (None, entry):
+        yield ConverterStage(f"{layer.name}_converter", bits, lanes, entry, elements)
+    head = "thresholds"
+    if layer.thresholds is None:
+        head = "scores" if last else "accumulators"
+    yield MatrixStage(layer, choice, head, granule)
+
+
+def _folded_lanes(layer: LoweredLayer, choice: LayerFolding) -> int:
+    """Return the lanes of a folded window that keeps up with its layer, or 0 if none does.
+
+    SIMD itself where it divides the channels, else the fewest that a converter brings to SIMD.
+    """
+    window = layer.window
+    assert window is not None
+    channels, elements = window.shape[2] // layer.groups, layer.positions * layer.mw
+    if channels % choice.simd == 0:
+        return choice.simd
+    for lanes in range(1, channels + 1):
+        fits = channels % lanes == 0 and choice.simd % lanes == 0
+        if fits and elements // lanes <= choice.cycles(layer):
+            return lanes
+    return 0
+
+
+def _pool_stages(pool: LoweredPool, lanes: int) -> Iterator[Stage]:
+    window = pool.window
+    rows, columns, channels = window.shape
+    if window.tiles:
+        yield PoolStage(pool, window.shape, window.kernel, 1, lanes)
+        return
+    taps = prod(window.kernel)
+    bits = _bits(pool.low, pool.high)
+    # As many lanes as let the windows out as fast as the pixels come in.
+    pixels = rows * columns * channels // lanes
+    wide = next(
+        width
+        for width in range(lanes, channels + 1, lanes)
+        if channels % width == 0
+        and (window.positions * taps * channels // width <= pixels or width == channels)
+    )
+    if wide != lanes:
+        name = f"{pool.name}_converter"
+        yield ConverterStage(name, bits, lanes, wide, rows * columns * channels)
+    yield WindowStage(f"{pool.name}_window", window, 1, bits, wide, False, 0)
+    yield PoolStage(pool, (1, taps, channels), (1, taps), window.positions, wide)
+
+
+def cycles_per_frame(lowered: LoweredNetwork, folding: Folding) -> int:
+    """Return the initiation interval in cycles: that of the slowest stage."""
+    return max(stage.cycles for stage in pipeline(lowered, folding))
