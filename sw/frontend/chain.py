@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 from math import prod
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +15,20 @@ from onnx import TensorProto
 
 from xnorflow.frontend.constants import FREE_BATCH, Constants
 from xnorflow.frontend.graph import Graph, Node
-from xnorflow.network import Affine, BatchNorm, Dense, Flatten, Op, Sign
+from xnorflow.network import (
+    Affine,
+    AveragePool,
+    BatchNorm,
+    Conv2d,
+    Dense,
+    Flatten,
+    MaxPool,
+    Op,
+    Quantize,
+    Sign,
+)
 
-__all__ = ["Chain", "Content", "exact"]
+__all__ = ["Chain", "Content", "Layout", "Padding", "exact"]
 
 
 _INTEGERS: dict[int, range] = {
@@ -33,19 +46,49 @@ class Content(Enum):
     """What the tensor at hand is made of."""
 
     FRAME = "the frame"
+    INTEGERS = "the quantized frame"
     BITS = "bits"
+    AVERAGES = "averages of bits"
     ACCUMULATORS = "accumulators"
+
+
+class Layout(Enum):
+    """How the network's tensor relates to the graph's."""
+
+    SAME = "of the same shape"
+    CHANNELS_FIRST = "(C, H, W) in the graph, (H, W, C) in the network"
+    FLAT = "one dimension in the network, in row-major order of the graph's"
+
+
+@dataclass(frozen=True)
+class Padding:
+    """A `Pad` that waits for its convolution.
+
+    Attributes
+    ----------
+    node : Node
+    value : Fraction
+    sizes : tuple of int
+        (top, left, bottom, right).
+    """
+
+    node: Node
+    value: Fraction
+    sizes: tuple[int, int, int, int]
 
 
 class Chain:
     """The tensor at hand, and the operations that gave it.
 
-    Shapes leave the batch dimension out. The network's tensor may be flat already where the
-    graph's is not yet: parameters along other axes than the last need one value per element.
+    Shapes leave the batch dimension out. The network's images are (H, W, C), the graph's mostly
+    (C, H, W). The network's tensor may be flat already where the graph's is not yet: parameters
+    that are not one per channel need one value per element.
 
     Parameters
     ----------
     graph : Graph
+    layout : Layout
+        Of the frame: `CHANNELS_FIRST` if the graph takes it as an image (C, H, W), else `SAME`.
 
     Attributes
     ----------
@@ -55,12 +98,17 @@ class Chain:
     tensor : str
         Name of the tensor at hand.
     shape : tuple of int
-        Its shape in the graph.
+        Its shape in the graph, with the rows and columns that `padding` adds.
+    layout : Layout
+    padding : Padding or None
+        What a convolution has to pad with.
+    input_shape : tuple of int
+        A frame's shape in the network.
     integer_type : bool
         Whether it is stored as integers, on which ONNX arithmetic would wrap and truncate.
     content : Content
     values : range or None
-        What a frame's or accumulator's entries can be, where that is known.
+        What the entries were before `maps`, where that is known.
     maps : list of Affine or BatchNorm
         Operations since the frame, the bits or the accumulators.
     source : Node or None
@@ -69,20 +117,30 @@ class Chain:
         The node after which only the ranking of the scores counts.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, layout: Layout = Layout.SAME) -> None:
         self.graph = graph
         self.constants = Constants(graph)
         self.ops: list[Op] = []
         self.notes: list[str] = []
         self.tensor = graph.input
-        self.shape = graph.input_shape
+        self.shape = self.input_shape = graph.input_shape
+        self.layout = layout
+        if layout is Layout.CHANNELS_FIRST:
+            self.input_shape = (*self.shape[1:], self.shape[0])
+        self.padding: Padding | None = None
         self.integer_type = graph.input_type in _INTEGERS
         self.content = Content.FRAME
         self.values: range | None = _INTEGERS.get(graph.input_type)
         self.maps: list[Affine | BatchNorm] = []
         self.source: Node | None = None
         self.scored: Node | None = None
-        self._flat = len(self.shape) == 1
+        # Why the network's tensor is flat, and the mend, for a node that wants an image.
+        self._flattened = (
+            f"input {graph.input!r} holds vectors",
+            "give the graph an input of shape (N, C, H, W)",
+        )
+        if len(self.shape) == 1:
+            self.layout = Layout.FLAT
         self.arrive(graph.input)
 
     def arrive(self, tensor: str) -> None:
@@ -95,11 +153,58 @@ class Chain:
         """Record what was dropped or assumed."""
         self.notes.append(sentence)
 
-    def flatten(self, node: Node) -> None:
-        """Make the network's tensor flat, if it is not yet; the graph's shape stays."""
-        if not self._flat:
-            self.ops.append(Flatten(node.name))
-            self._flat = True
+    def flatten(
+        self,
+        node: Node,
+        how: str = "makes vectors of them",
+        mend: str = "leave it out, or put it behind the last convolution and pool",
+    ) -> None:
+        """Make the network's tensor flat, if it is not yet; the graph's shape stays.
+
+        Parameters
+        ----------
+        node : Node
+        how, mend : str
+            Why, and what to do about it, should a later node need an image.
+        """
+        if self.layout is Layout.FLAT:
+            return
+        self.require_no_pad(node)
+        channels_first = self.layout is Layout.CHANNELS_FIRST
+        self.ops.append(Flatten(node.name, channels_first))
+        self.layout, self._flattened = Layout.FLAT, (f"{node} {how}", mend)
+        if channels_first and any(_channels(op) > 1 for op in self.maps):
+            # These are one per channel, and channels lie apart now.
+            self.values = None
+
+    def require_no_pad(self, node: Node) -> None:
+        """Refuse a node between a `Pad` and its convolution."""
+        if self.padding is not None:
+            self.graph.refuse(
+                self.padding.node,
+                f"pads the input of {node}",
+                "put the Pad directly before a Conv",
+            )
+
+    def image(self, node: Node) -> tuple[int, int, int]:
+        """Return rows, columns and channels of the image at hand, or refuse the node."""
+        if self.layout is Layout.FLAT:
+            how, mend = self._flattened
+            self.graph.refuse(node, f"takes images, but {how}", mend)
+        if len(self.shape) != 3:
+            self.graph.refuse(
+                node,
+                f"takes frames of shape {self.shape}",
+                "give it images of shape (N, C, H, W); a signal is an image of one row",
+            )
+        if self.layout is Layout.SAME:
+            self.graph.refuse(
+                node,
+                "takes images whose channels are the last dimension",
+                "put a Transpose with perm = 0, 3, 1, 2 before it",
+            )
+        channels, height, width = self.shape
+        return height, width, channels
 
     def data_first(self, node: Node) -> bool:
         """Whether the tensor at hand is the first of a node's inputs; refuse two uses of it."""
@@ -139,7 +244,8 @@ class Chain:
         Returns
         -------
         ndarray, shape (1,) or (C,)
-            C is the last axis of the network's tensor, which is made flat if need be.
+            C is the last axis of the network's tensor, which is made flat if need be, as where
+            an image has other parameters for each pixel.
         """
         rank = len(self.shape) + 1
         batched = values.ndim == rank
@@ -152,12 +258,20 @@ class Chain:
             self._refuse_shape(node, values)
         if values.size == 1:
             return values.reshape(1)
-        if not self._flat and per_frame.size == per_frame.shape[-1]:
-            return per_frame.reshape(-1)
-        self.flatten(node)
+        if self.layout is not Layout.FLAT:
+            first = self.layout is Layout.CHANNELS_FIRST
+            pixels = np.moveaxis(full, 0, -1) if first else full
+            pixels = pixels.reshape(-1, pixels.shape[-1])
+            if np.all(pixels == pixels[0]):
+                return pixels[0]
+        self.flatten(
+            node,
+            "has parameters that differ between the pixels of one channel",
+            "give one value for all pixels of a channel",
+        )
         return full.reshape(-1)
 
-    def _refuse_shape(self, node: Node, values: NDArray) -> None:
+    def _refuse_shape(self, node: Node, values: NDArray) -> NoReturn:
         self.graph.refuse(
             node,
             f"has parameters of shape {values.shape} for frames of shape {self.shape}",
@@ -186,19 +300,55 @@ class Chain:
     def sign(self, node: Node) -> None:
         """Append a sign."""
         self.ops.append(Sign(node.name))
-        self._begin(Content.BITS, node, None)
+        self._begin(Content.BITS, node)
+
+    def quantize(self, node: Node, op: Quantize) -> None:
+        """Append a quantizer of the frame."""
+        self.ops.append(op)
+        self._begin(Content.INTEGERS, node)
 
     def dense(self, node: Node, weights: NDArray[np.int8]) -> None:
         """Append a layer of shape (MH, MW), for the time being under its node's own name."""
         self.flatten(node)
-        self.ops.append(Dense(node.name if node.named else "", weights))
-        inputs = weights.shape[1]
+        self.ops.append(Dense(_layer_name(node), weights))
         self.shape = (*self.shape[:-1], weights.shape[0])
-        self._begin(Content.ACCUMULATORS, node, range(-inputs, inputs + 1, 2))
+        self._begin_sums(node, weights.shape[1])
 
-    def _begin(self, content: Content, node: Node, values: range | None) -> None:
+    def conv(self, node: Node, op: Conv2d, shape: tuple[int, int]) -> None:
+        """Append a convolution whose outputs have `shape` rows and columns, named as `dense`."""
+        self.ops.append(replace(op, name=_layer_name(node)))
+        self.shape, self.padding = (op.weights.shape[0], *shape), None
+        padded = any(op.padding) and op.pad_value == 0
+        self._begin_sums(node, op.weights[0].size, 1 if padded else 2)
+        if any(op.padding) and not padded:
+            # Its terms need not be bits.
+            self.values = None
+
+    def pool(self, node: Node, op: MaxPool | AveragePool, shape: tuple[int, int]) -> None:
+        """Append a pool whose outputs have `shape` rows and columns."""
+        self.ops.append(op)
+        self.shape = (self.shape[0], *shape)
+        if isinstance(op, AveragePool):
+            self.values = None
+            if self.content is Content.BITS:
+                self.content, self.source = Content.AVERAGES, node
+
+    def _begin(self, content: Content, node: Node, values: range | None = None) -> None:
         self.content, self.source, self.values = content, node, values
         self.maps = []
+
+    def _begin_sums(self, node: Node, terms: int, step: int = 2) -> None:
+        """Begin with sums of `terms` bits, if no map but one factor lies before them."""
+        factors = self.maps
+        plain = self.content is Content.BITS and all(
+            isinstance(op, Affine) and len(set(op.scale)) == 1 and set(op.offset) == {0}
+            for op in factors
+        )
+        values = range(-terms, terms + 1, step) if plain else None
+        self._begin(Content.ACCUMULATORS, node, values)
+        if plain:
+            # One per channel of the input, but all alike.
+            self.maps = [Affine(op.name, op.scale[:1]) for op in factors if isinstance(op, Affine)]
 
     def reshape(self, node: Node, shape: tuple[int, ...]) -> None:
         """Give each frame another shape with the same values in row-major order."""
@@ -211,3 +361,21 @@ class Chain:
         if shape != self.shape:
             self.flatten(node)
         self.shape = shape
+
+    def move_channels(self, layout: Layout) -> None:
+        """Move the channels of an image to the first or the last axis of the graph's tensor."""
+        if layout is Layout.CHANNELS_FIRST:
+            self.shape = (self.shape[-1], *self.shape[:-1])
+        else:
+            self.shape = (*self.shape[1:], self.shape[0])
+        self.layout = layout
+
+
+def _channels(op: Affine | BatchNorm) -> int:
+    if isinstance(op, BatchNorm):
+        return len(op.gamma)
+    return max(len(op.scale), len(op.offset))
+
+
+def _layer_name(node: Node) -> str:
+    return node.name if node.named else ""

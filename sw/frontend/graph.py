@@ -128,6 +128,13 @@ class Graph:
             self._refuse_attribute(node, key, "no list of integers")
         return list(value)
 
+    def text(self, node: Node, key: str, default: str) -> str:
+        """Return an attribute that is a word, in capitals."""
+        value = node.attributes.get(key, default.encode())
+        if not isinstance(value, bytes) or not value.isascii():
+            self._refuse_attribute(node, key, "no text")
+        return value.decode().upper()
+
     def _refuse_attribute(self, node: Node, key: str, fault: str) -> NoReturn:
         self.refuse(node, f"has an attribute {key!r} that is {fault}", "export the model again")
 

@@ -1,16 +1,19 @@
-"""Activation quantizers: `BipolarQuant`, and ONNX `Sign` where it does the same."""
+"""Quantizers: `BipolarQuant`, ONNX `Sign` where it does the same, and `Quant` of the frame."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 from math import isqrt
+from typing import NoReturn
 
 from xnorflow.frontend.chain import Chain, Content, exact
 from xnorflow.frontend.constants import bipolar_scale, refuse_multi_bit
 from xnorflow.frontend.graph import Node
-from xnorflow.network import Affine, BatchNorm
+from xnorflow.network import Affine, BatchNorm, Quantize
 
-__all__ = ["bipolar_quant", "quant", "sign", "zero_is_reachable"]
+__all__ = ["bipolar_quant", "other_quant", "quant", "sign", "zero_is_reachable"]
+
+_MOST_BITS = 8
 
 
 def bipolar_quant(chain: Chain, node: Node) -> None:
@@ -23,6 +26,56 @@ def bipolar_quant(chain: Chain, node: Node) -> None:
 
 
 def quant(chain: Chain, node: Node) -> None:
+    """``scale * (clip(round(x / scale + zero_point)) - zero_point)`` of the frame."""
+    if chain.content is not Content.FRAME:
+        other_quant(chain, node)
+    chain.require_data(node, "first input")
+    chain.require_float(node)
+    bits = _number(chain, node, 3, "bit width")
+    if bits == 1:
+        other_quant(chain, node)
+    if bits not in range(2, _MOST_BITS + 1):
+        chain.graph.refuse(
+            node,
+            f"quantizes the frame to {float(bits):g} bits",
+            f"give 2 to {_MOST_BITS} bits, or a BipolarQuant for one",
+        )
+    for key in ("signed", "narrow"):
+        if key not in node.attributes:
+            chain.graph.refuse(node, f"has no attribute {key!r}", "export the model again")
+    rounding = chain.graph.text(node, "rounding_mode", "ROUND")
+    if rounding not in ("ROUND", "HALF_EVEN"):
+        chain.graph.refuse(
+            node, f"rounds in the mode {rounding}", "give ROUND, which takes halves to even"
+        )
+    scale = _number(chain, node, 1, "scale")
+    if scale <= 0:
+        chain.graph.refuse(
+            node, f"has the scale {float(scale):g}", "the scale of a Quant must be positive"
+        )
+    narrow = chain.graph.integer(node, "narrow", 0) != 0
+    half = 1 << (int(bits) - 1)
+    if chain.graph.integer(node, "signed", 1):
+        low, high = -half + narrow, half - 1
+    else:
+        low, high = 0, 2 * half - 1 - narrow
+    zero_point = _number(chain, node, 2, "zero point")
+    chain.quantize(node, Quantize(node.name, scale, zero_point, low, high))
+
+
+def _number(chain: Chain, node: Node, index: int, role: str) -> Fraction:
+    """Return a parameter that is the same for all channels."""
+    values = set(exact(chain.constants.numbers(node, index, role)))
+    if len(values) != 1:
+        chain.graph.refuse(
+            node,
+            f"has a {role} for each channel",
+            "give one for all, and what differs between channels as a Mul and Add before it",
+        )
+    return values.pop()
+
+
+def other_quant(chain: Chain, node: Node) -> NoReturn:
     """Refuse a quantizer to several bits."""
     what = "the input" if chain.content is Content.FRAME else "activations"
     refuse_multi_bit(chain.constants, node, what)

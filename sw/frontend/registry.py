@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from xnorflow.frontend import elementwise, layers, quantizers, scores, shapes
+from xnorflow.frontend import elementwise, layers, pools, quantizers, scores, shapes, windows
 from xnorflow.frontend.chain import Chain
 from xnorflow.frontend.graph import QONNX, STANDARD, Node
 
@@ -16,17 +16,24 @@ Handler = Callable[[Chain, Node], None]
 HANDLERS: dict[tuple[str, str], Handler] = {
     (STANDARD, "Add"): elementwise.arithmetic,
     (STANDARD, "ArgMax"): scores.arg_max,
+    (STANDARD, "AveragePool"): pools.average_pool,
     (STANDARD, "BatchNormalization"): elementwise.batch_normalization,
     (STANDARD, "Cast"): shapes.cast,
+    (STANDARD, "Conv"): layers.conv,
     (STANDARD, "Div"): elementwise.arithmetic,
     (STANDARD, "Dropout"): shapes.dropout,
     (STANDARD, "Flatten"): shapes.flatten,
     (STANDARD, "Gemm"): layers.gemm,
+    (STANDARD, "GlobalAveragePool"): pools.global_average_pool,
+    (STANDARD, "GlobalMaxPool"): pools.global_max_pool,
     (STANDARD, "Identity"): shapes.identity,
     (STANDARD, "LogSoftmax"): scores.softmax,
     (STANDARD, "MatMul"): layers.matmul,
+    (STANDARD, "MaxPool"): pools.max_pool,
     (STANDARD, "Mul"): elementwise.arithmetic,
     (STANDARD, "Neg"): elementwise.negate,
+    (STANDARD, "Pad"): windows.pad,
+    (STANDARD, "ReduceMean"): pools.reduce_mean,
     (STANDARD, "Reshape"): shapes.reshape,
     (STANDARD, "Sign"): quantizers.sign,
     (STANDARD, "Softmax"): scores.softmax,
@@ -36,27 +43,21 @@ HANDLERS: dict[tuple[str, str], Handler] = {
     (STANDARD, "Transpose"): shapes.transpose,
     (STANDARD, "Unsqueeze"): shapes.unsqueeze,
     (QONNX, "BipolarQuant"): quantizers.bipolar_quant,
-    (QONNX, "FloatQuant"): quantizers.quant,
+    (QONNX, "FloatQuant"): quantizers.other_quant,
     (QONNX, "IntQuant"): quantizers.quant,
     (QONNX, "Quant"): quantizers.quant,
-    (QONNX, "Trunc"): quantizers.quant,
+    (QONNX, "Trunc"): quantizers.other_quant,
 }
 """Handlers by operator set and operator."""
 
-_CONVOLUTION = "is a convolution, and convolutional layers are not supported in this version"
-_POOLING = "is a pooling layer, which is not supported in this version"
 _NOT_BINARY = "is an activation that is not binary"
 
 _REASONS = {
-    "AveragePool": _POOLING,
     "Clip": _NOT_BINARY,
-    "Conv": _CONVOLUTION,
-    "ConvTranspose": _CONVOLUTION,
+    "ConvTranspose": "is a transposed convolution, which is not supported",
     "Elu": _NOT_BINARY,
-    "GlobalAveragePool": _POOLING,
     "HardTanh": _NOT_BINARY,
     "LeakyRelu": _NOT_BINARY,
-    "MaxPool": _POOLING,
     "MultiThreshold": "is an activation of several levels, and this version takes one bit",
     "Relu": _NOT_BINARY,
     "Sigmoid": _NOT_BINARY,
@@ -74,4 +75,4 @@ def _refuse(chain: Chain, node: Node) -> None:
     reason = _REASONS.get(node.kind, "is an operator that is not supported")
     if not node.opset:
         reason = f"has the unknown operator domain {node.domain!r}"
-    chain.graph.refuse(node, reason, f"accepted are BipolarQuant, {kinds}")
+    chain.graph.refuse(node, reason, f"accepted are BipolarQuant, Quant, {kinds}")

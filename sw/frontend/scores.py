@@ -56,6 +56,10 @@ def top_k(chain: Chain, node: Node) -> None:
 
 
 def _end(chain: Chain, node: Node, axis: int) -> None:
-    if axis not in (-1, len(chain.shape)) or chain.shape[-1] != prod(chain.shape):
-        chain.graph.refuse(node, f"works along axis {axis}", "give axis = -1, that of the classes")
+    place = axis + len(chain.shape) if axis < 0 else axis - 1
+    if place not in range(len(chain.shape)) or chain.shape[place] != prod(chain.shape):
+        mend = "give axis = -1, that of the classes"
+        if len(chain.shape) > 1:
+            mend = "put a Flatten before it, and give axis = -1"
+        chain.graph.refuse(node, f"works along axis {axis}", mend)
     chain.scored = node

@@ -6,11 +6,25 @@ from math import prod
 
 from onnx import TensorProto
 
-from xnorflow.frontend.chain import Chain
+from xnorflow.frontend.chain import Chain, Layout
 from xnorflow.frontend.constants import FREE_BATCH
 from xnorflow.frontend.graph import Node
 
-__all__ = ["cast", "dropout", "flatten", "identity", "reshape", "squeeze", "transpose", "unsqueeze"]
+__all__ = [
+    "CHANNELS_FIRST",
+    "CHANNELS_LAST",
+    "cast",
+    "dropout",
+    "flatten",
+    "identity",
+    "reshape",
+    "squeeze",
+    "transpose",
+    "unsqueeze",
+]
+
+CHANNELS_FIRST, CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
+"""Orders of axes that move the channels of images."""
 
 _KEEP_BATCH = "give a shape whose first dimension is the batch, such as (0, -1)"
 
@@ -136,10 +150,16 @@ def _axes(chain: Chain, node: Node, rank: int) -> list[int] | None:
 
 
 def transpose(chain: Chain, node: Node) -> None:
-    """Move dimensions of size 1 of each frame; anything else would reorder its values."""
+    """Move the channels of images, which the network's tensor does not see, or dimensions of 1."""
     rank = len(chain.shape) + 1
     default = list(range(rank))[::-1]
     order = chain.graph.integers(node, "perm") if "perm" in node.attributes else default
+    if order == CHANNELS_FIRST and chain.layout is Layout.SAME:
+        chain.move_channels(Layout.CHANNELS_FIRST)
+        return
+    if order == CHANNELS_LAST and chain.layout is Layout.CHANNELS_FIRST:
+        chain.move_channels(Layout.SAME)
+        return
     large = [axis for axis in order if axis > 0 and chain.shape[axis - 1 : axis] != (1,)]
     if sorted(order) != default[::-1] or order[0] != 0 or large != sorted(large):
         chain.graph.refuse(

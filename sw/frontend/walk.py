@@ -6,26 +6,43 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 from xnorflow.errors import UserError
-from xnorflow.frontend.chain import Chain, Content
+from xnorflow.frontend.chain import Chain, Content, Layout
 from xnorflow.frontend.graph import Graph, Node
 from xnorflow.frontend.reader import read_graph
 from xnorflow.frontend.registry import find
 from xnorflow.frontend.scores import dropped_after, may_follow
-from xnorflow.network import Dense, Network, Op
+from xnorflow.frontend.shapes import CHANNELS_LAST
+from xnorflow.network import Conv2d, Dense, Network, Op
 
 __all__ = ["layer_names", "network_of"]
 
 _MAX_NAME = 40
-_OPERATOR = re.compile(r"(node_)?(gemm|matmul|linear)(_?\d+)?", re.IGNORECASE)
+_OPERATOR = re.compile(r"(node_)?((gemm|matmul|linear)(_?\d+)?|conv(2d)?(_\d+)?)", re.IGNORECASE)
+_ON_IMAGES = ("AveragePool", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMean")
+_KEEPS_SHAPE = (
+    *(
+        "Add",
+        "BatchNormalization",
+        "BipolarQuant",
+        "Cast",
+        "Div",
+        "Dropout",
+        "Identity",
+        "IntQuant",
+    ),
+    *("Mul", "Neg", "Pad", "Quant", "Reshape", "Sign", "Sub"),
+)
+_KEEPS_PAD = ("Conv", "Dropout", "Identity", "Transpose")
 
 
 def network_of(path: str | Path) -> Network:
     """Read a QONNX file, see :func:`xnorflow.frontend.load`."""
     graph = read_graph(path)
-    chain = Chain(graph)
+    chain = Chain(graph, _layout_of_frames(graph))
     if graph.dead:
         names = ", ".join(repr(node.name) for node in graph.dead)
         chain.note(f"Left out, because no output depends on them: {names}.")
@@ -36,7 +53,22 @@ def network_of(path: str | Path) -> Network:
         _import(chain, node)
         step = _next(graph, node.outputs)
     _check_end(chain)
-    return Network(Path(path).stem, graph.input_shape, _named(chain.ops), tuple(chain.notes))
+    return Network(Path(path).stem, chain.input_shape, _named(chain.ops), tuple(chain.notes))
+
+
+def _layout_of_frames(graph: Graph) -> Layout:
+    """Tell from the first node that needs to know it whether frames are images (C, H, W)."""
+    step = _next(graph, (graph.input,)) if len(graph.input_shape) == 3 else None
+    while step is not None:
+        _, node = step
+        first = node.kind in _ON_IMAGES
+        if node.kind == "Transpose":
+            order = node.attributes.get("perm")
+            first = order is not None and list(order) == CHANNELS_LAST
+        if first:
+            return Layout.CHANNELS_FIRST
+        step = _next(graph, node.outputs) if node.kind in _KEEPS_SHAPE else None
+    return Layout.SAME
 
 
 def _next(graph: Graph, tensors: Sequence[str]) -> tuple[str, Node] | None:
@@ -72,15 +104,19 @@ def _import(chain: Chain, node: Node) -> None:
     for tensor in node.outputs[1:]:
         if node.kind != "TopK" and tensor and (tensor in graph.outputs or graph.readers(tensor)):
             graph.refuse(node, f"has a second output {tensor!r} in use", "use its first one only")
+    if node.kind not in _KEEPS_PAD:
+        chain.require_no_pad(node)
     if not dropped_after(chain.scored, node):
         find(node)(chain, node)
 
 
 def _check_end(chain: Chain) -> None:
     path = chain.graph.path
-    if not any(isinstance(op, Dense) for op in chain.ops):
+    if chain.padding is not None:
+        chain.graph.refuse(chain.padding.node, "pads the network's output", "leave it out")
+    if not any(isinstance(op, Dense | Conv2d) for op in chain.ops):
         raise UserError(
-            f"{path}: has no weight layer; give a network with at least one Gemm or MatMul"
+            f"{path}: has no weight layer; give a network with at least one Gemm, MatMul or Conv"
         )
     if chain.content is Content.BITS and chain.source is not None:
         chain.graph.refuse(
@@ -88,26 +124,37 @@ def _check_end(chain: Chain) -> None:
             "follows the last layer, so that no scores are left to choose a class by",
             "end the network with the sums of the last layer",
         )
+    if chain.layout is not Layout.FLAT and prod(chain.shape) != max(chain.shape):
+        raise UserError(
+            f"{path}: ends in images of shape {chain.shape}, not in one score for each class; "
+            f"end the network with a GlobalAveragePool or a Gemm"
+        )
 
 
 def _named(ops: Sequence[Op]) -> tuple[Op, ...]:
-    """Give every `Dense` its layer name."""
-    names = iter(layer_names([op.name for op in ops if isinstance(op, Dense)]))
-    return tuple(replace(op, name=next(names)) if isinstance(op, Dense) else op for op in ops)
+    """Give every layer its name."""
+    layers = [op for op in ops if isinstance(op, Dense | Conv2d)]
+    stems = ["conv" if isinstance(op, Conv2d) else "fc" for op in layers]
+    names = iter(layer_names([op.name for op in layers], stems))
+    return tuple(
+        replace(op, name=next(names)) if isinstance(op, Dense | Conv2d) else op for op in ops
+    )
 
 
-def layer_names(nodes: Sequence[str]) -> list[str]:
+def layer_names(nodes: Sequence[str], stems: Sequence[str]) -> list[str]:
     """Return a unique, stable, readable name for each layer.
 
     It is the node's name without empty parts and without parts that only repeat the operator
     (``/features/3/MatMul`` gives ``features_3``, ``node_linear_5`` nothing). Where that leaves
     nothing, a name that does not start with a letter, or the name of two layers, the layer is
-    ``fcN``, the N-th one.
+    its stem and N, the N-th one.
 
     Parameters
     ----------
     nodes : sequence of str
         Node names in data-flow order.
+    stems : sequence of str
+        For each what stands in for a name, such as ``fc``.
 
     Returns
     -------
@@ -118,9 +165,9 @@ def layer_names(nodes: Sequence[str]) -> list[str]:
     counts = Counter(names)
     taken = {name for name in names if name and counts[name] == 1}
     result = []
-    for number, name in enumerate(names, start=1):
+    for number, (name, stem) in enumerate(zip(names, stems, strict=True), start=1):
         if name not in taken:
-            name = f"fc{number}"
+            name = f"{stem}{number}"
             while name in taken:
                 name += "_"
             taken.add(name)

@@ -468,4 +468,10 @@ def test_zero_is_found_reachable_exactly_where_it_is(start, step, affines, norm)
     ],
 )
 def test_layer_names_are_readable_and_unique(nodes, names):
-    assert layer_names(nodes) == names
+    assert layer_names(nodes, ["fc"] * len(nodes)) == names
+
+
+def test_convolutions_are_named_after_their_kind():
+    nodes = ["conv0", "/features/3/Conv", "Conv_12", "node_conv2d_1", "fc0"]
+    stems = ["conv"] * 4 + ["fc"]
+    assert layer_names(nodes, stems) == ["conv0", "features_3", "conv3", "conv4", "fc0"]

@@ -273,9 +273,9 @@ def layer(g: Graphs, x: str = "x", **options) -> str:
     return g.node("MatMul", g.bipolar(x), g.constant(W.T), **options)
 
 
-@bad(r"\(Conv\) is a convolution, .* not supported in this version; accepted are .*Gemm")
-def convolution(g):
-    g.node("Conv", g.bipolar("x"), g.constant(np.ones((1, 1, 3, 3))), name="bad")
+@bad(r"\(ConvTranspose\) is a transposed convolution, .* not supported; accepted are .*Gemm")
+def transposed_convolution(g):
+    g.node("ConvTranspose", g.bipolar("x"), g.constant(np.ones((1, 1, 3, 3))), name="bad")
 
 
 @bad(r"\(Relu\) is an activation that is not binary; accepted are BipolarQuant")
@@ -303,9 +303,56 @@ def quant(g: Graphs, x: str, bits: float, **attributes: int) -> str:
     return g.node("Quant", x, *inputs, name="bad", **attributes)
 
 
-@bad(r"\(Quant\) quantizes the input to 8 bits, .*; use BipolarQuant")
-def multi_bit_input(g):
-    quant(g, "x", 8)
+@bad(r"\(Quant\) quantizes the frame to 9 bits; give 2 to 8 bits, or a BipolarQuant for one")
+def nine_bit_input(g):
+    quant(g, "x", 9)
+
+
+@bad(r"\(Quant\) quantizes the frame to 2\.5 bits")
+def bits_in_part(g):
+    quant(g, "x", 2.5)
+
+
+@bad(r"\(Quant\) quantizes the input to 1 bit as an integer, .* tools disagree; use BipolarQuant")
+def one_bit_input(g):
+    quant(g, "x", 1, signed=1, narrow=1)
+
+
+@bad(r"\(FloatQuant\) quantizes the input to several bits, .*; use BipolarQuant")
+def float_quant(g):
+    g.node("FloatQuant", "x", *[g.constant(1)] * 5, name="bad")
+
+
+@bad(r"\(Quant\) has no attribute 'narrow'; export the model again")
+def quant_of_unknown_range(g):
+    quant(g, "x", 8, signed=1)
+
+
+@bad(r"\(Quant\) rounds in the mode CEIL; give ROUND")
+def quant_that_rounds_up(g):
+    quant(g, "x", 8, signed=1, narrow=0, rounding_mode="CEIL")
+
+
+@bad(r"\(Quant\) has an attribute 'rounding_mode' that is no text")
+def quant_that_rounds_by_number(g):
+    quant(g, "x", 8, signed=1, narrow=0, rounding_mode=1)
+
+
+@bad(r"\(Quant\) has a scale for each channel; give one for all, .* as a Mul and Add before it")
+def quant_per_channel(g):
+    inputs = [g.constant(value) for value in ([1, 2, 3, 4, 5, 6], 0, 8)]
+    g.node("Quant", "x", *inputs, name="bad", signed=1, narrow=0)
+
+
+@bad(r"\(Quant\) has the scale 0; the scale of a Quant must be positive")
+def quant_by_zero(g):
+    g.node("Quant", "x", *map(g.constant, (0, 0, 8)), name="bad", signed=1, narrow=0)
+
+
+@bad(r"\(Quant\) quantizes activations to 8 bits, and this version takes one bit; use BipolarQ")
+def second_quant(g):
+    x = g.node("Quant", "x", *map(g.constant, (1, 0, 8)), signed=1, narrow=0)
+    quant(g, x, 8, signed=1, narrow=0)
 
 
 @bad(r"\(Quant\) quantizes activations to 2 bits")
@@ -321,11 +368,6 @@ def multi_bit_weights(g):
 @bad(r"\(Quant\) quantizes weights to 1 bit as an integer, .* tools disagree; use BipolarQuant")
 def one_bit_quant(g):
     g.node("MatMul", g.bipolar("x"), quant(g, g.constant(W.T), 1, signed=1))
-
-
-@bad(r"\(MatMul\) is the first layer and takes inputs that nothing makes binary; put a BipolarQ")
-def no_quantizer_on_the_input(g):
-    g.node("MatMul", "x", g.constant(W.T), name="bad")
 
 
 @bad(r"\(MatMul\) takes the sums of node 'first' \(MatMul\), which nothing makes binary; put a")
