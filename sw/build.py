@@ -21,7 +21,7 @@ from xnorflow.boards.pll import PLLSetting
 from xnorflow.boards.tools import WarmUp
 from xnorflow.boards.top import BoardTop
 from xnorflow.errors import UserError, WorkFailed
-from xnorflow.golden import predict_bits
+from xnorflow.golden import predict_quantized
 from xnorflow.hw.core import StreamingCore
 from xnorflow.hw.link.host_link import UARTHostLink
 from xnorflow.hw.link.protocol import LinkParameters
@@ -53,7 +53,7 @@ class Frames:
         Raw frames, for the report's pictures and the golden model's accuracy.
     y : ndarray of int64, shape (N,), or None
         Labels.
-    bits : ndarray of bool, shape (N, F)
+    quantized : ndarray of bool or unsigned integers, shape (N, F)
         The frames as the hardware takes them.
     simulated : int
         The first so many are simulated.
@@ -61,7 +61,7 @@ class Frames:
 
     x: NDArray
     y: NDArray[np.int64] | None
-    bits: NDArray[np.bool_]
+    quantized: NDArray
     simulated: int
 
 
@@ -190,7 +190,7 @@ def _build(
     verification = verify(
         core,
         lowered,
-        frames.bits[:count],
+        frames.quantized[:count],
         None if frames.y is None else frames.y[:count],
         progress=lambda done: progress("simulate", f"{count} frames", done, count),
     )
@@ -248,7 +248,7 @@ def _report(
     estimated = {"lut": total.lut + LINK_COST.lut, "bram": total.bram + LINK_COST.bram}
     accuracy = None
     if frames.y is not None:
-        accuracy = float((predict_bits(lowered, frames.bits).classes == frames.y).mean())
+        accuracy = float((predict_quantized(lowered, frames.quantized).classes == frames.y).mean())
     ii = core.cycles_per_frame
     return {
         "model": lowered.name,
@@ -275,7 +275,7 @@ def _report(
             {**row, "ii": ii, "busy": row["cycles"] / ii} for row in layer_results(lowered, planned)
         ],
         "verification": verification.as_json(),
-        "accuracy": {"frames": len(frames.bits), "accuracy": accuracy},
+        "accuracy": {"frames": len(frames.quantized), "accuracy": accuracy},
         "link": {
             "baud": link.baud,
             "bytes_per_frame": link.frame_wire_bytes,
@@ -307,7 +307,7 @@ def _digits(frames: Frames, verification: Verification, lowered: LoweredNetwork)
     shape = lowered.input.shape if len(lowered.input.shape) > 1 else frames.x.shape[1:]
     if frames.x.dtype != np.uint8 or len(shape) not in (2, 3):
         return []
-    scores = predict_bits(lowered, frames.bits[:SHOWN]).scores
+    scores = predict_quantized(lowered, frames.quantized[:SHOWN]).scores
     return [
         Digit(
             image=frames.x[k].reshape(shape),

@@ -1,8 +1,4 @@
-"""The golden model: the lowered network on packed bits, the meaning hardware is checked against.
-
-Bits are packed 64 to a word, and one layer is ``acc = MW - 2 * popcount(a XOR w)``: padding bits
-are zero on both sides and never count.
-"""
+"""The golden model: the lowered network on packed bits, the meaning hardware is checked against."""
 
 from __future__ import annotations
 
@@ -14,12 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xnorflow.errors import UserError
-from xnorflow.lowered import InputQuantizer, LoweredLayer, LoweredNetwork
+from xnorflow.lowered import (
+    InputQuantizer,
+    LoweredLayer,
+    LoweredNetwork,
+    LoweredPool,
+    LoweredThreshold,
+)
+from xnorflow.packed import accumulate, fire, pool
 
-__all__ = ["Prediction", "activations", "binarize", "predict", "predict_bits"]
+__all__ = ["Prediction", "activations", "predict", "predict_quantized", "quantize"]
 
-_BLOCK_BYTES = 1 << 18
-"""Size of the largest temporary: it must stay in the second-level cache."""
+_CHUNK_BYTES = 1 << 25
+"""Size of the largest temporary of `predict`, as far as frames are taken a few at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +47,8 @@ class Prediction:
     logits: NDArray[np.float64]
 
 
-def binarize(lowered: LoweredNetwork, x: NDArray) -> NDArray[np.bool_]:
-    """Return the bits (N, F) of raw frames; parameters and errors as :func:`predict`."""
+def quantize(lowered: LoweredNetwork, x: NDArray) -> NDArray:
+    """Return raw frames as bits or small integers (N, F); parameters and errors as `predict`."""
     x = np.asarray(x)
     _check_frames(lowered.input, x)
     return lowered.input.quantize(x)
@@ -70,17 +73,17 @@ def predict(lowered: LoweredNetwork, x: NDArray) -> Prediction:
     UserError
         If the shape or dtype is another, there are no frames, or a value is NaN.
     """
-    return predict_bits(lowered, binarize(lowered, x))
+    return predict_quantized(lowered, quantize(lowered, x))
 
 
-def predict_bits(lowered: LoweredNetwork, bits: NDArray) -> Prediction:
-    """Classify frames that are bits already.
+def predict_quantized(lowered: LoweredNetwork, frames: NDArray) -> Prediction:
+    """Classify frames that are bits or small integers already.
 
     Parameters
     ----------
     lowered : LoweredNetwork
-    bits : ndarray of bool (or of integers 0 and 1), shape (N, F)
-        Feature 0 first; True means +1.
+    frames : ndarray of bool or integers, shape (N, F)
+        In row-major order, (H, W, C) for images; integers from 0 to ``lowered.input.levels``.
 
     Returns
     -------
@@ -89,78 +92,79 @@ def predict_bits(lowered: LoweredNetwork, bits: NDArray) -> Prediction:
     Raises
     ------
     UserError
-        If the shape is another or a value is neither 0 nor 1.
+        If the shape is another or a value is out of range.
     """
-    *_, accumulators = _run(lowered, bits)
+    frames = _check_quantized(lowered, np.asarray(frames))
+    step = max(1, _CHUNK_BYTES // _bytes_per_frame(lowered))
+    accumulators = np.concatenate(
+        [_last(lowered, frames[start : start + step]) for start in range(0, len(frames), step)]
+    )
     scores = _scores(lowered, accumulators)
     output = lowered.output
     return Prediction(
         classes=scores.argmax(axis=1),
-        accumulators=accumulators,
+        accumulators=accumulators.astype(np.int32),
         scores=scores,
         logits=output.logit_scale * accumulators + output.logit_offset,
     )
 
 
-def activations(lowered: LoweredNetwork, bits: NDArray) -> list[NDArray]:
-    """Return what every layer sends on, for a check of the hardware's streams.
+def activations(lowered: LoweredNetwork, frames: NDArray) -> list[NDArray]:
+    """Return what every stage sends on, for a check of the hardware's streams.
 
     Parameters
     ----------
     lowered : LoweredNetwork
-    bits : ndarray of bool (or of integers 0 and 1), shape (N, F)
+    frames : ndarray of bool or integers, shape (N, F)
+        See `predict_quantized`; all are computed at once.
 
     Returns
     -------
-    list of ndarray, one per layer, shape (N, MH)
-        bool for hidden layers, int64 scores for the last.
+    list of ndarray, one per stage, each of shape (N, *stage.o_shape)
+        bool for bits, int64 for accumulators and sums; the last are the scores, (N, classes).
 
     Raises
     ------
     UserError
-        As :func:`predict_bits`.
+        As :func:`predict_quantized`.
     """
-    *hidden, accumulators = _run(lowered, bits)
-    return [*hidden, _scores(lowered, accumulators)]
+    *inner, accumulators = _run(lowered, _check_quantized(lowered, np.asarray(frames)))
+    return [*inner, _scores(lowered, accumulators.reshape(len(frames), -1))]
 
 
-def _run(lowered: LoweredNetwork, bits: NDArray) -> Iterator[NDArray]:
-    """Yield each hidden layer's bits and the last layer's accumulators."""
-    bits = _check_bits(lowered, np.asarray(bits))
-    for layer in lowered.layers:
-        accumulators = _accumulate(layer, bits)
-        if layer.thresholds is None:
-            yield accumulators
-        else:
-            bits = accumulators >= layer.thresholds
-            yield bits
+def _run(lowered: LoweredNetwork, frames: NDArray) -> Iterator[NDArray]:
+    """Yield what every stage sends on."""
+    x = frames
+    for stage in lowered.stages:
+        x = x.reshape(len(x), *stage.i_shape)
+        match stage:
+            case LoweredLayer():
+                x = accumulate(stage, x) if stage.thresholds is None else fire(stage, x)
+            case LoweredPool():
+                x = pool(stage, x)
+            case LoweredThreshold():
+                x = x >= stage.thresholds
+        yield x
 
 
-def _accumulate(layer: LoweredLayer, bits: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Return the bipolar dot products (N, MH) of `bits` (N, MW) with the layer's rows."""
-    a = _pack(bits)
-    w = np.ascontiguousarray(_pack(layer.weights > 0).T)
-    differing = np.empty((len(a), layer.mh), np.uint32)
-    rows = max(1, _BLOCK_BYTES // (8 * layer.mh))
-    for start in range(0, len(a), rows):
-        block = a[start : start + rows]
-        total = np.zeros((len(block), layer.mh), np.uint32)
-        for word in range(w.shape[0]):
-            total += np.bitwise_count(block[:, word, None] ^ w[word])
-        differing[start : start + rows] = total
-    return layer.mw - 2 * differing.astype(np.int32)
+def _last(lowered: LoweredNetwork, frames: NDArray) -> NDArray[np.int64]:
+    """Return the last accumulators, shape (N, classes)."""
+    last = frames
+    for tensor in _run(lowered, frames):
+        last = tensor
+    return last.reshape(len(frames), -1)
 
 
-def _pack(bits: NDArray[np.bool_]) -> NDArray[np.uint64]:
-    """Pack the last axis, 64 bits to a word, zeros behind."""
-    packed = np.packbits(bits, axis=1)
-    padded = np.zeros((len(packed), -(-packed.shape[1] // 8) * 8), np.uint8)
-    padded[:, : packed.shape[1]] = packed
-    return padded.view(np.uint64)
+def _bytes_per_frame(lowered: LoweredNetwork) -> int:
+    """Return the size of the largest temporary, a byte a synapse of every window."""
+    return (
+        max(layer.positions * (layer.mw + 4 * layer.mh) for layer in lowered.layers)
+        + lowered.input.features
+    )
 
 
-def _scores(lowered: LoweredNetwork, accumulators: NDArray[np.int32]) -> NDArray[np.int64]:
-    return lowered.output.scale * accumulators + lowered.output.offset
+def _scores(lowered: LoweredNetwork, accumulators: NDArray) -> NDArray[np.int64]:
+    return lowered.output.scale * accumulators.astype(np.int64) + lowered.output.offset
 
 
 def _check_frames(expected: InputQuantizer, x: NDArray) -> None:
@@ -186,13 +190,18 @@ def _check_frames(expected: InputQuantizer, x: NDArray) -> None:
         raise UserError("the data hold NaN; give frames whose values are all numbers")
 
 
-def _check_bits(lowered: LoweredNetwork, bits: NDArray) -> NDArray[np.bool_]:
-    features = lowered.layers[0].mw
-    if bits.ndim != 2 or bits.shape[1] != features:
+def _check_quantized(lowered: LoweredNetwork, frames: NDArray) -> NDArray:
+    features, levels = lowered.input.features, lowered.input.levels
+    if frames.ndim != 2 or frames.shape[1] != features:
         raise UserError(
-            f"the bits have shape {bits.shape}, but the network takes {features} a frame; "
-            f"give an array of shape (N, {features})"
+            f"the frames have shape {frames.shape}, but the network takes {features} values a "
+            f"frame; give an array of shape (N, {features})"
         )
-    if bits.dtype != np.bool_ and not np.isin(bits, (0, 1)).all():
-        raise UserError("the bits hold values other than 0 and 1; give a bool array")
-    return bits.astype(bool, copy=False)
+    if frames.dtype.kind not in "bui" or (
+        frames.dtype != np.bool_ and len(frames) and not 0 <= frames.min() <= frames.max() <= levels
+    ):
+        raise UserError(
+            f"the frames hold other values than whole numbers from 0 to {levels}; quantize raw "
+            "frames first"
+        )
+    return frames.astype(bool if levels == 1 else np.uint16, copy=False)

@@ -159,6 +159,11 @@ class Window:
         return rows, columns
 
     @property
+    def taps(self) -> int:
+        """Pixels of a window."""
+        return self.kernel[0] * self.kernel[1]
+
+    @property
     def positions(self) -> int:
         """Number of window positions in an image."""
         rows, columns = self.out_shape

@@ -191,11 +191,11 @@ class _Search:
                 if room <= 0:
                     continue
                 total = lut[:room] + layer.lut[candidate, variant]
-                better = np.flatnonzero(total < way.lut[brams:])
-                way.lut[brams + better] = total[better]
-                way.candidate[brams + better] = candidate
-                way.variant[brams + better] = variant
-                way.before[brams + better] = origin[better]
+                gains = np.flatnonzero(total < way.lut[brams:])
+                way.lut[brams + gains] = total[gains]
+                way.candidate[brams + gains] = candidate
+                way.variant[brams + gains] = variant
+                way.before[brams + gains] = origin[gains]
         return result
 
     def fastest(self) -> Folding | None:

@@ -75,7 +75,7 @@ def build_command(
     check_writable(json_file, "--json")
     chosen_board = load_board(board)
     network, lowered = load_lowered(model)
-    chosen, bits = read_frames(data, lowered, None, divisor)
+    chosen, quantized = read_frames(data, lowered, None, divisor)
     if frames < 1:
         raise UserError(f"--frames is {frames} but must be at least 1")
     request = Request(
@@ -93,7 +93,7 @@ def build_command(
     with Steps(console) as steps:
         report = build(
             request,
-            Frames(chosen.x, chosen.y, bits, min(frames, len(bits))),
+            Frames(chosen.x, chosen.y, quantized, min(frames, len(quantized))),
             target,
             steps.progress,
         )

@@ -17,7 +17,7 @@ from xnorflow.boards.board import load as load_board
 from xnorflow.datasets import Frames, load_npz, sample_digits
 from xnorflow.errors import UserError
 from xnorflow.frontend import load
-from xnorflow.golden import binarize
+from xnorflow.golden import quantize
 from xnorflow.lowered import LoweredNetwork
 from xnorflow.lowering import lower
 from xnorflow.network import Network
@@ -98,10 +98,10 @@ def check_count(frames: int | None) -> None:
 
 def read_frames(
     data: str | None, lowered: LoweredNetwork, frames: int | None, divisor: float | None = None
-) -> tuple[Frames, NDArray[np.bool_]]:
-    """Return the first `frames` frames of a data file and their bits.
+) -> tuple[Frames, NDArray]:
+    """Return the first `frames` frames of a data file, and quantized as the network takes them.
 
-    With a `divisor` the bits are those of ``float32(x) / float32(divisor)``, as torch's ToTensor
+    With a `divisor` quantized is ``float32(x) / float32(divisor)``, as torch's ToTensor
     scales pixels.
 
     Raises
@@ -122,12 +122,12 @@ def read_frames(
     chosen = Frames(source.x[:frames], None if source.y is None else source.y[:frames])
     name = data or "the digits that come with xnorflow"
     try:
-        bits = binarize(lowered, _scaled(chosen.x, divisor))
+        quantized = quantize(lowered, _scaled(chosen.x, divisor))
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
     if divisor is None:
         _hint_at_scale(lowered, chosen.x, name)
-    return chosen, bits
+    return chosen, quantized
 
 
 def _scaled(x: NDArray, divisor: float | None) -> NDArray:

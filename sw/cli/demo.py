@@ -13,7 +13,7 @@ from xnorflow.build import Frames, Request, build
 from xnorflow.cli.build import show_report
 from xnorflow.cli.common import check_writable, json_option, load_lowered, read_frames, write_json
 from xnorflow.cli.steps import Steps
-from xnorflow.golden import predict_bits
+from xnorflow.golden import predict_quantized
 
 __all__ = ["demo_command"]
 
@@ -33,10 +33,11 @@ def demo_command(output: str, json_file: str | None) -> None:
     console = Console()
     with resources.as_file(resources.files("xnorflow.models") / f"{MODEL}.onnx") as path:
         network, lowered = load_lowered(str(path))
-    chosen, bits = read_frames(None, lowered, None)
-    right = int((predict_bits(lowered, bits).classes == chosen.y).sum())
+    chosen, quantized = read_frames(None, lowered, None)
+    right = int((predict_quantized(lowered, quantized).classes == chosen.y).sum())
     console.print(
-        f"golden model: {MODEL} classifies {right} of {len(bits)} digits ({right / len(bits):.1%})",
+        f"golden model: {MODEL} classifies {right} of {len(chosen)} digits "
+        f"({right / len(chosen):.1%})",
         highlight=False,
     )
     board = load_board(BOARD)
@@ -50,7 +51,7 @@ def demo_command(output: str, json_file: str | None) -> None:
     )
     with Steps(console) as steps:
         report = build(
-            request, Frames(chosen.x, chosen.y, bits, FRAMES), Path(output), steps.progress
+            request, Frames(chosen.x, chosen.y, quantized, FRAMES), Path(output), steps.progress
         )
     show_report(console, report, Path(output))
     write_json(json_file, report)

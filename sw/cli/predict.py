@@ -15,7 +15,7 @@ from xnorflow.cli.common import (
     read_frames,
     write_json,
 )
-from xnorflow.golden import predict_bits
+from xnorflow.golden import predict_quantized
 
 __all__ = ["predict_command"]
 
@@ -36,8 +36,8 @@ def predict_command(
     """Classify frames with the golden model: the integers that the hardware computes."""
     check_writable(json_file, "--json")
     _, lowered = load_lowered(model)
-    chosen, bits = read_frames(data, lowered, frames, divisor)
-    prediction = predict_bits(lowered, bits)
+    chosen, quantized = read_frames(data, lowered, frames, divisor)
+    prediction = predict_quantized(lowered, quantized)
     classes = prediction.classes
     accuracy = None if chosen.y is None else float((classes == chosen.y).mean())
     console = Console()

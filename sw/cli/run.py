@@ -20,7 +20,7 @@ from xnorflow.cli.common import (
 )
 from xnorflow.cli.steps import Steps
 from xnorflow.errors import UserError, WorkFailed
-from xnorflow.golden import predict_bits
+from xnorflow.golden import predict_quantized
 from xnorflow.host import Device
 
 __all__ = ["run_command"]
@@ -56,16 +56,17 @@ def run_command(
     check_writable(json_file, "--json")
     started = time.perf_counter()
     _, lowered = load_lowered(model)
-    chosen, bits = read_frames(data, lowered, frames)
-    expected = predict_bits(lowered, bits)
-    total = len(bits)
+    chosen, quantized = read_frames(data, lowered, frames)
+    expected = predict_quantized(lowered, quantized)
+    total = len(quantized)
     console = Console()
     with Device(port, baud) as device:
         identity = device.check(lowered.digest())
         with Steps(console) as steps:
             steps.progress("run", f"{total:,} frames on {port}", 0, total)
             run = device.run(
-                bits, lambda done: steps.progress("run", f"{total:,} frames on {port}", done, total)
+                lowered.input.to_bits(quantized),
+                lambda done: steps.progress("run", f"{total:,} frames on {port}", done, total),
             )
     differ = (run.classes != expected.classes) | (run.scores != expected.scores).any(axis=1)
     mismatches = int(np.count_nonzero(differ))

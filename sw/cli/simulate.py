@@ -76,18 +76,18 @@ def simulate_command(
     check_writable(json_file, "--json")
     check_writable(vcd, "--vcd")
     _, lowered = load_lowered(model)
-    chosen, bits = read_frames(data, lowered, frames, divisor)
+    chosen, quantized = read_frames(data, lowered, frames, divisor)
     plan = make_plan(lowered, optional_board(board), target_fps, folding)
     console = Console()
     for note in plan.notes:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
-    total = len(bits)
+    total = len(quantized)
     with Steps(console) as steps:
         steps.progress("simulate", f"{total} frames", 0, total)
         result = verify(
             assemble(lowered, plan.folding),
             lowered,
-            bits,
+            quantized,
             chosen.y,
             engine=engine,
             stall=stall,

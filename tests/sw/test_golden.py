@@ -115,7 +115,7 @@ def test_small_networks_are_right_for_every_input(seed):
     network = random_network(np.random.default_rng(seed), [7, 4, 5, 3], preprocess=False)
     bits = all_bits(7)
     logits = reference_logits(network, 2.0 * bits - 1)
-    prediction = golden.predict_bits(lower(network), bits)
+    prediction = golden.predict_quantized(lower(network), bits)
     np.testing.assert_array_equal(prediction.logits, logits)
     np.testing.assert_array_equal(prediction.classes, logits.argmax(axis=1))
 
@@ -132,27 +132,27 @@ def plain_lowered(seed: int) -> LoweredNetwork:
 @pytest.mark.parametrize("index", range(2))
 def test_flipping_any_weight_changes_an_output(index):
     lowered, bits = plain_lowered(5), all_bits(6)
-    right = golden.predict_bits(lowered, bits)
+    right = golden.predict_quantized(lowered, bits)
     layer = lowered.layers[index]
     for where in np.ndindex(layer.weights.shape):
         weights = layer.weights.copy()
         weights[where] *= -1
         layers = list(lowered.layers)
         layers[index] = replace(layer, weights=weights)
-        mutant = golden.predict_bits(replace(lowered, stages=tuple(layers)), bits)
+        mutant = golden.predict_quantized(replace(lowered, stages=tuple(layers)), bits)
         assert not np.array_equal(mutant.accumulators, right.accumulators)
 
 
 @pytest.mark.parametrize("step", [-2, 2])
 def test_moving_any_threshold_changes_an_output(step):
     lowered, bits = plain_lowered(6), all_bits(6)
-    right = golden.predict_bits(lowered, bits)
+    right = golden.predict_quantized(lowered, bits)
     first, last = lowered.layers
     for neuron in range(first.mh):
         thresholds = first.thresholds.copy()
         thresholds[neuron] += step
         mutant = replace(lowered, stages=(replace(first, thresholds=thresholds), last))
-        outputs = golden.predict_bits(mutant, bits)
+        outputs = golden.predict_quantized(mutant, bits)
         assert not np.array_equal(outputs.accumulators, right.accumulators)
 
 
@@ -164,7 +164,7 @@ def test_equal_scores_go_to_the_lowest_class():
     output = replace(
         lowered.output, scale=np.ones(6, np.int64), offset=np.array([0, 0, 1, 0, 1, 1])
     )
-    prediction = golden.predict_bits(replace(lowered, stages=(layer,), output=output), all_bits(8))
+    prediction = golden.predict_quantized(replace(lowered, stages=(layer,), output=output), all_bits(8))
     assert np.all(prediction.classes == 2)
 
 
@@ -173,7 +173,7 @@ def test_accumulators_are_dot_products_at_word_boundaries(width):
     rng = np.random.default_rng(width)
     lowered = lower(Network("one", (width,), random_network(rng, [width, 9]).ops))
     bits = rng.random((300, width)) < 0.5
-    prediction = golden.predict_bits(lowered, bits)
+    prediction = golden.predict_quantized(lowered, bits)
     bipolar = 2 * bits.astype(np.int64) - 1
     np.testing.assert_array_equal(prediction.accumulators, bipolar @ lowered.layers[0].weights.T)
     assert prediction.accumulators.dtype == np.int32
@@ -203,7 +203,7 @@ def test_wrong_data_are_refused_with_what_is_expected(x, words):
 @pytest.mark.parametrize("bits", [np.zeros((5, 7), bool), np.zeros(6, bool), np.full((5, 6), 2)])
 def test_wrong_bits_are_refused(bits):
     with pytest.raises(UserError, match="bits"):
-        golden.predict_bits(plain_lowered(0), bits)
+        golden.predict_quantized(plain_lowered(0), bits)
 
 
 def test_integer_frames_and_their_float_copies_give_the_same():

@@ -18,7 +18,7 @@ from random_networks import random_network
 import xnorflow.host
 from xnorflow.assemble import assemble
 from xnorflow.errors import UserError, WorkFailed
-from xnorflow.golden import predict_bits
+from xnorflow.golden import predict_quantized
 from xnorflow.host import (
     Device,
     PacketReader,
@@ -366,7 +366,7 @@ def test_a_real_core_behind_the_link_gives_what_the_golden_model_gives(seed):
     device.check(lowered.digest())
     bits = frames_of(10, seed, 12)
     run = device.run(bits)
-    expected = predict_bits(lowered, bits)
+    expected = predict_quantized(lowered, bits)
     assert np.array_equal(run.scores, expected.scores)
     assert np.array_equal(run.classes, expected.classes)
 

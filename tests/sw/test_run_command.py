@@ -11,7 +11,7 @@ from random_networks import random_network
 from xnorflow.assemble import assemble
 from xnorflow.cli.run import run_command
 from xnorflow.errors import UserError, WorkFailed
-from xnorflow.golden import predict_bits
+from xnorflow.golden import predict_quantized
 from xnorflow.host import Device
 from xnorflow.lowering import lower
 
@@ -26,7 +26,7 @@ class TestRunCommand:
         network = random_network(rng, [12, 6, 3], preprocess=False)
         lowered = lower(network)
         x = rng.random((9, 12)).astype(np.float32)
-        y = predict_bits(lowered, lowered.input.quantize(x)).classes
+        y = predict_quantized(lowered, lowered.input.quantize(x)).classes
         y[0] = (y[0] + 1) % 3
         np.savez(tmp_path / "data.npz", x=x, y=y)
         core = assemble(lowered, random_folding(rng, lowered))
@@ -60,11 +60,11 @@ class TestRunCommand:
 
     def test_a_mismatch_is_a_failure(self, desk):
         def wrong(lowered, bits):
-            prediction = predict_bits(lowered, bits)
+            prediction = predict_quantized(lowered, bits)
             prediction.scores[3, 1] += 1
             return prediction
 
-        desk.monkeypatch.setattr("xnorflow.cli.run.predict_bits", wrong)
+        desk.monkeypatch.setattr("xnorflow.cli.run.predict_quantized", wrong)
         with pytest.raises(WorkFailed, match=r"1 of 9 frames differ .* first frame 3"):
             desk()
 
