@@ -1,13 +1,14 @@
 """Readers of model files: from a file to a :class:`~xnorflow.network.Network`.
 
-This version reads QONNX files of fully binarized perceptrons; ``docs/importing.md`` lists the
-accepted graphs. In the order in which a file is read:
+This version reads QONNX files of perceptrons and convolutional networks whose weights and hidden
+activations are one bit each; ``docs/importing.md`` lists the accepted graphs. In the order in which
+a file is read:
 
 - :mod:`~xnorflow.frontend.reader`: bytes to a plain :class:`~xnorflow.frontend.graph.Graph`,
 - :mod:`~xnorflow.frontend.constants`: the subgraphs that do not depend on the input (weights),
 - :mod:`~xnorflow.frontend.chain`: what is known of the data while the graph is walked,
-- :mod:`~xnorflow.frontend.registry`: operator to handler; ``layers``, ``quantizers``,
-  ``elementwise``, ``shapes`` and ``scores`` hold the handlers,
+- :mod:`~xnorflow.frontend.registry`: operator to handler; ``layers``, ``pools``, ``windows``,
+  ``quantizers``, ``elementwise``, ``shapes`` and ``scores`` hold the handlers,
 - :mod:`~xnorflow.frontend.walk`: follows the data from the input to the output.
 """
 

@@ -12,7 +12,10 @@ import onnx
 
 from xnorflow.errors import UserError
 
-__all__ = ["QONNX", "STANDARD", "Graph", "Node"]
+__all__ = ["MAX_FRAME", "QONNX", "STANDARD", "Graph", "Node"]
+
+MAX_FRAME = 1 << 24
+"""Most values of a frame, and pixels of an image."""
 
 STANDARD, QONNX = "standard", "qonnx"
 """The two operator sets, under whatever domain names files use for them."""

@@ -10,12 +10,11 @@ import onnx
 from onnx import TensorProto, helper
 
 from xnorflow.errors import UserError
-from xnorflow.frontend.graph import Graph, Node
+from xnorflow.frontend.graph import MAX_FRAME, Graph, Node
 
 __all__ = ["read_graph"]
 
 _MAX_BYTES = 1 << 31  # protobuf's own limit of a message
-_MAX_FRAME = 1 << 24
 _FIRST_OPSET = 7  # earlier ones broadcast in another way
 _INPUT_TYPES = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.UINT8, TensorProto.INT8)
 _NOT_ONNX = "give a model that was exported to ONNX"
@@ -156,8 +155,8 @@ def _input_shape(value: onnx.ValueInfoProto, path: str) -> tuple[int | None, tup
             f"{where} has shape ({', '.join(map(str, got))}); "
             f"fix every dimension but the first when exporting"
         )
-    if prod(shape) > _MAX_FRAME:
-        raise UserError(f"{where} has {prod(shape)} values a frame; at most {_MAX_FRAME} are legal")
+    if prod(shape) > MAX_FRAME:
+        raise UserError(f"{where} has {prod(shape)} values a frame; at most {MAX_FRAME} are legal")
     return (batch if batch is not None and batch > 0 else None), shape
 
 

@@ -154,7 +154,7 @@ def transpose(chain: Chain, node: Node) -> None:
     rank = len(chain.shape) + 1
     default = list(range(rank))[::-1]
     order = chain.graph.integers(node, "perm") if "perm" in node.attributes else default
-    if order == CHANNELS_FIRST and chain.layout is Layout.SAME:
+    if order == CHANNELS_FIRST and chain.layout is Layout.SAME and rank == len(order):
         chain.move_channels(Layout.CHANNELS_FIRST)
         return
     if order == CHANNELS_LAST and chain.layout is Layout.CHANNELS_FIRST:

@@ -63,8 +63,7 @@ def _layout_of_frames(graph: Graph) -> Layout:
         _, node = step
         first = node.kind in _ON_IMAGES
         if node.kind == "Transpose":
-            order = node.attributes.get("perm")
-            first = order is not None and list(order) == CHANNELS_LAST
+            first = "perm" in node.attributes and graph.integers(node, "perm") == CHANNELS_LAST
         if first:
             return Layout.CHANNELS_FIRST
         step = _next(graph, node.outputs) if node.kind in _KEEPS_SHAPE else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from xnorflow.frontend.chain import Chain, Layout, Padding
-from xnorflow.frontend.graph import Node
+from xnorflow.frontend.graph import MAX_FRAME, Node
 
 __all__ = ["Window", "pad", "window"]
 
@@ -74,6 +74,8 @@ def window(chain: Chain, node: Node, kernel: Sequence[int] | None = None) -> Win
             "give ceil_mode = 0, and pads at the end if need be",
         )
     rows, columns = (left // step + 1 for left, step in zip(rest, stride, strict=True))
+    if rows * columns > MAX_FRAME:
+        chain.graph.refuse(node, f"makes images of {rows} x {columns} pixels", "give less padding")
     return Window(kernel_shape, stride, dilation, padding, (rows, columns))
 
 

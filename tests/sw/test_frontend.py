@@ -428,6 +428,24 @@ def test_a_bias_may_keep_the_sums_off_zero(bias, accepted, tmp_path):
             load(path)
 
 
+@pytest.mark.parametrize(
+    ("scale", "offset", "accepted"),
+    [(0.5, 0, True), (-2, 0, True), ([2, 2, 2], 0, True), ([1, 1, 2], 0, False), (1, 1 / 3, False)],
+)
+def test_what_lies_before_a_layer_may_bring_its_sums_to_zero(scale, offset, accepted, tmp_path):
+    graph = Graphs(("N", 3))
+    x = graph.node("Mul", graph.bipolar("x"), graph.constant(scale))
+    x = graph.node("Add", x, graph.constant(offset))
+    x = graph.node("Sign", graph.node("MatMul", x, graph.constant(WEIGHTS[:, :3].T)))
+    graph.node("MatMul", x, graph.constant(WEIGHTS[:, :2].T))
+    path = graph.save(tmp_path)
+    if accepted:
+        assert len(load(path).layers()) == 2
+    else:
+        with pytest.raises(UserError, match="gives 0 where its input is 0"):
+            load(path)
+
+
 small = st.integers(-6, 6).map(lambda n: Fraction(n, 2))
 
 

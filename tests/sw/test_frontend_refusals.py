@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from qonnx_graphs import Form, Graphs, mlp
+from qonnx_graphs import CnnForm, Form, Graphs, cnn, mlp
 
 from xnorflow.errors import UserError
 from xnorflow.frontend import load
@@ -70,6 +70,11 @@ def test_file_that_is_not_onnx(content, tmp_path):
 
 
 SMALL = mlp(np.random.default_rng(0), [4, 3, 2], Form(weights="int8")).SerializeToString()
+IMAGES = cnn(
+    np.random.default_rng(0),
+    (5, 6, 1),
+    CnnForm(pixels="signed", weights="int8", padding="Pad", stride=(2, 2), pool="max"),
+).SerializeToString()
 
 
 def outcome(content: bytes, folder: Path) -> Network | str:
@@ -96,19 +101,21 @@ def test_truncated_files_are_refused_unless_they_lack_nothing_but_a_version(tmp_
 
 
 byte = st.integers(0, 255)
-place = st.integers(0, len(SMALL) - 1)
+place = st.floats(0, 1, exclude_max=True)
 
 
 @settings(max_examples=300)
 @given(
+    original=st.sampled_from([SMALL, IMAGES]),
     changed=st.lists(st.tuples(place, byte), max_size=4),
     removed=st.tuples(place, st.integers(0, 8)),
 )
-def test_damaged_files_never_leak_another_error(changed, removed, tmp_path_factory):
-    content = bytearray(SMALL)
-    for index, value in changed:
-        content[index] = value
-    start, count = removed
+def test_damaged_files_never_leak_another_error(original, changed, removed, tmp_path_factory):
+    content = bytearray(original)
+    for part, value in changed:
+        content[int(part * len(content))] = value
+    part, count = removed
+    start = int(part * len(content))
     del content[start : start + count]
     result = outcome(bytes(content), tmp_path_factory.mktemp("damage"))
     assert isinstance(result, Network) or "net.onnx: " in result
@@ -673,6 +680,297 @@ def test_frames_that_are_not_flat(node, tmp_path):
     graph.node(node, graph.bipolar("x"), graph.constant(W.T), name="fc")
     message = refused(graph, tmp_path)
     assert f"node 'fc' ({node}) takes frames of shape (2, 6); put a Flatten before it" in message
+
+
+# As BAD, for graphs of images of 2 channels, 4 rows and 5 columns.
+BAD_IMAGE: dict[str, tuple[Draw, str]] = {}
+
+
+def bad_image(sentence: str) -> Callable[[Draw], Draw]:
+    def register(draw: Draw) -> Draw:
+        BAD_IMAGE[draw.__name__] = draw, sentence
+        return draw
+
+    return register
+
+
+def kernel(g: Graphs, *shape: int) -> str:
+    return g.constant(np.ones(shape or (3, 2, 2, 2)))
+
+
+def conv(g: Graphs, x: str = "x", *shape: int, **options) -> str:
+    return g.node("Conv", g.bipolar(x), kernel(g, *shape), **options)
+
+
+@bad_image(r"\(Conv\) has weights for 3 outputs and 1 channels in each of 1 groups but gets 2 cha")
+def conv_of_other_channels(g):
+    conv(g, "x", 3, 1, 2, 2, name="bad")
+
+
+@bad_image(r"\(Conv\) has weights for 3 outputs and 1 channels in each of 2 groups but gets 2 cha")
+def groups_that_do_not_share_the_outputs(g):
+    conv(g, "x", 3, 1, 2, 2, name="bad", group=2)
+
+
+@bad_image(r"\(Conv\) has weights of shape \(3, 2, 2\); give a tensor \(M, C / group, KH, KW\)")
+def conv_of_a_signal(g):
+    conv(g, "x", 3, 2, 2, name="bad")
+
+
+@bad_image(r"\(Conv\) has weights that are not binary \(neuron 1 has 2, 3\); put a BipolarQuant")
+def conv_of_integers(g):
+    weights = np.ones((3, 2, 2, 2))
+    weights[1] = np.arange(8).reshape(2, 2, 2) % 2 + 2
+    g.node("Conv", g.bipolar("x"), g.constant(weights), name="bad")
+
+
+@bad_image(r"\(Conv\) has a bias of shape \(2,\) for 3 outputs; give one value for each")
+def conv_bias_of_other_size(g):
+    g.node("Conv", g.bipolar("x"), kernel(g), g.constant([1, 2]), name="bad")
+
+
+@bad_image(r"\(Conv\) takes the data as its input 1; give the data as its first input")
+def data_as_kernel(g):
+    g.node("Conv", kernel(g), "x", name="bad")
+
+
+@bad_image(r"\(Conv\) takes the sums of node 'first' \(Conv\), which nothing makes binary; put a")
+def no_sign_between_convolutions(g):
+    g.node("Conv", conv(g, name="first"), kernel(g, 1, 3, 2, 2), name="bad")
+
+
+@bad_image(r"\(Conv\) has the kernel_shape \(3, 3\) but weights of \(2, 2\); make both equal")
+def kernel_shape_of_other_size(g):
+    conv(g, name="bad", kernel_shape=[3, 3])
+
+
+@bad_image(r"\(Conv\) has windows of 7 x 2 pixels, larger than its image of 4 x 5 with the padding")
+def kernel_larger_than_the_image(g):
+    conv(g, name="bad", dilations=[6, 1], pads=[1, 0, 1, 0])
+
+
+@bad_image(r"\(Conv\) makes images of 1000000003 x 4 pixels; give less padding")
+def padding_without_end(g):
+    conv(g, name="bad", pads=[0, 0, 10**9, 0])
+
+
+@bad_image(r"\(Conv\) has strides = \[0, 1\]; give two positive integers")
+def stride_of_zero(g):
+    conv(g, name="bad", strides=[0, 1])
+
+
+@bad_image(r"\(Conv\) has pads = \[1, 1\]; give four integers that are not negative")
+def pads_of_one_axis(g):
+    conv(g, name="bad", pads=[1, 1])
+
+
+@bad_image(r"\(Conv\) has auto_pad = SAME; give NOTSET, VALID, SAME_UPPER or SAME_LOWER")
+def auto_pad_of_no_side(g):
+    conv(g, name="bad", auto_pad="SAME")
+
+
+@bad_image(
+    r"\(Conv\) takes images, but node 'flat' \(Flatten\) makes vectors of them; leave it out"
+)
+def conv_of_vectors(g):
+    x = g.node("Flatten", "x", name="flat")
+    conv(g, g.node("Reshape", x, g.constant([0, 2, 4, 5], np.int64)), name="bad")
+
+
+@bad_image(
+    r"\(Conv\) takes images, but node 'mean' \(Sub\) has parameters that differ between the p"
+)
+def conv_of_pixels_with_means_of_their_own(g):
+    x = g.node("Sub", "x", g.constant(np.arange(40).reshape(2, 4, 5)), name="mean")
+    conv(g, x, name="bad")
+
+
+@bad_image(
+    r"\(Conv\) takes images whose channels are the last dimension; put a Transpose with perm"
+)
+def conv_of_channels_last(g):
+    x = g.node("Transpose", conv(g), perm=[0, 2, 3, 1])
+    conv(g, x, 1, 4, 1, 1, name="bad")
+
+
+@bad_image(r"\(Transpose\) reorders the values of frames of shape \(3, 3, 4\)")
+def image_turned(g):
+    g.node("Transpose", conv(g), perm=[0, 1, 3, 2], name="bad")
+
+
+@bad_image(r"\(MaxPool\) has an attribute 'kernel_shape' that is no list of integers")
+def pool_of_no_size(g):
+    g.node("MaxPool", conv(g), name="bad")
+
+
+@bad_image(
+    r"\(MaxPool\) has a last window that reaches beyond its image \(ceil_mode = 1\); give ceil"
+)
+def pool_beyond_the_border(g):
+    g.node("MaxPool", conv(g), kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1, name="bad")
+
+
+@bad_image(r"\(MaxPool\) has a second output 't2_' in use")
+def pool_with_places(g):
+    y = g.node("MaxPool", conv(g), kernel_shape=[2, 2], name="bad", outputs=2)
+    g.node("GlobalAveragePool", y + "_")
+
+
+@bad_image(r"\(AveragePool\) pads its image by \(1, 0, 0, 0\), whose borders other numbers divide")
+def average_with_padding(g):
+    g.node("AveragePool", conv(g), kernel_shape=[2, 2], pads=[1, 0, 0, 0], name="bad")
+
+
+@bad_image(r"\(AveragePool\) has windows with gaps; give dilations = 1")
+def average_with_gaps(g):
+    g.node("AveragePool", conv(g), kernel_shape=[2, 2], dilations=[2, 1], name="bad")
+
+
+@bad_image(r"\(GlobalAveragePool\) takes images, but node 'flat' \(Flatten\) makes vectors of them")
+def global_average_of_vectors(g):
+    g.node("GlobalAveragePool", g.node("Flatten", conv(g), name="flat"), name="bad")
+
+
+@bad_image(r"\(ReduceMean\) takes means along the axes \[1\]; take them along the rows and columns")
+def mean_of_channels(g):
+    g.node("ReduceMean", conv(g), axes=[1], name="bad")
+
+
+@bad_image(r"\(ReduceMean\) takes means along the axes \[\]; take them along the rows and columns")
+def mean_of_everything(g):
+    g.node("ReduceMean", conv(g), name="bad")
+
+
+def padded(g: Graphs, x: str, pads: list[int], value: float = 0, **options) -> str:
+    return g.node("Pad", x, g.constant(pads, np.int64), g.constant(value), **options)
+
+
+BORDER = [0, 0, 1, 1, 0, 0, 1, 1]
+
+
+@bad_image(
+    r"\(Conv\) pads with 0 what node 'pad' \(Pad\) pads with -1; give pads = 0, and the whole"
+)
+def two_paddings(g):
+    x = padded(g, g.bipolar("x"), BORDER, -1, name="pad")
+    g.node("Conv", x, kernel(g), pads=[1, 1, 1, 1], name="bad")
+
+
+@bad_image(
+    r"\(Pad\) pads the input of node 'sign' \(BipolarQuant\); put the Pad directly before a C"
+)
+def pad_before_the_sign(g):
+    x = g.bipolar(padded(g, "x", BORDER, name="bad"), name="sign")
+    g.node("Conv", x, kernel(g))
+
+
+@bad_image(r"\(Pad\) pads the input of node 'pool' \(MaxPool\); put the Pad directly before a Conv")
+def pad_before_a_pool(g):
+    x = padded(g, conv(g), BORDER, name="bad")
+    g.node("MaxPool", x, kernel_shape=[2, 2], name="pool")
+
+
+@bad_image(
+    r"\(Pad\) pads the input of node 'turn' \(Transpose\); put the Pad directly before a Conv"
+)
+def pad_before_a_turn(g):
+    x = padded(g, conv(g, "x", 3, 2, 2, 5), [0, 0, 1, 0, 0, 0, 0, 0], name="bad")
+    g.node("Transpose", x, perm=[0, 1, 3, 2], name="turn")
+
+
+@bad_image(r"\(Pad\) pads the network's output; leave it out")
+def pad_at_the_end(g):
+    padded(g, conv(g), BORDER, name="bad")
+
+
+@bad_image(r"\(Pad\) has pads = \[0, 1, 0, 0, 0, 0, 0, 0\]; pad rows and columns only")
+def pad_of_channels(g):
+    padded(g, conv(g), [0, 1, 0, 0, 0, 0, 0, 0], name="bad")
+
+
+@bad_image(r"\(Pad\) has pads = \[0, 0, -1, 0, 0, 0, 0, 0\]; pad rows and columns only, by numbers")
+def pad_that_crops(g):
+    padded(g, conv(g), [0, 0, -1, 0, 0, 0, 0, 0], name="bad")
+
+
+@bad_image(r"\(Pad\) has pads = \[1, 1\] for 4 dimensions; give two sizes for each")
+def pad_of_one_axis(g):
+    padded(g, conv(g), [1, 1], name="bad")
+
+
+@bad_image(r"\(Pad\) does not pad with a constant; give mode = constant")
+def pad_by_reflection(g):
+    padded(g, conv(g), BORDER, name="bad", mode="reflect")
+
+
+@bad_image(r"\(Pad\) has a constant that holds NaN or infinity")
+def pad_with_infinity(g):
+    padded(g, conv(g), BORDER, -INF, name="bad")
+
+
+@bad_image(r"\(BipolarQuant\) follows the last layer")
+def sign_of_the_last_convolution(g):
+    g.bipolar(conv(g), name="bad")
+
+
+@bad_image(r"\(Softmax\) works along axis 1; put a Flatten before it, and give axis = -1")
+def softmax_over_pixels(g):
+    g.node("Softmax", conv(g), axis=1, name="bad")
+
+
+@bad_image(r"\(Gemm\) takes frames of shape \(3, 3, 4\); put a Flatten before it")
+def gemm_of_images(g):
+    g.node("Gemm", g.bipolar(conv(g)), g.constant(W), name="bad")
+
+
+@pytest.mark.parametrize("name", BAD_IMAGE)
+def test_bad_node_on_images_is_named_with_its_fault_and_mend(name, tmp_path):
+    draw, sentence = BAD_IMAGE[name]
+    graph = Graphs(("N", 2, 4, 5))
+    draw(graph)
+    message = refused(graph, tmp_path)
+    assert re.search(rf": node 'bad' {sentence}", message), message
+
+
+def test_convolution_of_a_graph_whose_frames_are_vectors(tmp_path):
+    graph = Graphs(("N", 40))
+    x = graph.node("Reshape", "x", graph.constant([0, 2, 4, 5], np.int64))
+    conv(graph, x, name="first")
+    assert (
+        "node 'first' (Conv) takes images, but input 'x' holds vectors; give the graph an input "
+        "of shape (N, C, H, W)"
+    ) in refused(graph, tmp_path)
+
+
+def test_convolution_of_signals(tmp_path):
+    graph = Graphs(("N", 2, 40))
+    conv(graph, "x", 3, 2, 5, name="first")
+    message = refused(graph, tmp_path)
+    assert "node 'first' (Conv) takes frames of shape (2, 40); give it images" in message
+
+
+def test_scores_of_every_pixel(tmp_path):
+    graph = Graphs(("N", 2, 4, 5))
+    conv(graph)
+    message = refused(graph, tmp_path)
+    assert "ends in images of shape (3, 3, 4), not in one score for each class" in message
+
+
+def test_bytes_of_the_wrong_sign(tmp_path):
+    graph = Graphs(("N", 2, 4, 5), kind=TensorProto.INT8)
+    x = graph.node("Cast", "x", to=TensorProto.FLOAT)
+    graph.node("Conv", x, kernel(graph), name="first")
+    message = refused(graph, tmp_path)
+    assert "node 'first' (Conv) is the first layer and takes frames of type INT8" in message
+
+
+@pytest.mark.parametrize("node", ["Conv", "GlobalAveragePool", "Quant"])
+def test_arithmetic_on_images_of_integers(node, tmp_path):
+    graph = Graphs(("N", 2, 4, 5), kind=TensorProto.UINT8)
+    inputs = {"Conv": [kernel(graph)], "Quant": map(graph.constant, (1, 0, 8))}
+    graph.node(node, "x", *inputs.get(node, []), name="first")
+    message = refused(graph, tmp_path)
+    assert f"node 'first' ({node}) computes with tensor 'x' in its integer type" in message
 
 
 def test_transpose_that_reorders_frames(tmp_path):
