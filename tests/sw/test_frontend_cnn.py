@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from exact_networks import best_class, run_stages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
@@ -16,6 +15,7 @@ from qonnx_graphs import CNN_FORMS, CnnForm, Graphs, cnn, evaluate, execute
 from random_networks import reference_logits
 
 from xnorflow.frontend import load
+from xnorflow.golden import predict
 from xnorflow.lowering import lower
 from xnorflow.network import (
     Affine,
@@ -117,6 +117,9 @@ def test_brevitas_exports_give_the_logits_of_brevitas(name, exporter):
     expected = np.load(DATA / f"brevitas_{name}_cnn.npz")
     x = np.moveaxis(expected["units"] / 256, 1, -1)
     np.testing.assert_allclose(reference_logits(network, x), expected["logits"], atol=1e-5)
+    predicted = predict(lower(network), x.astype(np.float32))
+    np.testing.assert_allclose(predicted.logits, expected["logits"], atol=1e-5)
+    np.testing.assert_array_equal(predicted.classes, expected["logits"].argmax(axis=1))
 
 
 def test_brevitas_exports_have_the_layers_of_the_model():
@@ -160,20 +163,13 @@ def test_trained_networks_give_the_logits_of_the_qonnx_executor(threshold, tmp_p
     np.testing.assert_allclose(reference_logits(network, x), execute(model, x), atol=1e-5)
 
 
-@pytest.mark.parametrize("form", ["brevitas", "trained"])
-def test_imported_networks_lower_to_integers_that_give_their_classes(form, tmp_path):
+@pytest.mark.parametrize("threshold", [127.5, None])
+def test_trained_networks_lower_to_integers_that_give_their_logits(threshold, tmp_path):
     rng = np.random.default_rng(9)
-    if form == "brevitas":
-        network = load(DATA / "brevitas_pooled_cnn_dynamo.onnx")
-        x = frames(rng, 3, network.input_shape)
-    else:
-        network = load(saved(to_qonnx(trained(rng, None), {}), tmp_path))
-        x = frames(rng, 3, network.input_shape, "bytes")
-    lowered = lower(network)
-    for frame, logits in zip(x, reference_logits(network, x), strict=True):
-        accumulators = run_stages(lowered, frame)[-1].ravel()
-        scores = lowered.output.scale * accumulators + lowered.output.offset
-        assert int(np.argmax(scores)) == best_class(logits)
+    network = load(saved(to_qonnx(trained(rng, threshold), {}), tmp_path))
+    x = frames(rng, 6, network.input_shape, "bytes")
+    expected = reference_logits(network, x)
+    np.testing.assert_allclose(predict(lower(network), x).logits, expected, atol=1e-6)
 
 
 def image_graph(**options) -> tuple[Graphs, str]:
