@@ -65,6 +65,8 @@ class _Node:
         Cycles of those in which it reads its input.
     beats : int
         Beats of an input pixel.
+    moves : bool
+        Whether its input stands still while an output waits (a parallel window).
     """
 
     stage: int
@@ -76,6 +78,7 @@ class _Node:
     service: int
     read: int
     beats: int
+    moves: bool = False
 
 
 def fifo_depths(stages: list[Stage]) -> list[int]:
@@ -89,24 +92,28 @@ def fifo_depths(stages: list[Stage]) -> list[int]:
     pace = max(stage.cycles for stage in stages)
     nodes = _nodes(stages)
     depths = [0] * len(stages)
-    first = nodes[0]
+    first = before = nodes[0]
     frame = np.arange(FRAMES)[:, None] * pace
     arrivals = (frame + np.arange(first.pixels) * pace // first.pixels).reshape(-1)
     for node in nodes:
         taken, given = _run(node, arrivals)
         if node is not first:
-            depths[node.stage] = _depth(node, arrivals, taken)
-        arrivals = given
+            depths[node.stage] = _depth(before, node, arrivals, taken)
+        arrivals, before = given, node
     return depths
 
 
-def _depth(node: _Node, arrivals: NDArray[np.int64], taken: NDArray[np.int64]) -> int:
-    """Return the beats that wait before a node at most."""
+def _depth(
+    before: _Node, node: _Node, arrivals: NDArray[np.int64], taken: NDArray[np.int64]
+) -> int:
+    """Return the beats that wait between two nodes at most."""
     # When pixel n is taken late, all that arrived until then wait with it.
     waiting = np.searchsorted(arrivals, taken, side="right") - np.arange(len(taken))
     most = int(waiting[taken > arrivals + node.accept].max(initial=0))
-    # One pixel may always be under way in the registers of the stages around.
-    return (most - 1) * node.beats + SLACK if most > 1 else 0
+    # Elsewhere than behind a parallel window, which must not be held up, one pixel may always be
+    # under way in the registers of the stages around.
+    kept = most if before.moves else most - 1
+    return kept * node.beats + SLACK if kept > 0 else 0
 
 
 def _run(node: _Node, arrivals: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -240,6 +247,7 @@ def _parallel_node(start: int, parts: list[Stage], slide: WindowStage) -> _Node:
         service=1,
         read=1,
         beats=max(1, beats // pixels),
+        moves=True,
     )
 
 

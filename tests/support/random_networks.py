@@ -517,16 +517,20 @@ class _Exporter:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
         self.shape = network.input_shape
+        # ONNX convolves images whose channels come first.
+        self.images = any(isinstance(op, Conv2d) for op in network.ops)
 
     def model(self) -> onnx.ModelProto:
         tensor = "input"
+        if self.images:
+            tensor = self.node("Transpose", [tensor], "channels_first", perm=[0, 3, 1, 2])
         for op in self.network.ops:
             tensor = self.add(op, tensor)
         graph = helper.make_graph(
             self.nodes,
             self.network.name,
             [self.value("input", self.network.input_shape)],
-            [self.value(tensor, self.shape)],
+            [self.value(tensor, self.o_shape())],
             self.constants,
         )
         opsets = [
@@ -536,6 +540,11 @@ class _Exporter:
         model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
         onnx.checker.check_model(model)
         return model
+
+    def o_shape(self) -> tuple[int, ...]:
+        if self.images and len(self.shape) == 3:
+            return self.shape[2], *self.shape[:2]
+        return self.shape
 
     def value(self, name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, [self.batch, *shape])
@@ -553,17 +562,97 @@ class _Exporter:
         inputs = [tensor, self.constant(f"{output}_scale", 1)]
         return self.node("BipolarQuant", inputs, output, domain="qonnx.custom_op.general")
 
+    def per_channel(self, name: str, values: Sequence[Fraction]) -> str:
+        image = self.images and len(self.shape) == 3
+        array = np.array([float(v) for v in values]).reshape((-1, 1, 1) if image else -1)
+        return self.constant(name, array)
+
+    def convolution(self, op: Conv2d, tensor: str, output: str) -> str:
+        top, left, bottom, right = op.padding
+        if any(op.padding):
+            pads = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
+            self.constants.append(numpy_helper.from_array(pads, f"{op.name}_pads"))
+            value = self.constant(f"{op.name}_pad_value", float(op.pad_value))
+            inputs = [tensor, f"{op.name}_pads", value]
+            tensor = self.node("Pad", inputs, f"{op.name}_padded")
+        weights = op.weights.transpose(0, 3, 1, 2)
+        latent = weights * self.latent.uniform(0.1, 1, weights.shape)
+        bipolar = self.bipolar(self.constant(f"{op.name}_weights", latent), f"{op.name}_bipolar")
+        kernel = op.weights.shape[1:3]
+        self.slide(kernel, op.stride, op.dilation, op.padding, len(op.weights))
+        return self.node(
+            "Conv",
+            [tensor, bipolar],
+            output,
+            kernel_shape=kernel,
+            strides=op.stride,
+            dilations=op.dilation,
+            group=op.groups,
+        )
+
+    def slide(
+        self,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        dilation: Sequence[int],
+        padding: Sequence[int],
+        channels: int,
+    ) -> None:
+        rows, columns = (
+            (self.shape[a] + padding[a] + padding[a + 2] - dilation[a] * (kernel[a] - 1) - 1)
+            // stride[a]
+            + 1
+            for a in (0, 1)
+        )
+        self.shape = (rows, columns, channels)
+
     def add(self, op: Op, tensor: str) -> str:
         output = f"{op.name}_out"
         match op:
-            case Flatten():
+            case Flatten(channels_first=channels_first):
+                if self.images and len(self.shape) == 3 and not channels_first:
+                    name = f"{op.name}_channels_last"
+                    tensor = self.node("Transpose", [tensor], name, perm=[0, 2, 3, 1])
                 self.shape = (prod(self.shape),)
                 return self.node("Flatten", [tensor], output, axis=1)
             case Affine():
-                scale = self.constant(f"{op.name}_scale", [float(v) for v in op.scale])
-                offset = self.constant(f"{op.name}_offset", [float(v) for v in op.offset])
+                scale = self.per_channel(f"{op.name}_scale", op.scale)
+                offset = self.per_channel(f"{op.name}_offset", op.offset)
                 product = self.node("Mul", [tensor, scale], f"{op.name}_product")
                 return self.node("Add", [product, offset], output)
+            case Quantize():
+                name = op.name
+                for kind, value in (("Div", op.scale), ("Add", op.zero_point)):
+                    constant = self.constant(f"{name}_{kind}", float(value))
+                    tensor = self.node(kind, [tensor, constant], f"{name}_{kind}_out")
+                tensor = self.node("Round", [tensor], f"{name}_round")
+                limits = [self.constant(f"{name}_{v}", v) for v in (op.low, op.high)]
+                tensor = self.node("Clip", [tensor, *limits], f"{name}_clip")
+                zero = self.constant(f"{name}_zero", float(op.zero_point))
+                tensor = self.node("Sub", [tensor, zero], f"{name}_Sub_out")
+                scale = self.constant(f"{name}_scale", float(op.scale))
+                return self.node("Mul", [tensor, scale], output)
+            case Conv2d():
+                return self.convolution(op, tensor, output)
+            case MaxPool():
+                self.slide(op.kernel, op.stride, op.dilation, op.padding, self.shape[2])
+                return self.node(
+                    "MaxPool",
+                    [tensor],
+                    output,
+                    kernel_shape=op.kernel,
+                    strides=op.stride,
+                    dilations=op.dilation,
+                    pads=op.padding,
+                )
+            case AveragePool(kernel=None):
+                self.shape = (1, 1, self.shape[2])
+                return self.node("GlobalAveragePool", [tensor], output)
+            case AveragePool():
+                self.slide(op.kernel, op.stride, (1, 1), (0, 0, 0, 0), self.shape[2])
+                return self.node(
+                    "AveragePool", [tensor], output, kernel_shape=op.kernel, strides=op.stride
+                )
             case BatchNorm():
                 inputs = [tensor]
                 for key in ("gamma", "beta", "mean", "var"):

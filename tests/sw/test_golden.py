@@ -202,7 +202,7 @@ def test_wrong_data_are_refused_with_what_is_expected(x, words):
 
 @pytest.mark.parametrize("bits", [np.zeros((5, 7), bool), np.zeros(6, bool), np.full((5, 6), 2)])
 def test_wrong_bits_are_refused(bits):
-    with pytest.raises(UserError, match="bits"):
+    with pytest.raises(UserError, match="frames (have shape|hold)"):
         golden.predict_quantized(plain_lowered(0), bits)
 
 
