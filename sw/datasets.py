@@ -1,9 +1,10 @@
-"""Frames and labels: the shipped sample digits, ``.npz`` data files, MNIST and Fashion-MNIST.
+"""Frames and labels: the shipped sample digits, ``.npz`` data files, and published data sets.
 
 A data file is an ``.npz`` with ``x`` (N,H,W,C or N,F; uint8 or float32) and optionally ``y`` (N,).
 The full data sets come as the four ``idx*-ubyte.gz`` files of their authors, either from a folder
 that the user names or from a public mirror into the cache folder, where their checksums are
-verified. The idx format is the one described by LeCun, Cortes and Burges with MNIST.
+verified. The idx format is the one described by LeCun, Cortes and Burges with MNIST, the records of
+CIFAR-10's binary version those described by Krizhevsky.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import math
 import os
 import struct
+import tarfile
 import urllib.error
 import urllib.request
 import zipfile
@@ -29,14 +31,14 @@ from numpy.typing import NDArray
 from xnorflow.errors import UserError, WorkFailed
 
 __all__ = [
+    "CIFAR10",
     "FASHION_MNIST",
     "MNIST",
     "Frames",
-    "IdxSet",
+    "PublishedSet",
     "Split",
     "download",
-    "load_fashion_mnist",
-    "load_mnist",
+    "load_dataset",
     "load_npz",
     "read_idx",
     "sample_digits",
@@ -88,8 +90,8 @@ class Frames:
 
 
 @dataclass(frozen=True)
-class IdxSet:
-    """Where a data set in MNIST's file format comes from.
+class PublishedSet:
+    """Where a data set comes from.
 
     Attributes
     ----------
@@ -109,7 +111,7 @@ class IdxSet:
     md5: tuple[tuple[str, str], ...]
 
 
-MNIST = IdxSet(
+MNIST = PublishedSet(
     name="mnist",
     title="MNIST",
     mirrors=(
@@ -124,7 +126,7 @@ MNIST = IdxSet(
     ),
 )
 
-FASHION_MNIST = IdxSet(
+FASHION_MNIST = PublishedSet(
     name="fashion_mnist",
     title="Fashion-MNIST",
     mirrors=(
@@ -138,6 +140,15 @@ FASHION_MNIST = IdxSet(
         ("t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
     ),
 )
+
+CIFAR10 = PublishedSet(
+    name="cifar10",
+    title="CIFAR-10",
+    mirrors=("https://www.cs.toronto.edu/~kriz/",),
+    md5=(("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d13530"),),
+)
+
+_SETS = {"mnist": MNIST, "fashion-mnist": FASHION_MNIST, "cifar10": CIFAR10}
 
 
 def load_npz(path: str | Path) -> Frames:
@@ -179,55 +190,69 @@ def sample_digits() -> Frames:
         return _read_npz(file, _SAMPLE)
 
 
-def load_mnist(
+def load_dataset(
+    name: str,
     split: Split,
     data_dir: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Frames:
-    """Load MNIST: 60,000 training or 10,000 test digits.
+    """Load the training or the test frames of a data set.
 
     Parameters
     ----------
+    name : str
+        ``mnist``, ``fashion-mnist`` or ``cifar10``.
     split : {"train", "test"}
         Which part.
     data_dir : str or Path, optional
-        Folder with the four ``idx*-ubyte.gz`` files; without it they are downloaded once into the
-        cache folder.
+        Folder with the published files, or with ``train.npz`` and ``test.npz`` (see `load_npz`);
+        without it the files are downloaded once into the cache folder.
     progress : callable, optional
         Called with one line before each download.
 
     Returns
     -------
     Frames
-        ``x`` uint8 of shape (N, 28, 28, 1), ``y`` of shape (N,).
+        ``x`` uint8 of shape (N, 28, 28, 1), of CIFAR-10 (N, 32, 32, 3); ``y`` of shape (N,).
 
     Raises
     ------
     UserError
-        A file in `data_dir` is missing or is not what its name says.
+        There is no such data set, or a file in `data_dir` is missing or is not what its name says.
     WorkFailed
         No mirror gave the published file.
     """
-    return _load_idx_set(MNIST, split, data_dir, progress)
+    if name not in _SETS:
+        raise UserError(f"there is no data set {name!r}; choose one of: {', '.join(_SETS)}")
+    dataset = _SETS[name]
+    if data_dir is None:
+        folder = _cache_folder() / dataset.name
+        download(dataset, folder, progress)
+    else:
+        folder = Path(data_dir)
+        if not folder.is_dir():
+            raise UserError(f"--data-dir {folder} is not a folder; name one with the data set")
+        own = folder / f"{split}.npz"
+        if own.is_file():
+            frames = load_npz(own)
+            if frames.x.ndim != 4 or frames.x.dtype != np.uint8 or frames.y is None:
+                raise UserError(
+                    f"{own} holds no labelled images; give x (N, H, W, C; uint8) and y (N,)"
+                )
+            return frames
+    return _load_cifar10(folder, split) if dataset is CIFAR10 else _load_idx(folder, split)
 
 
-def load_fashion_mnist(
-    split: Split,
-    data_dir: str | Path | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> Frames:
-    """Load Fashion-MNIST, which has MNIST's sizes and files; see `load_mnist`."""
-    return _load_idx_set(FASHION_MNIST, split, data_dir, progress)
-
-
-def download(dataset: IdxSet, folder: Path, progress: Callable[[str], None] | None = None) -> None:
+def download(
+    dataset: PublishedSet, folder: Path, progress: Callable[[str], None] | None = None
+) -> None:
     """Fetch the files of a data set that `folder` does not hold yet.
 
     A file is written under its name only after its MD5 has been found to be the published one.
 
     Parameters
     ----------
-    dataset : IdxSet
+    dataset : PublishedSet
         What to fetch, from where.
     folder : Path
         Made where it is missing.
@@ -302,19 +327,30 @@ def _cache_folder() -> Path:
     return Path(base) / "xnorflow"
 
 
-def _load_idx_set(
-    dataset: IdxSet,
-    split: Split,
-    data_dir: str | Path | None,
-    progress: Callable[[str], None] | None,
-) -> Frames:
-    if data_dir is None:
-        folder = _cache_folder() / dataset.name
-        download(dataset, folder, progress)
-    else:
-        folder = Path(data_dir)
-        if not folder.is_dir():
-            raise UserError(f"--data-dir {folder} is not a folder; name one with the idx files")
+def _load_cifar10(folder: Path, split: Split) -> Frames:
+    """Read ``cifar-10-binary.tar.gz``: records of a label and 32x32 bytes each of R, G and B."""
+    path = folder / CIFAR10.md5[0][0]
+    files = [f"data_batch_{n}.bin" for n in range(1, 6)] if split == "train" else ["test_batch.bin"]
+    try:
+        with tarfile.open(path) as archive:
+            members = {Path(member.name).name: member for member in archive if member.isfile()}
+            content = b""
+            for file in files:
+                part = archive.extractfile(members[file])
+                assert part is not None
+                content += part.read()
+        records = np.frombuffer(content, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
+    except FileNotFoundError as error:
+        raise UserError(f"cannot read the data set file {path}: {error.strerror}") from error
+    except (*_DAMAGE, tarfile.TarError) as error:
+        raise UserError(f"{path} is not CIFAR-10's binary version; fetch it again") from error
+    if not len(records) or records[:, 0].max() > 9:
+        raise UserError(f"{path} is not CIFAR-10's binary version; fetch it again")
+    x = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return Frames(np.ascontiguousarray(x), records[:, 0].astype(np.int64))
+
+
+def _load_idx(folder: Path, split: Split) -> Frames:
     part = "train" if split == "train" else "t10k"
     images_path = folder / f"{part}-images-idx3-ubyte.gz"
     images = read_idx(images_path)
@@ -331,7 +367,7 @@ def _load_idx_set(
     return Frames(images[..., np.newaxis], labels.astype(np.int64))
 
 
-def _fetch(dataset: IdxSet, name: str, md5: str) -> bytes:
+def _fetch(dataset: PublishedSet, name: str, md5: str) -> bytes:
     faults = []
     for base in dataset.mirrors:
         try:
@@ -345,7 +381,7 @@ def _fetch(dataset: IdxSet, name: str, md5: str) -> bytes:
         faults.append(f"{base}: not the published file (MD5 differs)")
     raise WorkFailed(
         f"could not download {name} of {dataset.title} ({'; '.join(faults)}); "
-        "fetch the four idx*-ubyte.gz files yourself and name their folder with --data-dir"
+        "fetch its files yourself and name their folder with --data-dir"
     )
 
 

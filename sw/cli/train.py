@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from xnorflow.cli.common import check_writable, json_option, write_json
-from xnorflow.datasets import load_mnist
+from xnorflow.datasets import load_dataset
 from xnorflow.errors import UserError
 from xnorflow.train.export import save_qonnx
 from xnorflow.train.recipes import RECIPES, Recipe
@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 
 __all__ = ["train_command"]
 
-_EPILOG = "\b\nRecipes:\n" + "\n".join(f"  {r.name}: {r.summary}" for r in RECIPES.values())
+_EPILOG = (
+    "\b\nRecipes:\n"
+    + "\n".join(f"  {r.name}: {r.summary}" for r in RECIPES.values())
+    + "\n\nDIR holds MNIST's or Fashion-MNIST's four idx*-ubyte.gz files, or train.npz and "
+    "test.npz, each with x (N, H, W, C; uint8) and y (N,)."
+)
 
 
 @click.command("train", epilog=_EPILOG)
 @click.argument("recipe")
-@click.option("--data-dir", metavar="DIR", help="Folder with MNIST's four idx*-ubyte.gz files.")
+@click.option("--data-dir", metavar="DIR", help="Folder with the data set, see below.")
 @click.option("--output", metavar="FILE", help="Model file to write (default: RECIPE.onnx).")
 @click.option("--epochs", type=int, metavar="N", help="Epochs (default: the recipe's).")
 @click.option("--seed", type=int, metavar="N", default=1, show_default=True, help="Random seed.")
@@ -40,10 +45,10 @@ def train_command(
     seed: int,
     json_file: str | None,
 ) -> None:
-    """Train RECIPE on MNIST and write it as a QONNX file.
+    """Train RECIPE on its data set and write it as a QONNX file.
 
-    The epoch is chosen on training digits that are held out; the test digits are looked at once,
-    at the end. Without --data-dir the digits are downloaded once.
+    The epoch is chosen on training frames that are held out; the test frames are looked at once,
+    at the end. Without --data-dir the data set is downloaded once.
     """
     chosen = _recipe(recipe)
     count = chosen.epochs if epochs is None else epochs
@@ -61,12 +66,13 @@ def train_command(
 
     console = Console()
     started = time.perf_counter()
-    digits = load_mnist("train", data_dir, console.print)
-    test = load_mnist("test", data_dir, console.print)
-    widths = "-".join(map(str, chosen.widths))
-    console.print(f"{chosen.name}: {widths}, {chosen.weight_bits:,} weight bits, seed {seed}")
+    frames = load_dataset(chosen.dataset, "train", data_dir, console.print)
+    test = load_dataset(chosen.dataset, "test", data_dir, console.print)
+    console.print(
+        f"{chosen.name}: {chosen.summary}; {chosen.weight_bits:,} weight bits, seed {seed}"
+    )
     with _EpochLines(console, count) as lines:
-        training = train(chosen, digits, count, seed, lines.show)
+        training = train(chosen, frames, count, seed, lines.show)
     validation = training.best.validation_accuracy
     tested = accuracy(training.net, test)
     save_qonnx(

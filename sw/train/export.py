@@ -1,12 +1,14 @@
 """From trained parameters to a QONNX file; plain numpy and onnx, no torch.
 
-The file reads ``image`` (N, 28, 28, 1), raw 0..255, and writes ``logits`` (N, classes)::
+The file reads ``image`` (N, H, W, C), raw 0..255, and writes ``logits`` (N, classes)::
 
-    Flatten -> Sub(threshold) -> BipolarQuant
-      -> Gemm(transB=1) -> BatchNormalization -> BipolarQuant    for each hidden layer
+    Transpose (if a convolution follows, else Flatten)
+      -> Sub(threshold) -> BipolarQuant, or for 8-bit pixels Sub(128) -> Mul(1/128)
+      -> Conv -> MaxPool -> BatchNormalization -> BipolarQuant   for each hidden convolution
+      -> Gemm(transB=1) -> BatchNormalization -> BipolarQuant    for each hidden dense layer
       -> Gemm(transB=1) -> Mul(gain) -> Add(bias)                for the last
 
-with each `Gemm`'s weights from ``int8 initializer -> Cast -> BipolarQuant``.
+with each layer's weights from ``int8 initializer -> Cast -> BipolarQuant``.
 
 `BipolarQuant` is QONNX's quantizer to -1 and +1, with ``sign(0) = +1``. The bytes depend on the
 parameters alone.
@@ -24,7 +26,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from xnorflow.errors import UserError
 
-__all__ = ["HiddenLayer", "OutputLayer", "TrainedMlp", "save_qonnx", "to_qonnx"]
+__all__ = [
+    "PIXEL_CENTER",
+    "HiddenLayer",
+    "OutputLayer",
+    "TrainedNetwork",
+    "save_qonnx",
+    "to_qonnx",
+]
+
+#: Pixels of 8 bits enter as ``(pixel - 128) / 128``, which float32 holds exactly.
+PIXEL_CENTER = 128.0
 
 QONNX_DOMAIN = "qonnx.custom_op.general"
 _OPSET = 13
@@ -38,23 +50,27 @@ def _require(condition: bool, message: str) -> None:
 
 def _check_weights(weights: NDArray) -> None:
     _require(
-        weights.dtype == np.int8 and weights.ndim == 2 and bool(np.all(np.abs(weights) == 1)),
-        "weights must be a matrix of int8, each -1 or +1",
+        weights.dtype == np.int8 and weights.ndim in (2, 4) and bool(np.all(np.abs(weights) == 1)),
+        "weights must be int8 of shape (MH, MW) or (MH, C, K, K), each -1 or +1",
     )
 
 
 @dataclass(frozen=True, eq=False)
 class HiddenLayer:
-    """A binary layer: ``sign(batch_norm(weights @ x))``.
+    """A binary layer: ``sign(batch_norm(max_pool(weights @ x)))``, or a convolution alike.
 
     Attributes
     ----------
-    weights : ndarray of int8, shape (MH, MW)
+    weights : ndarray of int8, shape (MH, MW), or (MH, C, K, K) of a convolution
         Each -1 or +1.
     gamma, beta, mean, var : ndarray of float32, shape (MH,)
         Batch norm at inference.
     eps : float
         Its epsilon.
+    padding : int
+        Zeros around the image of a convolution.
+    pool : int
+        Size of the max-pooling windows; 1 for none.
     """
 
     weights: NDArray[np.int8]
@@ -63,6 +79,8 @@ class HiddenLayer:
     mean: NDArray[np.float32]
     var: NDArray[np.float32]
     eps: float
+    padding: int = 0
+    pool: int = 1
 
     def __post_init__(self) -> None:
         _check_weights(self.weights)
@@ -102,8 +120,8 @@ class OutputLayer:
 
 
 @dataclass(frozen=True, eq=False)
-class TrainedMlp:
-    """A trained binarized perceptron in plain arrays.
+class TrainedNetwork:
+    """A trained binarized network in plain arrays.
 
     Attributes
     ----------
@@ -111,8 +129,9 @@ class TrainedMlp:
         Name of the graph.
     image_shape : tuple of int
         Shape of one raw frame, (H, W, C).
-    threshold : float
-        A raw pixel enters as +1 where it is at least this, else as -1.
+    threshold : float or None
+        A raw pixel enters as +1 where it is at least this, else as -1; with None it enters as
+        ``(pixel - PIXEL_CENTER) / PIXEL_CENTER``.
     hidden : tuple of HiddenLayer
         In data-flow order.
     output : OutputLayer
@@ -120,25 +139,41 @@ class TrainedMlp:
     """
 
     name: str
-    image_shape: tuple[int, ...]
-    threshold: float
+    image_shape: tuple[int, int, int]
+    threshold: float | None
     hidden: tuple[HiddenLayer, ...]
     output: OutputLayer
 
     def __post_init__(self) -> None:
-        width = int(np.prod(self.image_shape))
-        layers: tuple[HiddenLayer | OutputLayer, ...] = (*self.hidden, self.output)
-        for layer in layers:
-            _require(layer.weights.shape[1] == width, f"a layer does not take {width} inputs")
-            width = layer.weights.shape[0]
+        shape: tuple[int, ...] = self.image_shape
+        for layer in self.hidden:
+            shape = _shape_after(layer, shape)
+        width = int(np.prod(shape))
+        _require(self.output.weights.shape[1:] == (width,), f"the last layer must take {width}")
 
 
-def to_qonnx(model: TrainedMlp, metadata: dict[str, str]) -> onnx.ModelProto:
+def _shape_after(layer: HiddenLayer, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a frame behind a layer, (H, W, C) or (F,)."""
+    if layer.weights.ndim == 2:
+        width = int(np.prod(shape))
+        _require(layer.weights.shape[1] == width, f"a layer does not take {width} inputs")
+        return layer.weights.shape[:1]
+    kernel = layer.weights.shape[2]
+    _require(
+        len(shape) == 3 and layer.weights.shape[1:] == (shape[-1], kernel, kernel),
+        f"a convolution does not take frames of shape {shape}",
+    )
+    rows, columns = ((size + 2 * layer.padding - kernel + 1) // layer.pool for size in shape[:2])
+    _require(rows > 0 and columns > 0, f"a convolution is larger than frames of shape {shape}")
+    return rows, columns, layer.weights.shape[0]
+
+
+def to_qonnx(model: TrainedNetwork, metadata: dict[str, str]) -> onnx.ModelProto:
     """Build the QONNX model.
 
     Parameters
     ----------
-    model : TrainedMlp
+    model : TrainedNetwork
         The parameters.
     metadata : dict of str to str
         Stored as the model's metadata properties, sorted by key.
@@ -149,12 +184,28 @@ def to_qonnx(model: TrainedMlp, metadata: dict[str, str]) -> onnx.ModelProto:
         Opset 13 plus the QONNX domain.
     """
     graph = _Graph()
-    x = graph.node("Flatten", "flatten", ["image"], axis=1)
-    x = graph.node("Sub", "center", [x, graph.constant("threshold", np.float32(model.threshold))])
+    images = any(layer.weights.ndim == 4 for layer in model.hidden)
+    if images:
+        x = graph.node("Transpose", "channels_first", ["image"], perm=[0, 3, 1, 2])
+    else:
+        x = graph.node("Flatten", "flatten", ["image"], axis=1)
     one = graph.constant("one", np.float32(1))
-    x = graph.sign("input_sign", x, one)
+    if model.threshold is None:
+        x = graph.node("Sub", "center", [x, graph.constant("middle", np.float32(PIXEL_CENTER))])
+        x = graph.node("Mul", "unit", [x, graph.constant("step", np.float32(1 / PIXEL_CENTER))])
+    else:
+        x = graph.node(
+            "Sub", "center", [x, graph.constant("threshold", np.float32(model.threshold))]
+        )
+        x = graph.sign("input_sign", x, one)
     for index, layer in enumerate(model.hidden):
-        x = graph.dense(f"fc{index}", x, layer.weights, one)
+        if layer.weights.ndim == 4:
+            x = graph.conv(f"conv{index}", x, layer, one)
+        else:
+            if images:
+                x = graph.node("Flatten", "flatten", [x], axis=1)
+                images = False
+            x = graph.dense(f"fc{index}", x, layer.weights, one)
         norm = f"bn{index}"
         parameters = [
             graph.constant(f"{norm}_{key}", getattr(layer, key))
@@ -162,6 +213,8 @@ def to_qonnx(model: TrainedMlp, metadata: dict[str, str]) -> onnx.ModelProto:
         ]
         x = graph.node("BatchNormalization", norm, [x, *parameters], epsilon=layer.eps)
         x = graph.sign(f"sign{index}", x, one)
+    if images:
+        x = graph.node("Flatten", "flatten", [x], axis=1)
     x = graph.dense(f"fc{len(model.hidden)}", x, model.output.weights, one)
     x = graph.node("Mul", "gain", [x, graph.constant("gain_value", np.float32(model.output.gain))])
     bias = graph.constant("bias_value", model.output.bias)
@@ -185,12 +238,12 @@ def to_qonnx(model: TrainedMlp, metadata: dict[str, str]) -> onnx.ModelProto:
     return proto
 
 
-def save_qonnx(model: TrainedMlp, path: str | Path, metadata: dict[str, str]) -> None:
+def save_qonnx(model: TrainedNetwork, path: str | Path, metadata: dict[str, str]) -> None:
     """Write the QONNX file; same parameters and metadata, same bytes.
 
     Parameters
     ----------
-    model : TrainedMlp
+    model : TrainedNetwork
         The parameters.
     path : str or Path
         The file; its folder must exist.
@@ -229,7 +282,7 @@ class _Graph:
         inputs: list[str],
         output: str | None = None,
         domain: str = "",
-        **attributes: int | float,
+        **attributes: int | float | list[int],
     ) -> str:
         result = output or f"{name}_out"
         node = helper.make_node(kind, inputs, [result], name, domain=domain)
@@ -240,9 +293,25 @@ class _Graph:
     def sign(self, name: str, x: str, scale: str) -> str:
         return self.node("BipolarQuant", name, [x, scale], domain=QONNX_DOMAIN)
 
-    def dense(self, name: str, x: str, weights: NDArray[np.int8], scale: str) -> str:
-        # One byte a weight instead of four; the cast gives back the float that Gemm wants.
+    def weights(self, name: str, weights: NDArray[np.int8], scale: str) -> str:
+        # One byte a weight instead of four; the cast gives back the float that the layer wants.
         stored = self.constant(f"{name}_weights", weights)
         cast = self.node("Cast", f"{name}_cast", [stored], to=TensorProto.FLOAT)
-        bipolar = self.sign(f"{name}_weight_sign", cast, scale)
-        return self.node("Gemm", name, [x, bipolar], transB=1)
+        return self.sign(f"{name}_weight_sign", cast, scale)
+
+    def dense(self, name: str, x: str, weights: NDArray[np.int8], scale: str) -> str:
+        return self.node("Gemm", name, [x, self.weights(name, weights, scale)], transB=1)
+
+    def conv(self, name: str, x: str, layer: HiddenLayer, scale: str) -> str:
+        kernel = list(layer.weights.shape[2:])
+        y = self.node(
+            "Conv",
+            name,
+            [x, self.weights(name, layer.weights, scale)],
+            kernel_shape=kernel,
+            pads=[layer.padding] * 4,
+        )
+        if layer.pool == 1:
+            return y
+        size = [layer.pool] * 2
+        return self.node("MaxPool", f"{name}_pool", [y], kernel_shape=size, strides=size)

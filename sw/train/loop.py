@@ -14,8 +14,8 @@ from torch import Tensor
 from xnorflow.datasets import Frames
 from xnorflow.errors import UserError
 from xnorflow.train.augment import deform
-from xnorflow.train.export import TrainedMlp
-from xnorflow.train.mlp import BinarizedMlp
+from xnorflow.train.export import TrainedNetwork
+from xnorflow.train.net import BinarizedNet
 from xnorflow.train.recipes import Recipe
 
 __all__ = ["Epoch", "Training", "accuracy", "train"]
@@ -34,7 +34,7 @@ class Epoch:
     loss : float
         Mean training loss.
     validation_accuracy : float
-        On the held-out digits, 0..1.
+        On the held-out frames, 0..1.
     best : bool
         Whether it is the best epoch up to here.
     seconds : float
@@ -54,9 +54,9 @@ class Training:
 
     Attributes
     ----------
-    net : BinarizedMlp
+    net : BinarizedNet
         At its best epoch, in evaluation mode.
-    model : TrainedMlp
+    model : TrainedNetwork
         The same parameters as plain arrays.
     best : Epoch
         The epoch that was kept.
@@ -64,20 +64,20 @@ class Training:
         Of the whole training.
     """
 
-    net: BinarizedMlp
-    model: TrainedMlp
+    net: BinarizedNet
+    model: TrainedNetwork
     best: Epoch
     seconds: float
 
 
-def accuracy(net: BinarizedMlp, frames: Frames) -> float:
+def accuracy(net: BinarizedNet, frames: Frames) -> float:
     """Return the fraction of labelled frames that the network classifies correctly."""
     assert frames.y is not None
     pixels, labels = _pixels(frames), torch.from_numpy(frames.y)
     net.eval()
     with torch.inference_mode():
         right = sum(
-            int((net(x).argmax(1) == y).sum())
+            int((net(x.float()).argmax(1) == y).sum())
             for x, y in zip(
                 pixels.split(_EVALUATION_BATCH), labels.split(_EVALUATION_BATCH), strict=True
             )
@@ -87,7 +87,7 @@ def accuracy(net: BinarizedMlp, frames: Frames) -> float:
 
 def train(
     recipe: Recipe,
-    digits: Frames,
+    frames: Frames,
     epochs: int,
     seed: int,
     report: Callable[[Epoch], None],
@@ -100,8 +100,8 @@ def train(
     ----------
     recipe : Recipe
         What to train, and how.
-    digits : Frames
-        Labelled training digits, uint8 of shape (N, 28, 28, 1); some are held out to choose the
+    frames : Frames
+        Labelled training frames, uint8 of shape (N, H, W, C); some are held out to choose the
         epoch.
     epochs : int
         Passes over the rest.
@@ -118,25 +118,30 @@ def train(
     Raises
     ------
     UserError
-        There are too few digits to hold some out and fill one batch.
+        There are too few frames to hold some out and fill one batch, or they have another shape.
     """
-    assert digits.y is not None
-    needed = recipe.validation + recipe.batch
-    if len(digits) < needed:
+    assert frames.y is not None
+    if frames.x.shape[1:] != recipe.image_shape:
         raise UserError(
-            f"{recipe.name} needs at least {needed} training digits, but the data has "
-            f"{len(digits)}; name a folder with all of MNIST with --data-dir"
+            f"{recipe.name} takes frames of shape {recipe.image_shape}, but the data has "
+            f"{frames.x.shape[1:]}; name a folder with {recipe.dataset} with --data-dir"
+        )
+    needed = recipe.validation + recipe.batch
+    if len(frames) < needed:
+        raise UserError(
+            f"{recipe.name} needs at least {needed} training frames, but the data has "
+            f"{len(frames)}; name a folder with all of {recipe.dataset} with --data-dir"
         )
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    order = np.random.default_rng(seed).permutation(len(digits))
+    order = np.random.default_rng(seed).permutation(len(frames))
     kept, held = order[recipe.validation :], order[: recipe.validation]
-    validation = Frames(digits.x[held], digits.y[held])
-    pixels = _pixels(Frames(digits.x[kept])).reshape(-1, 1, 28, 28)
-    labels = torch.from_numpy(digits.y[kept])
+    validation = Frames(frames.x[held], frames.y[held])
+    pixels = _pixels(Frames(frames.x[kept]))
+    labels = torch.from_numpy(frames.y[kept])
 
-    net = BinarizedMlp(recipe)
+    net = BinarizedNet(recipe)
     steps = len(pixels) // recipe.batch
     optimizer = torch.optim.Adam(net.parameters(), recipe.peak_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -151,7 +156,7 @@ def train(
         # The last, incomplete batch of each order is left out.
         indices = torch.randperm(len(pixels), generator=generator)[: steps * recipe.batch]
         for batch in indices.view(steps, recipe.batch):
-            images = deform(pixels[batch], recipe, generator).flatten(1)
+            images = deform(pixels[batch].float(), recipe, generator)
             loss = F.cross_entropy(net(images), labels[batch])
             optimizer.zero_grad()
             loss.backward()
@@ -173,4 +178,5 @@ def train(
 
 
 def _pixels(frames: Frames) -> Tensor:
-    return torch.from_numpy(frames.x.reshape(len(frames), -1).astype(np.float32))
+    """Return frames as bytes of shape (N, C, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(frames.x.transpose(0, 3, 1, 2)))

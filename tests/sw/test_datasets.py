@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from xnorflow import datasets
 from xnorflow.datasets import (
     Frames,
-    IdxSet,
+    PublishedSet,
     download,
     load_fashion_mnist,
     load_mnist,
@@ -214,17 +214,17 @@ def test_wrong_idx_files_are_refused(idx_folder: Path) -> None:
 
 
 @pytest.fixture
-def mirrored(idx_folder: Path) -> IdxSet:
+def mirrored(idx_folder: Path) -> PublishedSet:
     names = sorted(path.name for path in idx_folder.iterdir())
     md5 = [hashlib.md5((idx_folder / name).read_bytes()).hexdigest() for name in names]
     missing = (idx_folder / "nowhere").as_uri() + "/"
-    return IdxSet(
+    return PublishedSet(
         "toy", "Toy", (missing, idx_folder.as_uri() + "/"), tuple(zip(names, md5, strict=True))
     )
 
 
 def test_a_download_goes_to_the_next_mirror_and_is_kept(
-    mirrored: IdxSet, idx_folder: Path, tmp_path_factory: pytest.TempPathFactory
+    mirrored: PublishedSet, idx_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     cache = tmp_path_factory.mktemp("cache") / "toy"
     said: list[str] = []
@@ -238,7 +238,7 @@ def test_a_download_goes_to_the_next_mirror_and_is_kept(
 
 
 def test_a_download_that_is_not_the_published_file_is_not_kept(
-    mirrored: IdxSet, idx_folder: Path, tmp_path_factory: pytest.TempPathFactory
+    mirrored: PublishedSet, idx_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     cache = tmp_path_factory.mktemp("cache") / "toy"
     (idx_folder / mirrored.md5[0][0]).write_bytes(b"something else")
@@ -247,7 +247,7 @@ def test_a_download_that_is_not_the_published_file_is_not_kept(
     assert not cache.exists()
 
 
-def test_a_cache_that_cannot_be_written_is_named(mirrored: IdxSet, idx_folder: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_named(mirrored: PublishedSet, idx_folder: Path) -> None:
     blocked = idx_folder / "blocked"
     blocked.write_text("a file where the cache folder should be")
     with pytest.raises(UserError, match="blocked"):
@@ -255,7 +255,7 @@ def test_a_cache_that_cannot_be_written_is_named(mirrored: IdxSet, idx_folder: P
 
 
 def test_without_data_dir_the_cache_folder_is_used(
-    mirrored: IdxSet, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    mirrored: PublishedSet, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path_factory.mktemp("xdg")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
