@@ -12,27 +12,27 @@ __all__ = ["kind", "layer_results"]
 
 
 def kind(segment: Segment) -> str:
-    """Return what a layer and the stages behind it are, e.g. ``conv 3x3 + max pool 2x2``."""
+    """Return what a layer and the stages behind it are, e.g. ``conv 3x3, max 2x2``."""
     layer = segment.layer
     window = layer.window
     words = "dense"
     if window is not None:
         words = f"conv {window.kernel[0]}x{window.kernel[1]}"
         if window.stride != (1, 1):
-            words += f" stride {window.stride[0]}x{window.stride[1]}"
+            words += f" / {window.stride[0]}x{window.stride[1]}"
         if window.dilation != (1, 1):
             words += f" dilation {window.dilation[0]}x{window.dilation[1]}"
         if layer.groups > 1:
-            words += f" in {layer.groups} groups"
+            words += f", {layer.groups} groups"
         if any(window.padding):
-            value = "0" if window.pad is None else "constant"
-            words += f" padded with {value}"
+            value = "zero" if window.pad is None else "constant"
+            words += f", {value} pad"
     for stage in segment.tail:
         if isinstance(stage, LoweredThreshold):
-            words += " + threshold"
+            words += ", threshold"
             continue
         name = "max" if stage.op == "or" else "sum"
-        words += f" + {name} pool {stage.window.kernel[0]}x{stage.window.kernel[1]}"
+        words += f", {name} {stage.window.kernel[0]}x{stage.window.kernel[1]}"
     return words
 
 

@@ -18,7 +18,10 @@ from xnorflow.golden import predict_quantized
 __all__ = ["demo_command"]
 
 #: What the demo runs.
-MODEL, BOARD, FRAMES = "mnist_mini", "icebreaker", 20
+MODEL, BOARD, FRAMES = "mnist_cnn", "icebreaker", 4
+
+#: Frames a second to build for: twice what the serial line carries, at half the chip.
+TARGET_FPS = 1800
 
 
 @click.command("demo")
@@ -44,6 +47,7 @@ def demo_command(output: str, json_file: str | None) -> None:
     request = Request(
         lowered=lowered,
         board=board,
+        target_fps=TARGET_FPS,
         # One placement at the planned clock is enough to show; build looks for a faster one.
         clock_mhz=board.clock.planned_mhz,
         command=f"xnorflow demo --output {output}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -45,14 +46,14 @@ def inspect_command(
         f"{network.name}: input {'x'.join(map(str, network.input_shape))}, "
         f"{lowered.classes} classes, {sum(r['weights_bits'] for r in layers):,} weight bits"
     )
-    table = Table()
-    table.add_column("layer")
-    table.add_column("kind")
-    for heading in ("inputs", "outputs", "pixels", "PE", "SIMD", "cycles"):
-        table.add_column(heading, justify="right")
-    table.add_column("weights in")
-    table.add_column("LUT est.", justify="right")
-    table.add_column("BRAM est.", justify="right")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("layer", no_wrap=True)
+    table.add_column("kind", min_width=10)
+    for heading in ("in", "out", "pixels", "PE", "SIMD", "cycles"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("weights")
+    for heading in ("LUT", "BRAM"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in layers:
         table.add_row(
             row["name"],
