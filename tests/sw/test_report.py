@@ -136,8 +136,8 @@ def verified(**changes):
         "fc1 784 → 256 PE 4 × SIMD 98 512 cycles weights: block RAM 80 % busy",
         "fc2 250 → 256 PE 8 × SIMD 32 500 cycles weights: LUT ROM 78 % busy",
         "▶ bottleneck fc3 256 → 10 PE 1 × SIMD 5 640 cycles weights: constants 100 % busy",
-        "fc1 dense 784 256 4 98 512 80 % 200,704 block RAM 257 1,234 11",
-        "fc3 dense 256 10 1 5 640 100 % 2,560 constants – 1,234 11",
+        "fc1 dense 784 256 1 4 98 512 80 % 200,704 block RAM 257 1,234 11",
+        "fc3 dense 256 10 1 1 5 640 100 % 2,560 constants – 1,234 11",
         *("simulate 7.10 s", "place and route 122.20 s", "total 129.30 s"),
         *(
             "yosys 0.70",
