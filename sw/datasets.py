@@ -1,10 +1,10 @@
 """Frames and labels: the shipped sample digits, ``.npz`` data files, and published data sets.
 
 A data file is an ``.npz`` with ``x`` (N,H,W,C or N,F; uint8 or float32) and optionally ``y`` (N,).
-The full data sets come as the four ``idx*-ubyte.gz`` files of their authors, either from a folder
-that the user names or from a public mirror into the cache folder, where their checksums are
-verified. The idx format is the one described by LeCun, Cortes and Burges with MNIST, the records of
-CIFAR-10's binary version those described by Krizhevsky.
+The full data sets come as the files of their authors, either from a folder that the user names or
+from a public mirror into the cache folder, where their checksums are verified; or as the user's own
+data files. The idx format is the one described by LeCun, Cortes and Burges with MNIST, the records
+of CIFAR-10's binary version those described by Krizhevsky.
 """
 
 from __future__ import annotations
@@ -99,6 +99,8 @@ class PublishedSet:
         Folder name in the cache.
     title : str
         Name for messages.
+    image_shape : tuple of int
+        Shape of a frame, (H, W, C).
     mirrors : tuple of str
         Base URLs, tried in order; each ends in ``/``.
     md5 : tuple of (str, str)
@@ -107,6 +109,7 @@ class PublishedSet:
 
     name: str
     title: str
+    image_shape: tuple[int, int, int]
     mirrors: tuple[str, ...]
     md5: tuple[tuple[str, str], ...]
 
@@ -114,6 +117,7 @@ class PublishedSet:
 MNIST = PublishedSet(
     name="mnist",
     title="MNIST",
+    image_shape=(28, 28, 1),
     mirrors=(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -129,6 +133,7 @@ MNIST = PublishedSet(
 FASHION_MNIST = PublishedSet(
     name="fashion_mnist",
     title="Fashion-MNIST",
+    image_shape=(28, 28, 1),
     mirrors=(
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
@@ -144,6 +149,7 @@ FASHION_MNIST = PublishedSet(
 CIFAR10 = PublishedSet(
     name="cifar10",
     title="CIFAR-10",
+    image_shape=(32, 32, 3),
     mirrors=("https://www.cs.toronto.edu/~kriz/",),
     md5=(("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d13530"),),
 )
@@ -205,8 +211,9 @@ def load_dataset(
     split : {"train", "test"}
         Which part.
     data_dir : str or Path, optional
-        Folder with the published files, or with ``train.npz`` and ``test.npz`` (see `load_npz`);
-        without it the files are downloaded once into the cache folder.
+        Folder with the published files, or with ``train.npz`` and ``test.npz`` (see `load_npz`;
+        images of the set's shape with labels 0 to 9); without it the files are downloaded once
+        into the cache folder.
     progress : callable, optional
         Called with one line before each download.
 
@@ -232,14 +239,8 @@ def load_dataset(
         folder = Path(data_dir)
         if not folder.is_dir():
             raise UserError(f"--data-dir {folder} is not a folder; name one with the data set")
-        own = folder / f"{split}.npz"
-        if own.is_file():
-            frames = load_npz(own)
-            if frames.x.ndim != 4 or frames.x.dtype != np.uint8 or frames.y is None:
-                raise UserError(
-                    f"{own} holds no labelled images; give x (N, H, W, C; uint8) and y (N,)"
-                )
-            return frames
+        if any((folder / f"{part}.npz").is_file() for part in ("train", "test")):
+            return _load_own(folder / f"{split}.npz", dataset)
     return _load_cifar10(folder, split) if dataset is CIFAR10 else _load_idx(folder, split)
 
 
@@ -327,6 +328,23 @@ def _cache_folder() -> Path:
     return Path(base) / "xnorflow"
 
 
+def _load_own(path: Path, dataset: PublishedSet) -> Frames:
+    frames = load_npz(path)
+    shape = frames.x.shape[1:]
+    if frames.x.dtype != np.uint8 or shape != dataset.image_shape:
+        raise UserError(
+            f"{path}: 'x' holds frames of shape {shape}, {frames.x.dtype}, but images of "
+            f"{dataset.title} are {dataset.image_shape}, uint8; convert it"
+        )
+    if frames.y is None:
+        raise UserError(f"{path} has no array 'y' with the labels; add it")
+    if frames.y.max() > 9:
+        raise UserError(
+            f"{path}: 'y' goes up to {frames.y.max()}, but {dataset.title} has the classes 0 to 9"
+        )
+    return frames
+
+
 def _load_cifar10(folder: Path, split: Split) -> Frames:
     """Read ``cifar-10-binary.tar.gz``: records of a label and 32x32 bytes each of R, G and B."""
     path = folder / CIFAR10.md5[0][0]
@@ -340,7 +358,7 @@ def _load_cifar10(folder: Path, split: Split) -> Frames:
                 assert part is not None
                 content += part.read()
         records = np.frombuffer(content, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise UserError(f"cannot read the data set file {path}: {error.strerror}") from error
     except (*_DAMAGE, tarfile.TarError) as error:
         raise UserError(f"{path} is not CIFAR-10's binary version; fetch it again") from error

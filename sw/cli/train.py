@@ -25,8 +25,8 @@ __all__ = ["train_command"]
 _EPILOG = (
     "\b\nRecipes:\n"
     + "\n".join(f"  {r.name}: {r.summary}" for r in RECIPES.values())
-    + "\n\nDIR holds MNIST's or Fashion-MNIST's four idx*-ubyte.gz files, or train.npz and "
-    "test.npz, each with x (N, H, W, C; uint8) and y (N,)."
+    + "\n\nDIR holds MNIST's or Fashion-MNIST's four idx*-ubyte.gz files, CIFAR-10's "
+    "cifar-10-binary.tar.gz, or train.npz and test.npz, each with x (N, H, W, C; uint8) and y (N,)."
 )
 
 

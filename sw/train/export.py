@@ -189,14 +189,15 @@ def to_qonnx(model: TrainedNetwork, metadata: dict[str, str]) -> onnx.ModelProto
         x = graph.node("Transpose", "channels_first", ["image"], perm=[0, 3, 1, 2])
     else:
         x = graph.node("Flatten", "flatten", ["image"], axis=1)
+    threshold = None
+    if model.threshold is not None:
+        threshold = graph.constant("threshold", np.float32(model.threshold))
     one = graph.constant("one", np.float32(1))
-    if model.threshold is None:
+    if threshold is None:
         x = graph.node("Sub", "center", [x, graph.constant("middle", np.float32(PIXEL_CENTER))])
         x = graph.node("Mul", "unit", [x, graph.constant("step", np.float32(1 / PIXEL_CENTER))])
     else:
-        x = graph.node(
-            "Sub", "center", [x, graph.constant("threshold", np.float32(model.threshold))]
-        )
+        x = graph.node("Sub", "center", [x, threshold])
         x = graph.sign("input_sign", x, one)
     for index, layer in enumerate(model.hidden):
         if layer.weights.ndim == 4:

@@ -179,4 +179,5 @@ def train(
 
 def _pixels(frames: Frames) -> Tensor:
     """Return frames as bytes of shape (N, C, H, W)."""
-    return torch.from_numpy(np.ascontiguousarray(frames.x.transpose(0, 3, 1, 2)))
+    # A copy, since frames may be read-only and torch has no such tensors.
+    return torch.from_numpy(np.array(frames.x.transpose(0, 3, 1, 2), order="C"))

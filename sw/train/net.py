@@ -70,7 +70,9 @@ class BinaryConv(nn.Module):
         super().__init__()
         self.layer = layer
         shape = (layer.channels, inputs, layer.kernel, layer.kernel)
-        self.latent = nn.Parameter(torch.empty(shape).uniform_(-1, 1) * 0.1)
+        latent = torch.empty(shape).uniform_(-1, 1) * 0.1
+        # On a CPU several times as fast as channels first.
+        self.latent = nn.Parameter(latent.to(memory_format=torch.channels_last))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, inputs, H, W) to (N, channels, H', W')."""
@@ -117,8 +119,6 @@ class BinarizedNet(nn.Module):
         ]
         # Lists keep the types; torch finds the parameters through this one.
         self.registered = nn.ModuleList([*self.layers, *self.norms])
-        # On a CPU several times as fast as channels first.
-        self.to(memory_format=torch.channels_last)
         self.gain = recipe.gain
         self.bias = nn.Parameter(torch.zeros(*shapes[-1]))
 
@@ -130,6 +130,9 @@ class BinarizedNet(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Map raw pixels (N, C, H, W), 0..255, to logits (N, 10)."""
         pixels = pixels.contiguous(memory_format=torch.channels_last)
+        if isinstance(self.layers[0], BinaryLinear):
+            # Flattened in the order of the frame, (H, W, C), as the exported file does.
+            pixels = pixels.permute(0, 2, 3, 1)
         if self.recipe.threshold is None:
             x = (pixels - PIXEL_CENTER) / PIXEL_CENTER
         else:

@@ -2,8 +2,10 @@
 
 import gzip
 import hashlib
+import io
 import pickle
 import struct
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,14 @@ from hypothesis.extra import numpy as hnp
 
 from xnorflow import datasets
 from xnorflow.datasets import (
+    CIFAR10,
+    FASHION_MNIST,
+    MNIST,
     Frames,
     PublishedSet,
+    Split,
     download,
-    load_fashion_mnist,
-    load_mnist,
+    load_dataset,
     load_npz,
     read_idx,
     sample_digits,
@@ -175,13 +180,16 @@ def test_a_damaged_npz_is_refused_wherever_the_damage_is(tmp_path: Path) -> None
         load_npz(path)
 
 
-@pytest.mark.parametrize("load", [load_mnist, load_fashion_mnist])
-def test_idx_files_read_as_frames_in_nhwc(idx_folder: Path, load: object) -> None:
-    assert callable(load)
-    for split, part, count in (("train", "train", 6), ("test", "t10k", 4)):
-        frames = load(split, idx_folder)
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_idx_files_read_as_frames_in_nhwc(idx_folder: Path, name: str) -> None:
+    splits: tuple[tuple[Split, str, int], ...] = (("train", "train", 6), ("test", "t10k", 4))
+    for split, part, count in splits:
+        frames = load_dataset(name, split, idx_folder)
         assert frames.x.shape == (count, 28, 28, 1)
+        assert frames.y is not None
         assert frames.y.dtype == np.int64
+        labels = gzip.decompress((idx_folder / f"{part}-labels-idx1-ubyte.gz").read_bytes())
+        assert frames.y.tolist() == list(labels[8:])
         raw = gzip.decompress((idx_folder / f"{part}-images-idx3-ubyte.gz").read_bytes())
         assert frames.x.tobytes() == raw[16:]
 
@@ -200,17 +208,150 @@ def test_wrong_idx_files_are_refused(idx_folder: Path) -> None:
         for content in contents:
             path.write_bytes(content)
             with pytest.raises(UserError, match=says):
-                load_mnist("test", idx_folder)
+                load_dataset("mnist", "test", idx_folder)
     path.write_bytes(whole)
     labels = idx_folder / "t10k-labels-idx1-ubyte.gz"
     labels.write_bytes(gzip.compress(idx_bytes(np.array([0, 1, 10, 2]))))
     with pytest.raises(UserError, match="go up to 10"):
-        load_mnist("test", idx_folder)
+        load_dataset("mnist", "test", idx_folder)
     path.unlink()
     with pytest.raises(UserError, match="No such file"):
         read_idx(path)
     with pytest.raises(UserError, match="--data-dir"):
-        load_mnist("test", idx_folder / "absent")
+        load_dataset("mnist", "test", idx_folder / "absent")
+
+
+def cifar_records(seed: int, count: int) -> tuple[np.ndarray, np.ndarray, bytes]:
+    """Return images (N, 32, 32, 3), labels (N,) and the bytes that hold them."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
+    y = rng.integers(0, 10, count, np.uint8)
+    planes = [b"".join(image[:, :, colour].tobytes() for colour in range(3)) for image in x]
+    return x, y, b"".join(bytes([label]) + plane for label, plane in zip(y, planes, strict=True))
+
+
+CIFAR_FILES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
+CIFAR_ARCHIVE = "cifar-10-binary.tar.gz"
+
+
+def write_archive(folder: Path, members: dict[str, bytes]) -> Path:
+    path = folder / CIFAR_ARCHIVE
+    with tarfile.open(path, "w:gz") as archive:
+        root = tarfile.TarInfo("cifar-10-batches-bin")
+        root.type = tarfile.DIRTYPE
+        archive.addfile(root)
+        # Not in the order of the numbers, as in the published archive.
+        for name, content in reversed(members.items()):
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def test_the_cifar_archive_reads_as_frames_in_nhwc_in_the_order_of_the_batches(
+    tmp_path: Path,
+) -> None:
+    batches = {name: cifar_records(seed, 3) for seed, name in enumerate(CIFAR_FILES)}
+    write_archive(tmp_path, {name: content for name, (_, _, content) in batches.items()})
+    splits: tuple[tuple[Split, tuple[str, ...]], ...] = (
+        ("train", CIFAR_FILES[:5]),
+        ("test", CIFAR_FILES[5:]),
+    )
+    for split, names in splits:
+        frames = load_dataset("cifar10", split, tmp_path)
+        np.testing.assert_array_equal(frames.x, np.concatenate([batches[n][0] for n in names]))
+        assert frames.x.dtype == np.uint8
+        assert frames.y is not None
+        assert frames.y.dtype == np.int64
+        np.testing.assert_array_equal(frames.y, np.concatenate([batches[n][1] for n in names]))
+
+
+def test_a_wrong_cifar_archive_is_refused(tmp_path: Path) -> None:
+    content = cifar_records(1, 2)[2]
+    path = write_archive(tmp_path, {"test_batch.bin": content})
+    whole = path.read_bytes()
+    assert len(load_dataset("cifar10", "test", tmp_path)) == 2
+
+    def refused(split: Split, says: str) -> None:
+        with pytest.raises(UserError, match=says) as caught:
+            load_dataset("cifar10", split, tmp_path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    refused("train", "not CIFAR-10's binary version")
+    wrong = [content[:-1], b"", b"\x0a" + content[1:]]
+    for damaged in (*wrong, content + b"\0"):
+        write_archive(tmp_path, {"test_batch.bin": damaged})
+        refused("test", "not CIFAR-10's binary version; fetch it again")
+    for damaged in (b"", b"hello", gzip.compress(b"hello"), whole[: len(whole) // 2]):
+        path.write_bytes(damaged)
+        refused("test", "not CIFAR-10's binary version; fetch it again")
+    path.unlink()
+    refused("test", "No such file")
+    path.mkdir()
+    refused("test", "directory")
+
+
+@pytest.mark.parametrize("dataset", [MNIST, FASHION_MNIST, CIFAR10])
+def test_a_folder_of_npz_files_stands_for_any_set(tmp_path: Path, dataset: PublishedSet) -> None:
+    rng = np.random.default_rng(4)
+    name = dataset.name.replace("_", "-")
+    splits: tuple[tuple[Split, int], ...] = (("train", 5), ("test", 2))
+    for split, count in splits:
+        x = rng.integers(0, 256, (count, *dataset.image_shape), np.uint8)
+        y = rng.integers(0, 10, count, np.uint8)
+        np.savez(tmp_path / f"{split}.npz", x=x, y=y)
+        frames = load_dataset(name, split, tmp_path)
+        np.testing.assert_array_equal(frames.x, x)
+        assert frames.y is not None
+        assert frames.y.dtype == np.int64
+        np.testing.assert_array_equal(frames.y, y)
+
+
+IMAGES = np.zeros((3, 32, 32, 3), np.uint8)
+CLASSES = np.zeros(3, np.int64)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"x": IMAGES}, "no array 'y'"),
+        ({"y": CLASSES}, "no array 'x'"),
+        ({"x": IMAGES.astype(np.float32), "y": CLASSES}, r"shape \(32, 32, 3\), float32"),
+        ({"x": IMAGES.reshape(3, -1), "y": CLASSES}, r"shape \(3072,\), uint8"),
+        ({"x": IMAGES.transpose(0, 3, 1, 2), "y": CLASSES}, r"CIFAR-10 are \(32, 32, 3\), uint8"),
+        ({"x": IMAGES, "y": CLASSES + 10}, "'y' goes up to 10.*classes 0 to 9"),
+        ({"x": IMAGES, "y": CLASSES - 1}, "below 0"),
+        ({"x": IMAGES, "y": CLASSES[:2]}, "3 frames need labels"),
+    ],
+)
+def test_an_npz_file_that_is_not_the_set_is_refused(
+    tmp_path: Path, arrays: dict[str, np.ndarray], says: str
+) -> None:
+    path = tmp_path / "test.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(UserError, match=says) as caught:
+        load_dataset("cifar10", "test", tmp_path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_with_half_of_the_npz_files_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "train.npz", x=IMAGES, y=CLASSES)
+    with pytest.raises(UserError, match=r"test\.npz: No such file"):
+        load_dataset("cifar10", "test", tmp_path)
+
+
+def test_an_unknown_set_is_refused_with_the_names_of_the_known(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'svhn'; choose one of: mnist, fashion-mnist, cifar10"):
+        load_dataset("svhn", "test", tmp_path)
+
+
+def test_a_data_dir_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+    with pytest.raises(UserError, match="is not a folder"):
+        load_dataset("mnist", "test", path)
 
 
 @pytest.fixture
@@ -218,9 +359,8 @@ def mirrored(idx_folder: Path) -> PublishedSet:
     names = sorted(path.name for path in idx_folder.iterdir())
     md5 = [hashlib.md5((idx_folder / name).read_bytes()).hexdigest() for name in names]
     missing = (idx_folder / "nowhere").as_uri() + "/"
-    return PublishedSet(
-        "toy", "Toy", (missing, idx_folder.as_uri() + "/"), tuple(zip(names, md5, strict=True))
-    )
+    mirrors = (missing, idx_folder.as_uri() + "/")
+    return PublishedSet("toy", "Toy", (28, 28, 1), mirrors, tuple(zip(names, md5, strict=True)))
 
 
 def test_a_download_goes_to_the_next_mirror_and_is_kept(
@@ -255,10 +395,12 @@ def test_a_cache_that_cannot_be_written_is_named(mirrored: PublishedSet, idx_fol
 
 
 def test_without_data_dir_the_cache_folder_is_used(
-    mirrored: PublishedSet, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    mirrored: PublishedSet,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cache = tmp_path_factory.mktemp("xdg")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    monkeypatch.setattr(datasets, "MNIST", mirrored)
-    assert len(load_mnist("test")) == 4
+    monkeypatch.setitem(datasets._SETS, "mnist", mirrored)
+    assert len(load_dataset("mnist", "test")) == 4
     assert (cache / "xnorflow" / "toy" / "t10k-images-idx3-ubyte.gz").is_file()
