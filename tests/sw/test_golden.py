@@ -164,7 +164,9 @@ def test_equal_scores_go_to_the_lowest_class():
     output = replace(
         lowered.output, scale=np.ones(6, np.int64), offset=np.array([0, 0, 1, 0, 1, 1])
     )
-    prediction = golden.predict_quantized(replace(lowered, stages=(layer,), output=output), all_bits(8))
+    prediction = golden.predict_quantized(
+        replace(lowered, stages=(layer,), output=output), all_bits(8)
+    )
     assert np.all(prediction.classes == 2)
 
 
@@ -202,7 +204,7 @@ def test_wrong_data_are_refused_with_what_is_expected(x, words):
 
 @pytest.mark.parametrize("bits", [np.zeros((5, 7), bool), np.zeros(6, bool), np.full((5, 6), 2)])
 def test_wrong_bits_are_refused(bits):
-    with pytest.raises(UserError, match="frames (have shape|hold)"):
+    with pytest.raises(UserError, match=r"frames (have shape|hold)"):
         golden.predict_quantized(plain_lowered(0), bits)
 
 
