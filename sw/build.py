@@ -274,6 +274,7 @@ def _report(
         "layers": [
             {**row, "ii": ii, "busy": row["cycles"] / ii} for row in layer_results(lowered, planned)
         ],
+        "fifos": planned.fifos,
         "verification": verification.as_json(),
         "accuracy": {"frames": len(frames.quantized), "accuracy": accuracy},
         "link": {

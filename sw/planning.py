@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 from xnorflow.boards.board import Board
 from xnorflow.cost import FAMILIES, Cost, Family, estimate
 from xnorflow.errors import UserError, WorkFailed
+from xnorflow.fifo_sizing import fifo_depths
 from xnorflow.folding import Folding, read_folding
 from xnorflow.lowered import LoweredNetwork
-from xnorflow.pipeline import cycles_per_frame
+from xnorflow.pipeline import (
+    ConverterStage,
+    MatrixStage,
+    WindowStage,
+    cycles_per_frame,
+    pipeline,
+    segments,
+)
 from xnorflow.search import Budget, fastest, smallest
 
 __all__ = ["ASSUMED_CLOCK_MHZ", "DEFAULT_FPS", "LINK_COST", "Plan", "core_budget", "plan"]
@@ -43,7 +52,9 @@ class Plan:
     cycles_per_frame : int
         The core's initiation interval.
     costs : dict of str to Cost
-        Estimate by layer.
+        Estimate by layer, with the FIFOs before and in it.
+    fifos : dict of str to int
+        Beats that the FIFO before a stage holds, by the stage's name.
     notes : tuple of str
         What was assumed.
     """
@@ -52,6 +63,7 @@ class Plan:
     clock_mhz: float
     cycles_per_frame: int
     costs: dict[str, Cost]
+    fifos: dict[str, int]
     notes: tuple[str, ...]
 
     @property
@@ -149,13 +161,43 @@ def plan(
             ) from None
     else:
         folding = _default(lowered, family, budget, clock, notes)
+    costs, fifos = estimate(family, lowered, folding), _fifos(lowered, folding)
+    for layer, _, words, width in fifos:
+        costs[layer] += _fifo_cost(family, words, width)
     return Plan(
         folding=folding,
         clock_mhz=clock,
         cycles_per_frame=cycles_per_frame(lowered, folding),
-        costs=estimate(family, lowered, folding),
+        costs=costs,
+        fifos={name: words for _, name, words, _ in fifos},
         notes=tuple(notes),
     )
+
+
+def _fifos(lowered: LoweredNetwork, folding: Folding) -> list[tuple[str, str, int, int]]:
+    """Return layer, stage, beats and bits of a beat of every FIFO."""
+    depths = iter(fifo_depths(pipeline(lowered, folding)))
+    result, lanes, bits = [], 1, lowered.input.bits
+    before: int | None = None
+    for segment in segments(lowered):
+        for stage in segment.stages(folding[segment.layer.name], before):
+            depth = next(depths)
+            if isinstance(stage, ConverterStage | WindowStage):
+                bits = stage.bits
+            elif isinstance(stage, MatrixStage):
+                bits = stage.layer.input_bits
+            if depth:
+                result.append((segment.layer.name, stage.name, depth, lanes * bits))
+            lanes = before = stage.o_lanes
+    return result
+
+
+def _fifo_cost(family: Family, words: int, width: int) -> Cost:
+    """Return the cost of a FIFO: two counters, and a memory."""
+    lut = 30.0
+    if words <= family.distributed_words:
+        return Cost(lut + 4 * ceil(words / 16) * ceil(width / 4))
+    return Cost(lut, family.brams(words, width))
 
 
 def _default(

@@ -75,6 +75,8 @@ def inspect_command(
             highlight=False,
             soft_wrap=True,
         )
+    for stage, depth in plan.fifos.items():
+        console.print(f"FIFO before {stage}: {depth} beats", highlight=False, soft_wrap=True)
     console.print(
         f"{plan.cycles_per_frame:,} cycles a frame: {plan.fps:,.0f} frames/s at "
         f"{plan.clock_mhz:g} MHz",
@@ -95,6 +97,7 @@ def inspect_command(
                 for row, layer in zip(layers, lowered.layers, strict=True)
             ],
             "folding": {row["name"]: {key: row[key] for key in KEYS} for row in layers},
+            "fifos": plan.fifos,
             "cycles_per_frame": plan.cycles_per_frame,
             "clock_mhz": plan.clock_mhz,
             "fps": plan.fps,
