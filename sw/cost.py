@@ -1,17 +1,20 @@
 """What a folding costs: LUTs and block RAMs of every layer, estimated before synthesis.
 
 The structure of the formulas is that of the hardware (see `xnorflow.hw.mvu`); the coefficients are
-fitted to what yosys makes of single layers. `benchmarks/cost.py` measures and compares.
+fitted to what yosys makes of single stages. `benchmarks/cost.py` and `benchmarks/stages.py` measure
+and compare.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, expm1, floor, inf, log1p
 
 import numpy as np
 
-from xnorflow.folding import Folding
+from xnorflow.folding import Folding, divisors
+from xnorflow.hw.mvu import GROUP_LANES
+from xnorflow.hw.popcount import INTEGER_LEAF
 from xnorflow.lowered import LoweredLayer, LoweredNetwork, LoweredOutput
 from xnorflow.pipeline import (
     POOL_REGISTER_BITS,
@@ -30,7 +33,7 @@ __all__ = ["FAMILIES", "Cost", "Family", "estimate", "stage_cost"]
 
 @dataclass(frozen=True)
 class Cost:
-    """LUT4s (logic cells on iCE40) and block RAMs."""
+    """LUT4s and block RAMs; windows and pools on iCE40 count flip-flops without a LUT as LUTs."""
 
     lut: float = 0.0
     bram: int = 0
@@ -52,10 +55,15 @@ class Family:
         LUTs of a PE for each bit of its accumulator and comparator.
     integer_lane_bit : float
         LUTs of a lane for each bit of an input of several bits.
-    window_fixed : float
-        LUTs of a folded sliding window's control.
-    window_bit : float
-        LUTs or cells for each bit of a parallel window.
+    shared_bit : float
+        LUTs for each bit of an adder of integers that neurons with constant weights share.
+    window : tuple of float
+        LUTs of a folded sliding window: fixed, for each bit of its address and of a pixel's place,
+        for each bit of a beat, and with padding.
+    parallel_window : tuple of float
+        LUTs of a parallel window: fixed, for each bit of its place, and for each bit of a pixel.
+    bare : float
+        LUTs that are lost to a flip-flop behind none: 1 where both share a cell.
     buffer_bit : float
         LUTs or cells for a bit of an input buffer that is kept in flip-flops.
     distributed_words : int
@@ -66,19 +74,29 @@ class Family:
         2 where block RAM is so slow that its output is registered once more.
     bram_shapes : tuple of (int, int)
         Depth and width of a block RAM in each of its modes.
+    bram_bytes : tuple of int
+        In each of the modes, the fewest bits that can be written by themselves.
+    bram_price, ram_price : float
+        What yosys takes a block RAM and a distributed RAM of 16 words of 4 bits for when it
+        chooses, in bits of flip-flops; infinite where the family has none.
     """
 
     lane: float
     constant_lane: float
     neuron_bit: float
     integer_lane_bit: float
-    window_fixed: float
-    window_bit: float
+    shared_bit: float
+    window: tuple[float, float, float, float]
+    parallel_window: tuple[float, float, float]
+    bare: float
     buffer_bit: float
     distributed_words: int
     fixed: float
     bram_latency: int
     bram_shapes: tuple[tuple[int, int], ...]
+    bram_bytes: tuple[int, ...]
+    bram_price: float
+    ram_price: float
 
     def brams(self, depth: int, width: int) -> int:
         """Return the block RAMs of a memory of `depth` words of `width` bits."""
@@ -90,29 +108,43 @@ FAMILIES = {
         lane=2.1,
         constant_lane=0.7,
         neuron_bit=2.0,
-        integer_lane_bit=2.2,
-        window_fixed=140,
-        window_bit=1.2,
+        integer_lane_bit=2.1,
+        shared_bit=0.93,
+        window=(41, 4.2, 0.95, 8),
+        parallel_window=(22, 4.3, 1.0),
+        bare=1.0,
         buffer_bit=1.9,
         distributed_words=0,
         fixed=110,
         bram_latency=1,
         bram_shapes=((256, 16), (512, 8), (1024, 4), (2048, 2)),
+        bram_bytes=(1, 8, 4, 2),
+        bram_price=64,
+        ram_price=inf,
     ),
     "ecp5": Family(
         lane=2.55,
         constant_lane=1.1,
         neuron_bit=3.0,
-        integer_lane_bit=2.5,
-        window_fixed=140,
-        window_bit=1.2,
+        integer_lane_bit=2.25,
+        shared_bit=1.3,
+        window=(-24, 8.1, 0.7, 15),
+        parallel_window=(-31, 11, 0.0),
+        bare=0.0,
         buffer_bit=1.9,
         distributed_words=64,
         fixed=110,
         bram_latency=2,
         bram_shapes=((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)),
+        bram_bytes=(9, 9, 9, 4, 2, 1),
+        bram_price=128,
+        ram_price=4,
     ),
 }
+
+
+#: Fewest LUTs of a window's control, however small the image.
+LEAST_CONTROL = 20
 
 
 def _rom_luts(depth: int, width: int) -> float:
@@ -172,34 +204,122 @@ def stage_cost(family: Family, stage: Stage, output: LoweredOutput) -> Cost:
             return Cost(lut=60 * stage.lanes + _argmax_luts(stage.lanes, top))
 
 
-def _memory(family: Family, words: int, width: int) -> Cost:
-    """Return the cost of a memory that is written and read, wherever the tools put it."""
+def _buffer(family: Family, words: int, width: int) -> Cost:
+    """Return the cost of a unit's input buffer, wherever the tools put it."""
     if words <= family.distributed_words:
         # A RAM of 16 words of 4 bits takes the LUTs of two slices.
         return Cost(lut=4 * ceil(words / 16) * ceil(width / 4))
     return Cost(bram=family.brams(words, width))
 
 
+def _banks(words: int, width: int, shape: tuple[int, int], byte: int) -> tuple[int, int]:
+    """Return the banks that hold a memory's words, and the RAMs of `shape` that hold the banks.
+
+    Banks lie side by side where a RAM is wide enough and can be written in parts.
+    """
+    banks = ceil(words / shape[0])
+    return banks, ceil(banks * ceil(width / byte) * byte / shape[1])
+
+
+def _memory(family: Family, words: int, width: int) -> Cost:
+    """Return the cost of a memory that is written and read, where yosys puts it.
+
+    The choice is that of its pass `memory_libmap`: flip-flops cost 1 a bit, a RAM its price and
+    half a unit for each bit that chooses between banks.
+    """
+    flip_flops = words * width
+    lowest, best = flip_flops, Cost(flip_flops * (1 + family.bare) - width + words)
+    kinds = [
+        (shape, byte, family.bram_price, Cost(bram=1))
+        for shape, byte in zip(family.bram_shapes, family.bram_bytes, strict=True)
+    ]
+    if family.ram_price < inf:
+        kinds.insert(0, ((16, 4), 4, family.ram_price, Cost(lut=4)))
+    for shape, byte, price, cost in kinds:
+        banks, rams = _banks(words, width, shape, byte)
+        select = (banks - 1) * width + (banks if banks > 1 else 0)
+        priced = rams * price + select / 2
+        if priced < lowest:
+            lowest, best = floor(priced), Cost(rams * cost.lut + select, rams * cost.bram)
+    return best
+
+
+def _index_bits(*counts: int) -> int:
+    """Return the bits of counters of so many values."""
+    return sum((count - 1).bit_length() for count in counts)
+
+
 def _window_cost(family: Family, stage: WindowStage) -> Cost:
-    _, columns, channels = stage.window.shape
+    rows, columns, channels = stage.window.shape
     if stage.parallel:
-        flags = stage.o_lanes // stage.granule if stage.granule else 0
-        lut = 150 + family.window_bit * (stage.bits * stage.o_lanes + flags)
-        lines = _memory(family, columns, stage.bits * channels)
-        kept = stage.window.kernel[0]
-        return Cost(lut + kept * lines.lut, kept * lines.bram)
+        return _parallel_window_cost(family, stage)
     words = stage.rows * columns * channels // stage.lanes
-    return Cost(lut=family.window_fixed + stage.bits * stage.lanes) + _memory(
-        family, words, stage.bits * stage.lanes
-    )
+    width = stage.bits * stage.lanes
+    fixed, place_bit, beat_bit, padding = family.window
+    lut = max(fixed + place_bit * _index_bits(words, rows * columns), LEAST_CONTROL)
+    lut += beat_bit * width
+    if any(stage.window.padding):
+        lut += padding
+    return Cost(lut) + _memory(family, words, width)
+
+
+def _parallel_window_cost(family: Family, stage: WindowStage) -> Cost:
+    """Return the cost of control, row memory, columns in flip-flops and the taps' masks."""
+    window, geometry = stage.window, stage.geometry
+    height, width, channels = window.shape
+    pixel = stage.bits * channels
+    inside = [geometry.inside(axis).all(axis=0) for axis in (0, 1)]
+    masked = window.taps - int(inside[0].sum() * inside[1].sum())
+    kept_columns = (window.kernel[1] - 1) * window.dilation[1] + 1
+    fixed, place_bit, pixel_bit = family.parallel_window
+    lut = max(fixed + place_bit * _index_bits(height, width), LEAST_CONTROL)
+    lut += (pixel_bit + masked) * pixel
+    lut += family.bare * window.kernel[0] * kept_columns * pixel
+    cost = Cost(lut)
+    if window.kernel[0] > 1:
+        pitch = max(width, (window.out_shape[1] - 1) * window.stride[1] + 1)
+        rows = window.kernel[0] - 1
+        cost += _memory(family, window.dilation[0] * pitch, rows * pixel)
+    return cost
 
 
 def _pool_cost(family: Family, stage: PoolStage) -> Cost:
-    width = stage.bits * stage.lanes
-    lut = 20 + (2.5 if stage.pool.op == "sum" else 1.0) * width
-    if stage.words * width <= POOL_REGISTER_BITS:
-        return Cost(lut)
+    """Return the cost of counters, output register, what combines, and what keeps partials."""
+    width, sums = stage.bits * stage.lanes, stage.pool.op == "sum"
+    folds = stage.shape[2] // stage.lanes
+    open_windows = stage.words // folds
+    lut = 8 + 2.5 * _index_bits(folds, open_windows, *stage.kernel) + (1 + family.bare) * width
+    if stage.words * width <= POOL_REGISTER_BITS or stage.words == 1:
+        return Cost(lut + family.bare * stage.words * width)
+    if sums:
+        lut += width  # a window's first element is added to zero
+    if folds == 1:
+        lut += (1 + family.bare) * width  # the latest partial, for the element right behind it
     return Cost(lut) + _memory(family, stage.words, width)
+
+
+def _shared_bits(layer: LoweredLayer) -> float:
+    """Return the bits of all adders of a layer of integers with a single fold.
+
+    Weights are constants, so that a group of PEs has no sum twice. Of the ``2 ** n`` signs that n
+    synapses can have, so many are expected among p neurons: ``2 ** n * (1 - (1 - 2 ** -n) ** p)``.
+    """
+    groups = next(
+        (g for g in divisors(layer.mh) if layer.mh // g * layer.mw <= GROUP_LANES), layer.mh
+    )
+
+    def bits(synapses: int) -> float:
+        signs = 2.0**synapses
+        distinct = -signs * expm1(layer.mh // groups * log1p(-1 / signs))
+        return distinct * (synapses * layer.levels).bit_length()
+
+    nodes = [min(INTEGER_LEAF, layer.mw - first) for first in range(0, layer.mw, INTEGER_LEAF)]
+    total = sum(bits(node) for node in nodes if node > 1)
+    while len(nodes) > 1:
+        sums = [left + right for left, right in zip(nodes[::2], nodes[1::2], strict=False)]
+        total += sum(bits(node) for node in sums)
+        nodes = sums + (nodes[-1:] if len(nodes) % 2 else [])
+    return groups * total
 
 
 def _matrix_cost(family: Family, stage: MatrixStage, output: LoweredOutput) -> Cost:
@@ -212,8 +332,11 @@ def _matrix_cost(family: Family, stage: MatrixStage, output: LoweredOutput) -> C
     lane = family.constant_lane if choice.weights_in == "constant" else family.lane
     if layer.levels > 1:
         lane = family.integer_lane_bit * layer.input_bits
-    lut = family.fixed + lane * lanes
-    lut += family.neuron_bit * choice.pe * count_bits * (1.0 if synapse_folds > 1 else 0.5)
+    if layer.levels > 1 and choice.weights_in == "constant":
+        lut = family.shared_bit * _shared_bits(layer)
+    else:
+        lut = family.fixed + lane * lanes
+        lut += family.neuron_bit * choice.pe * count_bits * (1.0 if synapse_folds > 1 else 0.5)
     cost = Cost()
 
     if choice.weights_in == "bram":
@@ -228,11 +351,12 @@ def _matrix_cost(family: Family, stage: MatrixStage, output: LoweredOutput) -> C
         lut += _score_luts(stage, output) + _argmax_luts(choice.pe, top)
 
     if folds > 1:
-        width = choice.simd * layer.input_bits
+        flags = choice.simd // stage.granule if stage.granule else 0
+        width = choice.simd * layer.input_bits + flags
         if choice.buffer_in == "registers":
             lut += family.buffer_bit * 2 * synapse_folds * width
         else:
-            cost += _memory(family, 2 * synapse_folds, width)
+            cost += _buffer(family, 2 * synapse_folds, width)
     return cost + Cost(lut)
 
 

@@ -1,11 +1,13 @@
 """Estimates follow the structure of the hardware."""
 
+import numpy as np
 import pytest
 from lowered_networks import lowered_network
 
 from xnorflow.cost import FAMILIES, Cost, estimate, stage_cost
 from xnorflow.folding import LayerFolding
-from xnorflow.pipeline import ConverterStage, MatrixStage
+from xnorflow.lowered import LoweredLayer, LoweredPool, Window
+from xnorflow.pipeline import ConverterStage, MatrixStage, PoolStage, WindowStage
 
 NETWORK = lowered_network([784, 256, 10])
 ICE40 = FAMILIES["ice40"]
@@ -63,3 +65,67 @@ def test_every_layer_is_estimated_with_the_converter_before_it():
     assert estimate(ICE40, NETWORK, {**folding, "fc2": LayerFolding(1, 4, "bram")})["fc2"].lut < (
         alone.lut
     )
+
+
+def window(
+    shape: tuple[int, int, int], lanes: int = 0, bits: int = 1, padding: int = 0
+) -> WindowStage:
+    """Return a 3x3 window, parallel without `lanes`; its padding is of constants."""
+    pad = np.zeros(shape[2], np.uint16)
+    slide = Window(shape, (3, 3), padding=(padding,) * 4, pad=pad)
+    return WindowStage("window", slide, 1, bits, lanes or shape[2], lanes == 0, 0)
+
+
+def pool(op: str, shape: tuple[int, int, int], kernel: tuple[int, int], lanes: int) -> PoolStage:
+    stage = LoweredPool("pool", op, Window(shape, kernel, kernel), 0, 1)
+    return PoolStage(stage, shape, kernel, 1, lanes)
+
+
+def integer_layer(mh: int, mw: int, choice: LayerFolding) -> MatrixStage:
+    weights = np.random.default_rng(0).choice(np.array([-1, 1], np.int8), (mh, mw))
+    layer = LoweredLayer("conv", weights, np.zeros(mh, np.int32), levels=255)
+    return MatrixStage(layer, choice, "thresholds")
+
+
+# What yosys 0.70 makes of them; `benchmarks/stages.py` measures these and more.
+@pytest.mark.parametrize(
+    ("stage", "ice40", "ecp5"),
+    [
+        (window((28, 28, 1), 1), (116, 1), (185, 0)),
+        (window((13, 13, 32), 1), (153, 1), (141, 1)),
+        (window((30, 30, 64), 8), (151, 3), (153, 1)),
+        (window((32, 32, 3), 3, bits=8, padding=1), (138, 2), (131, 1)),
+        (window((28, 28, 1), bits=8, padding=1), (211, 1), (192, 0)),
+        (window((13, 13, 32)), (371, 4), (109, 0)),
+        (window((14, 14, 64), padding=1), (1207, 8), (680, 0)),
+        (pool("or", (28, 28, 64), (2, 2), 64), (280, 4), (208, 0)),
+        (pool("or", (28, 28, 64), (2, 2), 16), (62, 1), (167, 0)),
+        (pool("sum", (7, 7, 64), (7, 7), 4), (117, 2), (94, 0)),
+        (pool("sum", (1, 9, 32), (1, 9), 8), (207, 0), (55, 0)),
+        (integer_layer(64, 27, LayerFolding(8, 3, "bram")), (812, 4), (929, 1)),
+        (integer_layer(64, 784, LayerFolding(4, 16, "bram")), (1564, 24), (1696, 8)),
+        (integer_layer(16, 9, LayerFolding(16, 9, "constant")), (657, 0), (929, 0)),
+        (integer_layer(32, 27, LayerFolding(32, 27, "constant")), (4370, 0), (5507, 0)),
+    ],
+)
+def test_estimates_are_near_what_was_synthesised(stage, ice40, ecp5):
+    for family, (lut, bram) in (("ice40", ice40), ("ecp5", ecp5)):
+        cost = stage_cost(FAMILIES[family], stage, NETWORK.output)
+        assert cost.lut == pytest.approx(lut, rel=0.15)
+        assert cost.bram == bram
+
+
+def test_small_memories_take_no_block_ram():
+    narrow, wide = window((28, 28, 1)), window((28, 28, 1), bits=8)
+    assert stage_cost(ICE40, narrow, NETWORK.output).bram == 0  # 56 bits
+    assert stage_cost(ICE40, wide, NETWORK.output).bram == 1  # 448 bits
+
+
+def test_flags_for_true_zeros_widen_the_input_buffer():
+    layer = LoweredLayer("conv", np.ones((32, 288), np.int8), np.zeros(32, np.int32))
+    choice = LayerFolding(8, 32, "bram")
+    plain, flagged = (
+        stage_cost(ICE40, MatrixStage(layer, choice, "thresholds", granule), NETWORK.output)
+        for granule in (0, 32)
+    )
+    assert flagged.bram == plain.bram + 1
