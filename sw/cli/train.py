@@ -62,12 +62,12 @@ def train_command(
     if importlib.util.find_spec("torch") is None:
         raise UserError("training needs torch; install it with: pip install 'xnorflow[train]'")
 
-    from xnorflow.train.loop import accuracy, train
-
     console = Console()
     started = time.perf_counter()
     frames = load_dataset(chosen.dataset, "train", data_dir, console.print)
     test = load_dataset(chosen.dataset, "test", data_dir, console.print)
+    from xnorflow.train.loop import accuracy, train
+
     console.print(
         f"{chosen.name}: {chosen.summary}; {chosen.weight_bits:,} weight bits, seed {seed}"
     )

@@ -382,6 +382,8 @@ def test_a_wrong_option_is_refused_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    # The options are wrong with and without torch.
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     with pytest.raises(UserError, match=says):
         run(*arguments)
     assert not list(tmp_path.iterdir())
