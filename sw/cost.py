@@ -309,7 +309,7 @@ def _shared_bits(layer: LoweredLayer) -> float:
     )
 
     def bits(synapses: int) -> float:
-        signs = 2.0**synapses
+        signs = 2.0 ** min(synapses, 60)  # enough that no two neurons share theirs
         distinct = -signs * expm1(layer.mh // groups * log1p(-1 / signs))
         return distinct * (synapses * layer.levels).bit_length()
 

@@ -129,3 +129,13 @@ def test_flags_for_true_zeros_widen_the_input_buffer():
         for granule in (0, 32)
     )
     assert flagged.bram == plain.bram + 1
+
+
+def test_constant_neurons_of_integers_share_sums():
+    few, more = (
+        stage_cost(ICE40, integer_layer(mh, 9, LayerFolding(mh, 9, "constant")), NETWORK.output)
+        for mh in (16, 32)
+    )
+    assert few.lut < more.lut < 2 * few.lut
+    wide = integer_layer(1, 3072, LayerFolding(1, 3072, "constant"))
+    assert stage_cost(ICE40, wide, NETWORK.output).lut > 3071 * 8 * ICE40.shared_bit
