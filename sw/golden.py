@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -73,7 +73,9 @@ def predict(lowered: LoweredNetwork, x: NDArray) -> Prediction:
     UserError
         If the shape or dtype is another, there are no frames, or a value is NaN.
     """
-    return predict_quantized(lowered, quantize(lowered, x))
+    x = np.asarray(x)
+    _check_frames(lowered.input, x)
+    return _predict(lowered, x, lowered.input.quantize)
 
 
 def predict_quantized(lowered: LoweredNetwork, frames: NDArray) -> Prediction:
@@ -92,12 +94,21 @@ def predict_quantized(lowered: LoweredNetwork, frames: NDArray) -> Prediction:
     Raises
     ------
     UserError
-        If the shape is another or a value is out of range.
+        If the shape is another, there are no frames, or a value is out of range.
     """
-    frames = _check_quantized(lowered, np.asarray(frames))
+    return _predict(lowered, _check_quantized(lowered, np.asarray(frames)), lambda chunk: chunk)
+
+
+def _predict(
+    lowered: LoweredNetwork, frames: NDArray, prepare: Callable[[NDArray], NDArray]
+) -> Prediction:
+    """Classify frames a few at a time, so that temporaries do not grow with their number."""
     step = max(1, _CHUNK_BYTES // _bytes_per_frame(lowered))
     accumulators = np.concatenate(
-        [_last(lowered, frames[start : start + step]) for start in range(0, len(frames), step)]
+        [
+            _last(lowered, prepare(frames[start : start + step]))
+            for start in range(0, len(frames), step)
+        ]
     )
     scores = _scores(lowered, accumulators)
     output = lowered.output
@@ -156,11 +167,18 @@ def _last(lowered: LoweredNetwork, frames: NDArray) -> NDArray[np.int64]:
 
 
 def _bytes_per_frame(lowered: LoweredNetwork) -> int:
-    """Return the size of the largest temporary, a byte a synapse of every window."""
-    return (
-        max(layer.positions * (layer.mw + 4 * layer.mh) for layer in lowered.layers)
-        + lowered.input.features
-    )
+    """Return the size of the largest temporary, as arrays of the widest dtype that occurs."""
+    sizes = [8 * lowered.input.features]  # as they are searched for among the thresholds
+    for stage in lowered.stages:
+        match stage:
+            case LoweredLayer():
+                lane = 1 if stage.levels == 1 else 8  # float64 at worst
+                sizes.append(stage.positions * (lane * stage.mw + 8 * stage.mh))
+            case LoweredPool():
+                lane = 1 if (stage.low, stage.high) == (0, 1) else 8
+                window = stage.window
+                sizes.append(lane * window.positions * window.taps * window.shape[2])
+    return max(sizes)
 
 
 def _scores(lowered: LoweredNetwork, accumulators: NDArray) -> NDArray[np.int64]:
@@ -197,8 +215,10 @@ def _check_quantized(lowered: LoweredNetwork, frames: NDArray) -> NDArray:
             f"the frames have shape {frames.shape}, but the network takes {features} values a "
             f"frame; give an array of shape (N, {features})"
         )
+    if not len(frames):
+        raise UserError("there are no frames; give at least one")
     if frames.dtype.kind not in "bui" or (
-        frames.dtype != np.bool_ and len(frames) and not 0 <= frames.min() <= frames.max() <= levels
+        frames.dtype != np.bool_ and not 0 <= frames.min() <= frames.max() <= levels
     ):
         raise UserError(
             f"the frames hold other values than whole numbers from 0 to {levels}; quantize raw "

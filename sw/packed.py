@@ -6,6 +6,8 @@ the pairs that differ, ``popcount(a XOR w)``; zeros behind the bits of a row agr
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -90,16 +92,18 @@ def _padded_taps(window: Window) -> NDArray[np.bool_]:
     """Return which taps lie in the padding, shape (positions, taps)."""
     height, width, _ = window.shape
     inside = np.ones((1, height, width, 1), bool)
-    return ~_taps(Window(**{**vars(window), "pad": None}), inside).reshape(-1, window.taps)
+    return ~_taps(replace(window, pad=None), inside).reshape(-1, window.taps)
 
 
 def _vectors(layer: LoweredLayer, x: NDArray, group: int) -> NDArray:
     """Return the vectors that a group's neurons see, shape (N * positions, MW)."""
     if layer.window is None:
         return x.reshape(len(x), -1)
-    size = layer.window.shape[2] // layer.groups
-    taps = _taps(layer.window, x)[..., group * size : (group + 1) * size]
-    return taps.reshape(-1, layer.mw)
+    window, size = layer.window, layer.window.shape[2] // layer.groups
+    channels = slice(group * size, (group + 1) * size)
+    pad = None if window.pad is None else window.pad[channels]
+    # Cut out first: else every group would copy the windows of all of them.
+    return _taps(replace(window, pad=pad), x[..., channels]).reshape(-1, layer.mw)
 
 
 def _multiply(layer: LoweredLayer, x: NDArray) -> NDArray[np.int64]:
@@ -136,7 +140,7 @@ def _packed_windows(
     pixels = _pack(x.reshape(-1, size)).reshape(*x.shape[:3], -1)
     words = pixels.shape[-1]
     pad = None if window.pad is None else _pack(window.pad[None] > 0)[0]
-    packed = Window(**{**vars(window), "shape": pixels.shape[1:], "pad": pad})
+    packed = replace(window, shape=pixels.shape[1:], pad=pad)
     taps = _taps(packed, pixels).reshape(-1, window.taps * words)
     return taps, _pack(weights.reshape(-1, size)).reshape(len(weights), -1)
 
@@ -144,7 +148,8 @@ def _packed_windows(
 def _count(a: NDArray[np.uint64], w: NDArray[np.uint64], mw: int) -> NDArray:
     """Return ``popcount(a[i] XOR w[:, j])``, shape (vectors, MH), for `w` of shape (words, MH)."""
     neurons = w.shape[1]
-    differing = np.empty((len(a), neurons), np.uint16 if mw < 1 << 16 else np.uint32)
+    # Also MW + 1 must fit, the limit of a neuron that is always on.
+    differing = np.empty((len(a), neurons), np.uint16 if mw + 1 < 1 << 16 else np.uint32)
     rows = max(1, _BLOCK_BYTES // (8 * neurons))
     mixed = np.empty((rows, neurons), np.uint64)
     counted = np.empty((rows, neurons), np.uint8)

@@ -21,9 +21,10 @@ from random_networks import (
 
 from xnorflow import golden
 from xnorflow.errors import UserError
-from xnorflow.lowered import LoweredNetwork
+from xnorflow.lowered import LoweredLayer, LoweredNetwork
 from xnorflow.lowering import lower
 from xnorflow.network import Network, Sign
+from xnorflow.packed import fire
 
 seeds = st.integers(0, 2**32 - 1)
 widths = st.builds(
@@ -183,6 +184,15 @@ def test_accumulators_are_dot_products_at_word_boundaries(width):
     assert prediction.logits.dtype == np.float64
 
 
+@pytest.mark.parametrize("width", [254, 255, 256, 65534, 65535, 65536])
+def test_neurons_that_are_always_on_or_dead_are_so_at_any_width(width):
+    ends = np.array([-width, width, width + 1], np.int32)
+    layer = LoweredLayer("dense", np.ones((3, width), np.int8), ends)
+    same, opposite = fire(layer, np.array([[True] * width, [False] * width]))
+    assert same.tolist() == [True, True, False]
+    assert opposite.tolist() == [True, False, False]
+
+
 @pytest.mark.parametrize(
     ("x", "words"),
     [
@@ -202,9 +212,12 @@ def test_wrong_data_are_refused_with_what_is_expected(x, words):
     assert all(word in str(error.value) for word in words)
 
 
-@pytest.mark.parametrize("bits", [np.zeros((5, 7), bool), np.zeros(6, bool), np.full((5, 6), 2)])
+@pytest.mark.parametrize(
+    "bits",
+    [np.zeros((5, 7), bool), np.zeros(6, bool), np.full((5, 6), 2), np.zeros((0, 6), bool)],
+)
 def test_wrong_bits_are_refused(bits):
-    with pytest.raises(UserError, match=r"frames (have shape|hold)"):
+    with pytest.raises(UserError, match=r"frames (have shape|hold)|no frames"):
         golden.predict_quantized(plain_lowered(0), bits)
 
 
