@@ -125,9 +125,7 @@ class _Search:
         ]
 
     def smallest(self, cycles: int) -> tuple[Folding, Cost] | None:
-        """Return the folding of at most `cycles` with the least sum of both shares squared.
-
-        Squared, because the fuller one of both makes placing and routing hard.
+        """Return the folding of at most `cycles` with the least sum of both shares.
 
         Its LUTs may be more than there are, its block RAMs not. None if no folding is so fast.
         """
@@ -140,7 +138,7 @@ class _Search:
             steps.append(ways)
         best: tuple[float, int, int] | None = None
         for leave, way in ways.items():
-            shares = (way.lut / budget.lut) ** 2 + (sizes / max(budget.bram, 1)) ** 2
+            shares = way.lut / budget.lut + sizes / max(budget.bram, 1)
             shares[way.lut > budget.lut] += 1e9  # what does not fit only when nothing fits
             brams = int(shares.argmin())
             if np.isfinite(shares[brams]) and (best is None or shares[brams] < best[0]):
