@@ -206,6 +206,15 @@ def _check_frames(expected: InputQuantizer, x: NDArray) -> None:
         )
     if x.dtype.kind == "f" and np.isnan(x).any():
         raise UserError("the data hold NaN; give frames whose values are all numbers")
+    if expected.is_bytes and x.dtype != np.uint8 and not all(map(_holds_bytes, x)):
+        raise UserError(
+            "the data hold other values than whole numbers from 0 to 255, which is what the "
+            "network takes; give the raw bytes of the pixels"
+        )
+
+
+def _holds_bytes(frame: NDArray) -> bool:
+    return bool(np.all((frame == np.rint(frame)) & (frame >= 0) & (frame <= 255)))
 
 
 def _check_quantized(lowered: LoweredNetwork, frames: NDArray) -> NDArray:

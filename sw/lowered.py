@@ -63,6 +63,12 @@ class InputQuantizer:
         return int(self.thresholds.shape[0])
 
     @property
+    def is_bytes(self) -> bool:
+        """Whether the features are bytes as they are, without a quantizer."""
+        column = np.arange(1, 256, dtype=np.float32)[:, None]
+        return self.levels == 255 and np.array_equal(self.thresholds, column)
+
+    @property
     def bits(self) -> int:
         """Bits of a feature."""
         return self.levels.bit_length()

@@ -23,6 +23,7 @@ from xnorflow.lowered import (
     Window,
 )
 from xnorflow.lowering import lower
+from xnorflow.network import Dense, Flatten, Network
 from xnorflow.packed import accumulate
 
 seeds = st.integers(0, 2**32 - 1)
@@ -358,3 +359,15 @@ def test_wrong_integers_are_refused(frames):
     for function in (golden.predict_quantized, golden.activations):
         with pytest.raises(UserError, match=r"from 0 to 255|\(N, 108\)"):
             function(lowered, frames)
+
+
+@pytest.mark.parametrize("value", [0.5, -1.0, 256.0])
+def test_a_network_on_bytes_takes_whole_bytes_only(value):
+    network = Network("bytes", (2, 2, 1), (Flatten("flat"), Dense("fc", np.ones((2, 4), np.int8))))
+    lowered = lower(network)
+    x = np.full((1, 2, 2, 1), 7.0, np.float32)
+    assert golden.predict(lowered, x).accumulators.tolist() == [[28, 28]]
+    assert golden.predict(lowered, x.astype(np.uint8)).accumulators.tolist() == [[28, 28]]
+    x[0, 1, 0, 0] = value
+    with pytest.raises(UserError, match="whole numbers from 0 to 255"):
+        golden.predict(lowered, x)
