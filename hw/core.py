@@ -1,5 +1,6 @@
 """The streaming core: every stage of a network as hardware, one behind the other."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -144,9 +145,10 @@ class StreamingCore(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         upstream: stream.Interface = wiring.flipped(self.i)
-        for stage in self.stages:
+        for number, stage in enumerate(self.stages):
             assert isinstance(stage.unit, Elaboratable)
-            m.submodules[stage.name] = stage.unit
+            # Numbered, since a network may call its layers what it likes.
+            m.submodules[f"stage_{number}_{re.sub(r'[^A-Za-z0-9_]', '_', stage.name)}"] = stage.unit
             _connect(m, upstream, stage.unit.i)
             upstream = stage.unit.o
         m.submodules.argmax = self._argmax

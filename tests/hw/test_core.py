@@ -1,7 +1,10 @@
 """The streaming core's own rules: fitting stages together, and how many lanes the arg-max gets."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from amaranth.back import rtlil
 
 from xnorflow.hw.core import CoreStage, StreamingCore
 from xnorflow.hw.mvu import MatrixVectorUnit
@@ -39,6 +42,12 @@ def test_scores_pass_one_by_one_where_that_keeps_pace():
 def test_scores_pass_side_by_side_where_they_must():
     core = StreamingCore([last(10, 16, 10, 4)])
     assert (core.o_lanes, core.o_beats, core.cycles_per_frame) == (5, 2, 4)
+
+
+def test_stages_may_have_any_names():
+    units = [hidden(4, 8, 2, 4), last(2, 4, 2, 2)]
+    core = StreamingCore([replace(units[0], name="argmax"), replace(units[1], name="argmax")])
+    assert "argmax" in rtlil.convert(core)
 
 
 def test_the_slowest_stage_sets_the_pace():

@@ -162,7 +162,7 @@ def test_vcd_is_written(network, tmp_path):
     verify(core, lowered, bits_of(lowered)[:1], vcd=path)
     text = path.read_text()
     assert "$enddefinitions" in text
-    assert any(f"module {stage.name} " in text for stage in core.stages)
+    assert all(f"module stage_{n}_{stage.name} " in text for n, stage in enumerate(core.stages))
 
 
 def test_the_classes_are_those_of_predict():
