@@ -7,6 +7,7 @@ in a beat.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -191,8 +192,34 @@ class MatrixStage:
         return self.layer.positions * self.layer.mh // self.choice.pe
 
 
+class _BeatByBeat(ABC):
+    """A stage that takes a beat a cycle and gives beats of as many lanes."""
+
+    lanes: int
+
+    @property
+    @abstractmethod
+    def i_beats(self) -> int:
+        """Beats of a frame that come in."""
+
+    @property
+    def o_beats(self) -> int:
+        """Beats of a frame that go out."""
+        return self.i_beats
+
+    @property
+    def o_lanes(self) -> int:
+        """Elements that go out a cycle."""
+        return self.lanes
+
+    @property
+    def cycles(self) -> int:
+        """Cycles a frame."""
+        return self.i_beats
+
+
 @dataclass(frozen=True)
-class PoolStage:
+class PoolStage(_BeatByBeat):
     """OR or sum over windows that tile the image, or over the taps of windows that come in.
 
     Attributes
@@ -229,16 +256,6 @@ class PoolStage:
         return _bits(*self.pool.o_range)
 
     @property
-    def o_lanes(self) -> int:
-        """Elements that go out a cycle."""
-        return self.lanes
-
-    @property
-    def cycles(self) -> int:
-        """Cycles a frame."""
-        return self.i_beats
-
-    @property
     def i_beats(self) -> int:
         """Beats of a frame that come in."""
         return self.frames * prod(self.shape) // self.lanes
@@ -250,7 +267,7 @@ class PoolStage:
 
 
 @dataclass(frozen=True)
-class ThresholdStage:
+class ThresholdStage(_BeatByBeat):
     """Thresholds on sums.
 
     Attributes
@@ -268,28 +285,13 @@ class ThresholdStage:
         return self.stage.name
 
     @property
-    def o_lanes(self) -> int:
-        """Elements that go out a cycle."""
-        return self.lanes
-
-    @property
-    def cycles(self) -> int:
-        """Cycles a frame."""
-        return self.i_beats
-
-    @property
     def i_beats(self) -> int:
         """Beats of a frame that come in."""
         return prod(self.stage.shape) // self.lanes
 
-    @property
-    def o_beats(self) -> int:
-        """Beats of a frame that go out."""
-        return self.i_beats
-
 
 @dataclass(frozen=True)
-class ScoreStage:
+class ScoreStage(_BeatByBeat):
     """The last affine, where sums come before it.
 
     Attributes
@@ -302,24 +304,9 @@ class ScoreStage:
     name: str = "scores"
 
     @property
-    def o_lanes(self) -> int:
-        """Scores that go out a cycle."""
-        return self.lanes
-
-    @property
-    def cycles(self) -> int:
-        """Cycles a frame."""
-        return self.i_beats
-
-    @property
     def i_beats(self) -> int:
         """Beats of a frame that come in."""
         return self.classes // self.lanes
-
-    @property
-    def o_beats(self) -> int:
-        """Beats of a frame that go out."""
-        return self.i_beats
 
 
 Stage = ConverterStage | WindowStage | MatrixStage | PoolStage | ThresholdStage | ScoreStage
