@@ -119,7 +119,10 @@ class Constants:
 
     def _stored(self, tensor: str) -> NDArray:
         if tensor not in self._known:
-            self._known[tensor] = self.array(self.graph.initializers[tensor], tensor)
+            stored = self.graph.initializers[tensor]
+            if not isinstance(stored, np.ndarray):
+                stored = self.array(stored, tensor)
+            self._known[tensor] = stored
         return self._known[tensor]
 
     def _evaluate(self, node: Node) -> None:

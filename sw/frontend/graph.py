@@ -9,8 +9,9 @@ from math import isfinite
 from typing import Any, NoReturn
 
 import onnx
+from numpy.typing import NDArray
 
-from xnorflow.errors import UserError
+from xnorflow.frontend.obstacles import ModelRefused, Obstacle
 
 __all__ = ["MAX_FRAME", "QONNX", "STANDARD", "Graph", "Node"]
 
@@ -41,6 +42,9 @@ class Node:
         Tensor names; an omitted optional one is empty.
     attributes : mapping
         Numbers, strings (bytes), tensors (protobuf) and lists of them.
+    label : str
+        What users know the node by, such as ``layer 'conv1' (QuantConv2D)``; empty for its name
+        and kind.
     """
 
     name: str
@@ -50,8 +54,11 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
+    label: str = ""
 
     def __str__(self) -> str:
+        if self.label:
+            return self.label
         kind = self.kind if self.kind.isprintable() else repr(self.kind)
         return f"node {self.name!r} ({kind})"
 
@@ -92,7 +99,7 @@ class Graph:
     outputs : tuple of str
     nodes : tuple of Node
         In topological order.
-    initializers : mapping of str to onnx.TensorProto
+    initializers : mapping of str to onnx.TensorProto or ndarray
     """
 
     path: str
@@ -104,11 +111,11 @@ class Graph:
     input_shape: tuple[int, ...]
     outputs: tuple[str, ...]
     nodes: tuple[Node, ...]
-    initializers: Mapping[str, onnx.TensorProto]
+    initializers: Mapping[str, onnx.TensorProto | NDArray]
 
     def refuse(self, node: Node, problem: str, mend: str) -> NoReturn:
-        """Raise the `UserError` that says what is wrong with a node and what to do."""
-        raise UserError(f"{self.path}: {node} {problem}; {mend}")
+        """Raise the `ModelRefused` that says what is wrong with a node and what to do."""
+        raise ModelRefused(self.path, [Obstacle(str(node), problem, mend)])
 
     def integer(self, node: Node, key: str, default: int) -> int:
         """Return an integer attribute."""
@@ -151,8 +158,8 @@ class Graph:
         return frozenset(tensors - {""})
 
     @cached_property
-    def _live(self) -> tuple[Node, ...]:
-        """Nodes that an output depends on."""
+    def live(self) -> tuple[Node, ...]:
+        """Nodes that an output depends on, in topological order."""
         needed = set(self.outputs)
         live = []
         for node in reversed(self.nodes):
@@ -164,12 +171,12 @@ class Graph:
     @property
     def dead(self) -> Sequence[Node]:
         """Nodes that no output depends on."""
-        live = set(self._live)
+        live = set(self.live)
         return [node for node in self.nodes if node not in live]
 
     def readers(self, tensor: str) -> Sequence[Node]:
         """Nodes that read the values of a tensor on the way to an output."""
-        return [n for n in self._live if tensor in n.inputs and n.kind != "Shape"]
+        return [n for n in self.live if tensor in n.inputs and n.kind != "Shape"]
 
     def ancestors(self, tensor: str) -> Sequence[Node]:
         """Nodes that a constant tensor is computed from, in topological order."""
