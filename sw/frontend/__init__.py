@@ -16,19 +16,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from xnorflow.frontend.walk import network_of
+from xnorflow.frontend.options import ImportOptions
+from xnorflow.frontend.reader import read_graph
+from xnorflow.frontend.walk import Imported, import_graph
 from xnorflow.network import Network
 
-__all__ = ["load"]
+__all__ = ["load", "read"]
 
 
-def load(path: str | Path) -> Network:
+def read(path: str | Path, options: ImportOptions | None = None) -> Imported:
+    """Read a trained network from a model file, together with the graph that it comes from.
+
+    Parameters and errors are those of :func:`load`.
+    """
+    return import_graph(read_graph(path), options)
+
+
+def load(path: str | Path, options: ImportOptions | None = None) -> Network:
     """Read a trained network from a model file.
 
     Parameters
     ----------
     path : str or Path
         A QONNX file (``.onnx``) whose graph is a chain of one-bit layers.
+    options : ImportOptions, optional
+        What the file does not tell.
 
     Returns
     -------
@@ -39,8 +51,10 @@ def load(path: str | Path) -> Network:
     Raises
     ------
     UserError
-        The file cannot be read, is damaged, or holds a graph that this version does not accept;
-        the message names the file, the node and its type, and what would be accepted.
+        The file cannot be read or is damaged; the message names the file.
+    ModelRefused
+        The graph is none that this version accepts; the message names the file, the node and its
+        type, and what would be accepted, and `obstacles` holds all reasons at once.
 
     Examples
     --------
@@ -49,4 +63,4 @@ def load(path: str | Path) -> Network:
     >>> network.classes  # doctest: +SKIP
     10
     """
-    return network_of(path)
+    return read(path, options).network

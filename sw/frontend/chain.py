@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
@@ -15,6 +16,8 @@ from onnx import TensorProto
 
 from xnorflow.frontend.constants import FREE_BATCH, Constants
 from xnorflow.frontend.graph import Graph, Node
+from xnorflow.frontend.obstacles import Obstacle
+from xnorflow.frontend.options import ImportOptions
 from xnorflow.network import (
     Affine,
     AveragePool,
@@ -89,11 +92,16 @@ class Chain:
     graph : Graph
     layout : Layout
         Of the frame: `CHANNELS_FIRST` if the graph takes it as an image (C, H, W), else `SAME`.
+    options : ImportOptions, optional
 
     Attributes
     ----------
     constants : Constants
+    obstacles : list of Obstacle
+        Why the model cannot be used, as far as it was examined; all copies share it.
     ops : list of Op
+    tensors : list of str
+        See :class:`~xnorflow.frontend.walk.Imported`.
     notes : list of str
     tensor : str
         Name of the tensor at hand.
@@ -117,10 +125,15 @@ class Chain:
         The node after which only the ranking of the scores counts.
     """
 
-    def __init__(self, graph: Graph, layout: Layout = Layout.SAME) -> None:
+    def __init__(
+        self, graph: Graph, layout: Layout = Layout.SAME, options: ImportOptions | None = None
+    ) -> None:
         self.graph = graph
+        self.options = options or ImportOptions()
         self.constants = Constants(graph)
+        self.obstacles: list[Obstacle] = []
         self.ops: list[Op] = []
+        self.tensors: list[str] = []
         self.notes: list[str] = []
         self.tensor = graph.input
         self.shape = self.input_shape = graph.input_shape
@@ -148,6 +161,45 @@ class Chain:
         self.tensor = tensor
         batch = FREE_BATCH if self.graph.batch is None else self.graph.batch
         self.constants.shapes[tensor] = (batch, *self.shape)
+
+    def copy(self) -> Chain:
+        """Return a chain that goes its own way from here."""
+        other = copy(self)
+        other.ops, other.tensors = [*self.ops], [*self.tensors]
+        other.notes, other.maps = [*self.notes], [*self.maps]
+        return other
+
+    def record(self, tensor: str = "") -> None:
+        """Say that the last operation, if there is a new one, gives the graph's `tensor`."""
+        new = len(self.ops) - len(self.tensors)
+        if new:
+            self.tensors += [""] * (new - 1) + [tensor]
+
+    def obstacle(self, node: Node, problem: str, mend: str) -> None:
+        """Refuse a node whose handler goes on, so that what lies behind it is examined too."""
+        self.obstacles.append(Obstacle(str(node), problem, mend))
+
+    def suppose(self, node: Node, shape: tuple[int, ...], *, layer: bool, linear: bool) -> None:
+        """Go on behind a refused node with what it would have given if it were legal.
+
+        Parameters
+        ----------
+        node : Node
+        shape : tuple of int
+            Of a frame.
+        layer, linear : bool
+            Whether it gives sums; whether bits stay bits and sums sums. Other nodes give bits.
+        """
+        if len(shape) != 3 and self.layout is not Layout.FLAT:
+            self.layout = Layout.FLAT
+            self._flattened = (f"{node} makes vectors of them", "leave it out")
+        self.shape, self.padding, self.integer_type = shape, None, False
+        if layer:
+            self._begin(Content.ACCUMULATORS, node)
+        elif linear:
+            self.values, self.maps = None, []
+        else:
+            self._begin(Content.BITS, node)
 
     def note(self, sentence: str) -> None:
         """Record what was dropped or assumed."""
@@ -287,13 +339,10 @@ class Chain:
         """Append ``scale * x + offset``, unless it changes nothing."""
         op = Affine(node.name, tuple(scale), tuple(offset))
         if set(op.scale) != {1} or set(op.offset) != {0}:
-            self._map(op)
+            self.map(op)
 
-    def batch_norm(self, op: BatchNorm) -> None:
-        """Append a batch norm."""
-        self._map(op)
-
-    def _map(self, op: Affine | BatchNorm) -> None:
+    def map(self, op: Affine | BatchNorm) -> None:
+        """Append a map of every element."""
         self.ops.append(op)
         self.maps.append(op)
 

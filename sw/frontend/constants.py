@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from xnorflow.errors import UserError
 from xnorflow.frontend.graph import QONNX, STANDARD, Graph, Node
+from xnorflow.frontend.obstacles import ModelRefused, Obstacle
 
 __all__ = ["FREE_BATCH", "Constants", "bipolar_scale", "refuse_multi_bit"]
 
@@ -103,17 +104,16 @@ class Constants:
             array = numpy_helper.to_array(tensor, self.graph.folder)
         # A damaged tensor can raise about anything; a missing file has an error of onnx's own.
         except Exception as error:
-            where = f"{self.graph.path}: the values of tensor {name!r}"
+            where = f"the values of tensor {name!r}"
             if tensor.data_location == TensorProto.EXTERNAL:
                 location = {e.key: e.value for e in tensor.external_data}.get("location", "")
-                raise UserError(
-                    f"{where} lie in another file, {location!r}, that cannot be read; "
-                    f"put it beside the model or export the model as one file"
-                ) from None
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(
-                f"{where} cannot be read ({reason}); the file may be damaged, so export it again"
-            ) from None
+                problem = f"lie in another file, {location!r}, that cannot be read"
+                mend = "put it beside the model or export the model as one file"
+            else:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                problem = f"cannot be read ({reason})"
+                mend = "the file may be damaged, so export it again"
+            raise ModelRefused(self.graph.path, [Obstacle(where, problem, mend)]) from None
         # ml_dtypes (bfloat16, float8, int4) are no numbers to numpy, but float32 holds them all.
         return array.astype(np.float32) if array.dtype.kind == "V" else array
 

@@ -72,7 +72,7 @@ def batch_normalization(chain: Chain, node: Node) -> None:
     gamma, beta, mean, var = (
         chain.spread(node, array.reshape(shape)) for array in (gamma, beta, mean, var)
     )
-    chain.batch_norm(BatchNorm(node.name, gamma, beta, mean, var, eps))
+    chain.map(BatchNorm(node.name, gamma, beta, mean, var, eps))
 
 
 def _parameter(chain: Chain, node: Node, index: int, role: str) -> NDArray[np.float32]:

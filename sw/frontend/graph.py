@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite
 from typing import Any, NoReturn
@@ -100,6 +100,8 @@ class Graph:
     nodes : tuple of Node
         In topological order.
     initializers : mapping of str to onnx.TensorProto or ndarray
+    shapes : mapping of str to tuple of int
+        A frame's shape at other tensors, where the file says so; not checked.
     """
 
     path: str
@@ -112,10 +114,15 @@ class Graph:
     outputs: tuple[str, ...]
     nodes: tuple[Node, ...]
     initializers: Mapping[str, onnx.TensorProto | NDArray]
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def refuse(self, node: Node, problem: str, mend: str) -> NoReturn:
         """Raise the `ModelRefused` that says what is wrong with a node and what to do."""
-        raise ModelRefused(self.path, [Obstacle(str(node), problem, mend)])
+        self.refuse_at(str(node), problem, mend)
+
+    def refuse_at(self, where: str, problem: str, mend: str) -> NoReturn:
+        """Raise the `ModelRefused` for a place that is no node, see `Obstacle`."""
+        raise ModelRefused(self.path, [Obstacle(where, problem, mend)])
 
     def integer(self, node: Node, key: str, default: int) -> int:
         """Return an integer attribute."""
@@ -158,6 +165,11 @@ class Graph:
         return frozenset(tensors - {""})
 
     @cached_property
+    def output_tensors(self) -> frozenset[str]:
+        """`outputs` as a set."""
+        return frozenset(self.outputs)
+
+    @cached_property
     def live(self) -> tuple[Node, ...]:
         """Nodes that an output depends on, in topological order."""
         needed = set(self.outputs)
@@ -176,7 +188,16 @@ class Graph:
 
     def readers(self, tensor: str) -> Sequence[Node]:
         """Nodes that read the values of a tensor on the way to an output."""
-        return [n for n in self.live if tensor in n.inputs and n.kind != "Shape"]
+        return self._readers.get(tensor, ())
+
+    @cached_property
+    def _readers(self) -> dict[str, list[Node]]:
+        readers: dict[str, list[Node]] = {}
+        for node in self.live:
+            for tensor in dict.fromkeys(node.inputs):
+                if node.kind != "Shape":
+                    readers.setdefault(tensor, []).append(node)
+        return readers
 
     def ancestors(self, tensor: str) -> Sequence[Node]:
         """Nodes that a constant tensor is computed from, in topological order."""

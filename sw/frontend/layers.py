@@ -176,7 +176,7 @@ def _check_content(chain: Chain, node: Node) -> None:
             "is the first layer and takes frames of type INT8, which nothing quantizes",
             "put a BipolarQuant or Quant before it, or give frames of type UINT8",
         )
-    if chain.graph.input_type != TensorProto.UINT8:
+    if chain.graph.input_type != TensorProto.UINT8 and not chain.options.scales_input:
         chain.note(
             f"{node}: there is no quantizer before the first layer, so frames must hold whole "
             f"numbers from 0 to 255."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from heapq import heappop, heappush
 from math import prod
 from pathlib import Path
 
@@ -107,6 +108,7 @@ def _convert(model: onnx.ModelProto, path: str) -> Graph:
         outputs=tuple(_text(output.name) for output in graph.output),
         nodes=nodes,
         initializers=initializers,
+        shapes=_shapes(graph),
     )
 
 
@@ -160,6 +162,16 @@ def _input_shape(value: onnx.ValueInfoProto, path: str) -> tuple[int | None, tup
     return (batch if batch is not None and batch > 0 else None), shape
 
 
+def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """Return one frame's shape at every tensor that has a complete one in the file."""
+    shapes = {}
+    for value in (*graph.value_info, *graph.output):
+        frame = [dim.dim_value for dim in value.type.tensor_type.shape.dim][1:]
+        if frame and min(frame) > 0 and prod(frame) <= MAX_FRAME:
+            shapes[_text(value.name)] = tuple(frame)
+    return shapes
+
+
 def _type_name(number: int) -> str:
     known = dict(zip(TensorProto.DataType.values(), TensorProto.DataType.keys(), strict=True))
     return str(known.get(number, number))
@@ -183,18 +195,30 @@ def _sorted(nodes: Sequence[Node], given: set[str], path: str) -> tuple[Node, ..
                     f"{path}: {node} reads tensor {tensor!r}, which nothing provides; "
                     f"the file may be damaged, so export it again"
                 )
-    ready, result, waiting = set(given) | {""}, [], list(nodes)
-    while waiting:
-        later = []
-        for node in waiting:
-            if ready.issuperset(node.inputs):
-                ready.update(node.outputs)
-                result.append(node)
-            else:
-                later.append(node)
-        if len(later) == len(waiting):
-            raise UserError(
-                f"{path}: {later[0]} lies on a cycle; give a chain from the input to the output"
-            )
-        waiting = later
+    return _in_order(nodes, path)
+
+
+def _in_order(nodes: Sequence[Node], path: str) -> tuple[Node, ...]:
+    """Sort nodes whose tensors all exist, the earliest in the file first where several can be."""
+    origin = {tensor: n for n, node in enumerate(nodes) for tensor in node.outputs if tensor}
+    needs = [{origin[tensor] for tensor in node.inputs if tensor in origin} for node in nodes]
+    readers: list[list[int]] = [[] for _ in nodes]
+    for n, sources in enumerate(needs):
+        for source in sources:
+            readers[source].append(n)
+    missing = [len(sources) for sources in needs]
+    ready = [n for n, count in enumerate(missing) if not count]
+    result = []
+    while ready:
+        done = heappop(ready)
+        result.append(nodes[done])
+        for n in readers[done]:
+            missing[n] -= 1
+            if not missing[n]:
+                heappush(ready, n)
+    if len(result) < len(nodes):
+        stuck = next(node for node, count in zip(nodes, missing, strict=True) if count)
+        raise UserError(
+            f"{path}: {stuck} lies on a cycle; give a chain from the input to the output"
+        )
     return tuple(result)

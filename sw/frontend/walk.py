@@ -1,107 +1,178 @@
-"""From a file to a network: follow the data from the input to the output."""
+"""From a graph to a network: follow the data from the input to the output.
+
+Every node on the data's way is imported by its handler. A node that is refused does not end the
+walk: where it can be told what the node would give, what lies behind it is examined too, so that a
+user learns of all obstacles at once. The same holds for branches, which each are followed.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
 from xnorflow.errors import UserError
 from xnorflow.frontend.chain import Chain, Content, Layout
 from xnorflow.frontend.graph import Graph, Node
-from xnorflow.frontend.reader import read_graph
+from xnorflow.frontend.obstacles import ModelRefused, Obstacle
+from xnorflow.frontend.options import ImportOptions
 from xnorflow.frontend.registry import find
 from xnorflow.frontend.scores import dropped_after, may_follow
 from xnorflow.frontend.shapes import CHANNELS_LAST
-from xnorflow.network import Conv2d, Dense, Network, Op
+from xnorflow.network import Affine, Conv2d, Dense, Network, Op
 
-__all__ = ["layer_names", "network_of"]
+__all__ = ["Imported", "import_graph", "layer_names"]
 
 _MAX_NAME = 40
 _OPERATOR = re.compile(r"(node_)?((gemm|matmul|linear)(_?\d+)?|conv(2d)?(_\d+)?)", re.IGNORECASE)
-_ON_IMAGES = ("AveragePool", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMean")
-_KEEPS_SHAPE = (
-    *(
-        "Add",
-        "BatchNormalization",
-        "BipolarQuant",
-        "Cast",
-        "Div",
-        "Dropout",
-        "Identity",
-        "IntQuant",
-    ),
-    *("Mul", "Neg", "Pad", "Quant", "Reshape", "Sign", "Sub"),
+_ON_IMAGES = (
+    *("AveragePool", "Conv", "ConvTranspose", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"),
+    "ReduceMean",
 )
+_RESHAPES = ("Flatten", "Gemm", "MatMul", "Squeeze", "Transpose", "Unsqueeze")
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_LINEAR = ("Add", "BatchNormalization", "Concat", "Div", "Identity", "Mul", "Neg", "Pad", "Sub")
 _KEEPS_PAD = ("Conv", "Dropout", "Identity", "Transpose")
 
 
-def network_of(path: str | Path) -> Network:
-    """Read a QONNX file, see :func:`xnorflow.frontend.load`."""
-    graph = read_graph(path)
-    chain = Chain(graph, _layout_of_frames(graph))
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """A network, and the graph that it was read from.
+
+    Attributes
+    ----------
+    graph : Graph
+    network : Network
+    tensors : tuple of str
+        For each of the network's operations the tensor of the graph that holds its outcome; empty
+        where the graph has none, as between a layer and its gain.
+    """
+
+    graph: Graph
+    network: Network
+    tensors: tuple[str, ...]
+
+
+def import_graph(graph: Graph, options: ImportOptions | None = None) -> Imported:
+    """Turn a graph into a network.
+
+    Parameters
+    ----------
+    graph : Graph
+    options : ImportOptions, optional
+
+    Returns
+    -------
+    Imported
+
+    Raises
+    ------
+    ModelRefused
+        With all obstacles, in the order of the data flow.
+    """
+    chain = Chain(graph, _layout_of_frames(graph), options or ImportOptions())
     if graph.dead:
         names = ", ".join(repr(node.name) for node in graph.dead)
         chain.note(f"Left out, because no output depends on them: {names}.")
-    step = _next(graph, (graph.input,))
-    while step is not None:
-        tensor, node = step
-        chain.arrive(tensor)
-        _import(chain, node)
-        step = _next(graph, node.outputs)
-    _check_end(chain)
-    return Network(Path(path).stem, chain.input_shape, _named(chain.ops), tuple(chain.notes))
+    _scale_input(chain)
+    end = _follow(chain)
+    if end is not None:
+        _collect(chain, lambda: _check_end(end))
+    if chain.obstacles or end is None:
+        raise ModelRefused(graph.path, list(dict.fromkeys(chain.obstacles)))
+    network = Network(Path(graph.path).stem, end.input_shape, _named(end.ops), tuple(end.notes))
+    return Imported(graph, network, tuple(end.tensors))
 
 
 def _layout_of_frames(graph: Graph) -> Layout:
     """Tell from the first node that needs to know it whether frames are images (C, H, W)."""
-    step = _next(graph, (graph.input,)) if len(graph.input_shape) == 3 else None
-    while step is not None:
-        _, node = step
-        first = node.kind in _ON_IMAGES
-        if node.kind == "Transpose":
-            first = "perm" in node.attributes and graph.integers(node, "perm") == CHANNELS_LAST
-        if first:
+    frames = {graph.input} if len(graph.input_shape) == 3 else set()
+    for node in graph.live:
+        if frames.isdisjoint(node.inputs) or node.kind in ("Shape", *_RESHAPES):
+            if node.kind != "Transpose" or frames.isdisjoint(node.inputs):
+                continue
+            last = "perm" in node.attributes and graph.integers(node, "perm") == CHANNELS_LAST
+            return Layout.CHANNELS_FIRST if last else Layout.SAME
+        if node.kind in _ON_IMAGES:
             return Layout.CHANNELS_FIRST
-        step = _next(graph, node.outputs) if node.kind in _KEEPS_SHAPE else None
+        frames.update(node.outputs)
     return Layout.SAME
 
 
-def _next(graph: Graph, tensors: Sequence[str]) -> tuple[str, Node] | None:
-    """Return the one tensor of a node's outputs that is read, and its reader; None at the end."""
-    reads = [(tensor, node) for tensor in tensors if tensor for node in graph.readers(tensor)]
-    leaving = [tensor for tensor in tensors if tensor in graph.outputs]
-    if len(reads) == 1 and not leaving:
-        return reads[0]
-    if reads:
-        uses = [str(node) for _, node in reads] + [f"output {tensor!r}" for tensor in leaving]
+def _scale_input(chain: Chain) -> None:
+    """Put what happened to the bytes of the frames outside of the file in front."""
+    options = chain.options
+    if not options.scales_input:
+        return
+    if chain.integer_type:
         raise UserError(
-            f"{graph.path}: tensor {reads[0][0]!r} goes to {' and '.join(uses)}; "
-            f"give a chain of layers without branches, skip connections or inner outputs"
+            f"{chain.graph.path}: input {chain.graph.input!r} takes integers, so that no scale or "
+            f"offset can have been put on them before; leave the input scale and offset out"
         )
-    if not leaving:
+    chain.values = range(256)
+    chain.map(Affine(chain.graph.input, (options.input_scale,), (options.input_offset,)))
+    chain.record()
+
+
+def _follow(chain: Chain) -> Chain | None:
+    """Import every node on the data's way; return what is known at the output, or None."""
+    graph = chain.graph
+    if graph.output_tensors.isdisjoint(graph.computed):
         raise UserError(
             f"{graph.path}: no output depends on input {graph.input!r}; give a chain of layers"
         )
-    if set(leaving) != set(graph.outputs):
-        raise UserError(
-            f"{graph.path}: has {len(graph.outputs)} outputs "
-            f"({', '.join(map(repr, graph.outputs))}); give a network with exactly one"
+    known = {graph.input: chain}
+    for node in graph.live:
+        sources = [tensor for tensor in dict.fromkeys(node.inputs) if tensor in graph.computed]
+        if node.kind == "Shape" or not sources or not known.keys() & sources:
+            continue
+        tensor = next(tensor for tensor in sources if tensor in known)
+        at = known[tensor]
+        if _branches(at, tensor):
+            at = at.copy()
+        at.arrive(tensor)
+        # Paths that meet have parted before, which is an obstacle already.
+        if _import(at, node) if len(sources) == 1 else _go_on(at, node):
+            known.update(dict.fromkeys(filter(None, node.outputs), at))
+    return _outcome(chain, known)
+
+
+def _branches(chain: Chain, tensor: str) -> bool:
+    """Say whether a tensor goes several ways, which is an obstacle."""
+    graph = chain.graph
+    uses = [str(node) for node in graph.readers(tensor)]
+    uses += [f"output {tensor!r}"] * (tensor in graph.output_tensors)
+    if len(uses) > 1:
+        chain.obstacles.append(
+            Obstacle(
+                f"tensor {tensor!r}",
+                f"goes to {' and '.join(uses)}",
+                "give a chain of layers without branches, skip connections or inner outputs",
+            )
         )
-    return None
+    return len(uses) > 1
 
 
-def _import(chain: Chain, node: Node) -> None:
+def _import(chain: Chain, node: Node) -> bool:
+    """Import a node, or collect why it cannot be; return whether its output is known."""
+    if _collect(chain, lambda: _handle(chain, node)):
+        chain.record(next(filter(None, node.outputs)))
+        return True
+    return _go_on(chain, node)
+
+
+def _handle(chain: Chain, node: Node) -> None:
     graph = chain.graph
     if chain.scored is not None and not may_follow(chain.scored, node):
         graph.refuse(
             node, f"follows {chain.scored}", "end the network there, or with ArgMax or TopK"
         )
     for tensor in node.outputs[1:]:
-        if node.kind != "TopK" and tensor and (tensor in graph.outputs or graph.readers(tensor)):
+        used = tensor and (tensor in graph.output_tensors or graph.readers(tensor))
+        if used and node.kind != "TopK":
             graph.refuse(node, f"has a second output {tensor!r} in use", "use its first one only")
     if node.kind not in _KEEPS_PAD:
         chain.require_no_pad(node)
@@ -109,24 +180,71 @@ def _import(chain: Chain, node: Node) -> None:
         find(node)(chain, node)
 
 
-def _check_end(chain: Chain) -> None:
-    path = chain.graph.path
-    if chain.padding is not None:
-        chain.graph.refuse(chain.padding.node, "pads the network's output", "leave it out")
-    if not any(isinstance(op, Dense | Conv2d) for op in chain.ops):
-        raise UserError(
-            f"{path}: has no weight layer; give a network with at least one Gemm, MatMul or Conv"
+def _collect(chain: Chain, step: Callable[[], None]) -> bool:
+    """Take a step of the walk; if it is refused, keep the obstacles and return False."""
+    try:
+        step()
+    except ModelRefused as refusal:
+        chain.obstacles.extend(refusal.obstacles)
+        return False
+    return True
+
+
+def _go_on(chain: Chain, node: Node) -> bool:
+    """Suppose what a refused node gives; return False where its shape is not known."""
+    graph, output = chain.graph, next(filter(None, node.outputs))
+    shape = graph.shapes.get(output)
+    if shape is None and node.kind in (*_ON_IMAGES, *_RESHAPES, "Reshape"):
+        if graph.readers(output):
+            chain.obstacles.append(
+                Obstacle(
+                    str(node),
+                    "hides what lies behind it, which was not examined",
+                    "mend it, then inspect the model again",
+                )
+            )
+        return False
+    chain.suppose(
+        node, shape or chain.shape, layer=node.kind in _LAYERS, linear=node.kind in _LINEAR
+    )
+    return True
+
+
+def _outcome(chain: Chain, known: Mapping[str, Chain]) -> Chain | None:
+    """Return what is known of the output, or None."""
+    graph = chain.graph
+    if not any(graph.output_tensors.issubset(node.outputs) for node in graph.live):
+        names = ", ".join(map(repr, graph.outputs))
+        chain.obstacles.append(
+            Obstacle(
+                "",
+                f"has {len(graph.outputs)} outputs ({names})",
+                "give a network with exactly one",
+            )
         )
-    if chain.content is Content.BITS and chain.source is not None:
-        chain.graph.refuse(
+    return next((known[tensor] for tensor in graph.outputs if tensor in known), None)
+
+
+def _check_end(chain: Chain) -> None:
+    graph = chain.graph
+    if chain.padding is not None:
+        graph.refuse(chain.padding.node, "pads the network's output", "leave it out")
+    if not any(node.kind in _LAYERS for node in graph.live):
+        graph.refuse_at(
+            "", "has no weight layer", "give a network with at least one Gemm, MatMul or Conv"
+        )
+    supposed = str(chain.source) in {obstacle.where for obstacle in chain.obstacles}
+    if chain.content is Content.BITS and chain.source is not None and not supposed:
+        graph.refuse(
             chain.source,
             "follows the last layer, so that no scores are left to choose a class by",
             "end the network with the sums of the last layer",
         )
     if chain.layout is not Layout.FLAT and prod(chain.shape) != max(chain.shape):
-        raise UserError(
-            f"{path}: ends in images of shape {chain.shape}, not in one score for each class; "
-            f"end the network with a GlobalAveragePool or a Gemm"
+        graph.refuse_at(
+            "",
+            f"ends in images of shape {chain.shape}, not in one score for each class",
+            "end the network with a GlobalAveragePool or a Gemm",
         )
 
 
