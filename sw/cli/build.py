@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from xnorflow.boards.board import load as load_board
-from xnorflow.build import Frames, Request, build
+from xnorflow.builder import Frames, Request, build
 from xnorflow.cli.common import (
     check_writable,
     data_option,

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from xnorflow.boards.board import load as load_board
-from xnorflow.build import Frames, Request, build
+from xnorflow.builder import Frames, Request, build
 from xnorflow.cli.build import show_report
 from xnorflow.cli.common import check_writable, json_option, load_lowered, read_frames, write_json
 from xnorflow.cli.steps import Steps
