@@ -37,7 +37,11 @@ def kind(segment: Segment) -> str:
 
 
 def layer_results(lowered: LoweredNetwork, plan: Plan) -> list[dict[str, Any]]:
-    """Return one object a layer: its shape, its folding and its estimated cost."""
+    """Return one object a layer: its shape, its folding and its estimated cost.
+
+    ``binary_ops`` are the XNORs and additions of one bit that a frame takes, two for every weight,
+    output pixel and bit of the input.
+    """
     results = []
     for segment in segments(lowered):
         layer = segment.layer
@@ -52,6 +56,7 @@ def layer_results(lowered: LoweredNetwork, plan: Plan) -> list[dict[str, Any]]:
                 "positions": layer.positions,
                 "mw": layer.mw,
                 "mh": layer.mh,
+                "binary_ops": 2 * layer.mw * layer.mh * layer.positions * layer.input_bits,
                 "pe": choice.pe,
                 "simd": choice.simd,
                 "cycles": choice.cycles(layer),

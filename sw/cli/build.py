@@ -17,6 +17,7 @@ from xnorflow.cli.common import (
     check_writable,
     data_option,
     divisor_option,
+    import_options,
     json_option,
     load_lowered,
     read_frames,
@@ -24,12 +25,14 @@ from xnorflow.cli.common import (
 )
 from xnorflow.cli.steps import Steps
 from xnorflow.errors import UserError
+from xnorflow.frontend.options import ImportOptions
 
 __all__ = ["build_command", "show_report"]
 
 
 @click.command("build")
 @click.argument("model")
+@import_options
 @click.option("--board", required=True, metavar="BOARD", help="Board name or .toml file.")
 @click.option("--target-fps", type=float, metavar="F", help="Frames a second to reach.")
 @click.option("--folding", metavar="FILE.json", help="PE and SIMD of every layer.")
@@ -55,6 +58,7 @@ __all__ = ["build_command", "show_report"]
 @json_option
 def build_command(
     model: str,
+    options: ImportOptions,
     board: str,
     target_fps: float | None,
     folding: str | None,
@@ -74,7 +78,7 @@ def build_command(
     """
     check_writable(json_file, "--json")
     chosen_board = load_board(board)
-    network, lowered = load_lowered(model)
+    network, lowered = load_lowered(model, options)
     chosen, quantized = read_frames(data, lowered, None, divisor)
     if frames < 1:
         raise UserError(f"--frames is {frames} but must be at least 1")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from xnorflow.boards.board import load as load_board
 from xnorflow.datasets import Frames, load_npz, sample_digits
 from xnorflow.errors import UserError
 from xnorflow.frontend import load
+from xnorflow.frontend.options import ImportOptions
 from xnorflow.golden import quantize
 from xnorflow.lowered import LoweredNetwork
 from xnorflow.lowering import lower
@@ -30,6 +34,7 @@ __all__ = [
     "divisor_option",
     "folding_options",
     "frames_option",
+    "import_options",
     "json_option",
     "load_lowered",
     "make_plan",
@@ -56,6 +61,62 @@ divisor_option = click.option(
 )
 
 
+class _Number(click.ParamType):
+    """An exact number, such as 0.5, -1 or 1/255."""
+
+    name = "number"
+    _SHORT = re.compile(r"[+-]?[0-9.]{1,32}(e[+-]?[0-9]{1,2})?(/[0-9]{1,32})?", re.IGNORECASE)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Fraction:
+        """Return the number as a fraction."""
+        if isinstance(value, Fraction):
+            return value
+        try:
+            if self._SHORT.fullmatch(value):
+                return Fraction(value)
+        except (ValueError, ZeroDivisionError):
+            pass
+        self.fail(f"{value!r} is no number; give one such as 0.5, -1 or 1/255", param, ctx)
+
+
+def import_options(command: Callable) -> Callable:
+    """Add what a model file may not tell; the command gets it as `options`."""
+
+    @click.option(
+        "--sign-zero",
+        type=click.Choice(["+1", "-1"]),
+        help="What ONNX's Sign, which gives 0 for 0, is to give for it.",
+    )
+    @click.option(
+        "--input-scale",
+        type=_Number(),
+        default=Fraction(1),
+        metavar="S",
+        help="The network was trained on S * byte + O, such as 1/255 and 0; frames are bytes.",
+    )
+    @click.option(
+        "--input-offset",
+        type=_Number(),
+        default=Fraction(0),
+        metavar="O",
+        help="See --input-scale.",
+    )
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any,
+        sign_zero: str | None,
+        input_scale: Fraction,
+        input_offset: Fraction,
+        **kwargs: Any,
+    ) -> Any:
+        sign = None if sign_zero is None else int(sign_zero)
+        return command(*args, options=ImportOptions(sign, input_scale, input_offset), **kwargs)
+
+    return wrapped
+
+
 def frames_option(default: int | None) -> Callable[[Callable], Callable]:
     """Return the option --frames, which takes the first N frames of the data."""
     return click.option(
@@ -79,9 +140,11 @@ def folding_options(command: Callable) -> Callable:
     return command
 
 
-def load_lowered(model: str) -> tuple[Network, LoweredNetwork]:
+def load_lowered(
+    model: str, options: ImportOptions | None = None
+) -> tuple[Network, LoweredNetwork]:
     """Read a model file and lower it."""
-    network = load(model)
+    network = load(model, options)
     return network, lower(network)
 
 

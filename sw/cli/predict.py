@@ -10,11 +10,13 @@ from xnorflow.cli.common import (
     data_option,
     divisor_option,
     frames_option,
+    import_options,
     json_option,
     load_lowered,
     read_frames,
     write_json,
 )
+from xnorflow.frontend.options import ImportOptions
 from xnorflow.golden import predict_quantized
 
 __all__ = ["predict_command"]
@@ -22,12 +24,14 @@ __all__ = ["predict_command"]
 
 @click.command("predict")
 @click.argument("model")
+@import_options
 @data_option
 @divisor_option
 @frames_option(None)
 @json_option
 def predict_command(
     model: str,
+    options: ImportOptions,
     data: str | None,
     divisor: float | None,
     frames: int | None,
@@ -35,7 +39,7 @@ def predict_command(
 ) -> None:
     """Classify frames with the golden model: the integers that the hardware computes."""
     check_writable(json_file, "--json")
-    _, lowered = load_lowered(model)
+    _, lowered = load_lowered(model, options)
     chosen, quantized = read_frames(data, lowered, frames, divisor)
     prediction = predict_quantized(lowered, quantized)
     classes = prediction.classes

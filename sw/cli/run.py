@@ -13,6 +13,7 @@ from xnorflow.cli.common import (
     check_writable,
     data_option,
     frames_option,
+    import_options,
     json_option,
     load_lowered,
     read_frames,
@@ -20,6 +21,7 @@ from xnorflow.cli.common import (
 )
 from xnorflow.cli.steps import Steps
 from xnorflow.errors import UserError, WorkFailed
+from xnorflow.frontend.options import ImportOptions
 from xnorflow.golden import predict_quantized
 from xnorflow.host import Device
 
@@ -28,6 +30,7 @@ __all__ = ["run_command"]
 
 @click.command("run")
 @click.argument("model")
+@import_options
 @click.option(
     "--port", required=True, metavar="PORT", help="The board's serial port, e.g. /dev/ttyUSB1."
 )
@@ -44,6 +47,7 @@ __all__ = ["run_command"]
 @json_option
 def run_command(
     model: str,
+    options: ImportOptions,
     port: str,
     baud: int,
     data: str | None,
@@ -55,7 +59,7 @@ def run_command(
         raise UserError(f"--baud is {baud} but must be positive; `xnorflow boards` tells the rates")
     check_writable(json_file, "--json")
     started = time.perf_counter()
-    _, lowered = load_lowered(model)
+    _, lowered = load_lowered(model, options)
     chosen, quantized = read_frames(data, lowered, frames)
     expected = predict_quantized(lowered, quantized)
     total = len(quantized)

@@ -14,6 +14,7 @@ from xnorflow.cli.common import (
     divisor_option,
     folding_options,
     frames_option,
+    import_options,
     json_option,
     load_lowered,
     make_plan,
@@ -23,6 +24,7 @@ from xnorflow.cli.common import (
 )
 from xnorflow.cli.steps import Steps
 from xnorflow.errors import UserError, WorkFailed
+from xnorflow.frontend.options import ImportOptions
 from xnorflow.sim.verify import ENGINES, Verification, verify
 
 __all__ = ["describe", "simulate_command"]
@@ -30,6 +32,7 @@ __all__ = ["describe", "simulate_command"]
 
 @click.command("simulate")
 @click.argument("model")
+@import_options
 @data_option
 @divisor_option
 @frames_option(20)
@@ -55,6 +58,7 @@ __all__ = ["describe", "simulate_command"]
 @json_option
 def simulate_command(
     model: str,
+    options: ImportOptions,
     data: str | None,
     divisor: float | None,
     frames: int,
@@ -75,7 +79,7 @@ def simulate_command(
         raise UserError(f"--seed is {seed} but must not be negative")
     check_writable(json_file, "--json")
     check_writable(vcd, "--vcd")
-    _, lowered = load_lowered(model)
+    _, lowered = load_lowered(model, options)
     chosen, quantized = read_frames(data, lowered, frames, divisor)
     plan = make_plan(lowered, optional_board(board), target_fps, folding)
     console = Console()
