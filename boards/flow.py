@@ -115,7 +115,7 @@ class TimingNotMet(WorkFailed):
         self.board, self.wanted_mhz, self.fmax_mhz = board.name, wanted_mhz, fmax_mhz
         self.possible_mhz = possible_mhz
         mend = (
-            f"--clock {self.possible_mhz:g} should work"
+            f"`clock_mhz={self.possible_mhz:g}` should work"
             if self.possible_mhz is not None
             else "no clock that the board can make is slow enough"
         )
@@ -296,7 +296,7 @@ def staged(output: Path) -> Iterator[Path]:
             if folder.exists() and not (folder / MARKER).exists() and _occupied(folder):
                 raise UserError(
                     f"{folder} exists and was not made by xnorflow; give another folder with "
-                    "--output"
+                    "`output`"
                 )
         if partial.exists():
             shutil.rmtree(partial)
@@ -305,7 +305,7 @@ def staged(output: Path) -> Iterator[Path]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"output {output} cannot be written ({reason}); give another folder with --output"
+            f"output {output} cannot be written ({reason}); give another folder with `output`"
         ) from None
     yield partial
     if output.exists():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xnorflow.errors import UserError
+from xnorflow.files import check_writable
 from xnorflow.golden import activations
 from xnorflow.hw.core import StreamingCore
 from xnorflow.lowered import LoweredNetwork
+from xnorflow.planning import Plan
+from xnorflow.progress import Progress, quiet
 from xnorflow.sim.amaranth_engine import run_core
 from xnorflow.sim.run import CoreRun
 
@@ -23,7 +26,7 @@ __all__ = ["ENGINES", "Verification", "verify"]
 ENGINES = {"amaranth": run_core}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verification:
     """The outcome of a simulation.
 
@@ -53,8 +56,12 @@ class Verification:
         Seed of the stalls.
     seconds : float
         Time the simulation took.
-    classes : tuple of int
+    classes : ndarray of int64, shape (N,)
         The hardware's class of every frame.
+    scores : ndarray of int64, shape (N, classes)
+        The hardware's scores; the golden model's are `xnorflow.golden.Prediction.scores`.
+    plan : Plan or None
+        The folding that was simulated, if it was chosen with `xnorflow.planning.plan`.
     """
 
     engine: str
@@ -69,7 +76,9 @@ class Verification:
     stall: float
     seed: int
     seconds: float
-    classes: tuple[int, ...]
+    classes: NDArray[np.int64]
+    scores: NDArray[np.int64]
+    plan: Plan | None = None
 
     @property
     def timing_as_predicted(self) -> bool:
@@ -106,8 +115,9 @@ def verify(
     stall: float = 0.0,
     seed: int = 0,
     watch_layers: bool = False,
-    vcd: Path | None = None,
-    progress: Callable[[int], None] | None = None,
+    vcd: str | Path | None = None,
+    progress: Progress = quiet,
+    plan: Plan | None = None,
 ) -> Verification:
     """Simulate `core` on frames and compare every output with the golden model.
 
@@ -122,9 +132,29 @@ def verify(
     labels : ndarray of int, shape (N,), optional
     engine : str
         A key of `ENGINES`.
-    stall, seed, watch_layers, vcd, progress
+    stall, seed, watch_layers, vcd
         See `xnorflow.sim.amaranth_engine.run_core`.
+    progress : callable
+        Told the frames that are done.
+    plan : Plan, optional
+        What `core` was made from; goes into the result.
+
+    Raises
+    ------
+    UserError
+        If `engine`, `stall` or `seed` is out of range, or `vcd` cannot be written.
+    WorkFailed
+        If the core stops giving beats.
     """
+    if engine not in ENGINES:
+        raise UserError(f"`engine` is {engine!r} but must be one of {', '.join(ENGINES)}")
+    if not 0 <= stall < 1:
+        raise UserError(f"`stall` is {stall:g} but must be at least 0 and below 1")
+    if seed < 0:
+        raise UserError(f"`seed` is {seed} but must not be negative")
+    check_writable(vcd, "`vcd`")
+    total = len(quantized)
+    progress("simulate", f"{total} frames", 0, total)
     start = time.perf_counter()
     run = ENGINES[engine](
         core,
@@ -132,8 +162,8 @@ def verify(
         stall=stall,
         seed=seed,
         watch_layers=watch_layers,
-        vcd=vcd,
-        progress=progress,
+        vcd=None if vcd is None else Path(vcd),
+        progress=lambda done: progress("simulate", f"{total} frames", done, total),
     )
     seconds = time.perf_counter() - start
     *inner, scores = activations(lowered, quantized)
@@ -159,7 +189,9 @@ def verify(
         stall=stall,
         seed=seed,
         seconds=seconds,
-        classes=tuple(int(c) for c in run.classes),
+        classes=run.classes,
+        scores=run.scores,
+        plan=plan,
     )
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xnorflow import __version__
 from xnorflow.assemble import assemble
@@ -21,48 +20,25 @@ from xnorflow.boards.pll import PLLSetting
 from xnorflow.boards.tools import WarmUp
 from xnorflow.boards.top import BoardTop
 from xnorflow.errors import UserError, WorkFailed
+from xnorflow.frames import PreparedFrames
 from xnorflow.golden import predict_quantized
 from xnorflow.hw.core import StreamingCore
 from xnorflow.hw.link.host_link import UARTHostLink
 from xnorflow.hw.link.protocol import LinkParameters
 from xnorflow.lowered import LoweredNetwork
 from xnorflow.planning import LINK_COST, Plan, core_budget, plan
+from xnorflow.progress import Progress, quiet
 from xnorflow.report import Digit, write
 from xnorflow.results import layer_results
 from xnorflow.sim.verify import Verification, verify
 
-__all__ = ["Frames", "Request", "build", "link_parameters"]
+__all__ = ["Build", "Request", "build", "link_parameters"]
 
-#: Times that ``--max`` tries again with less of the device after a design did not fit.
+#: Times that the fastest folding is tried again with less of the device after a design did not fit.
 RETRIES = 3
 
 #: Digits that the report shows.
 SHOWN = 12
-
-#: ``progress(step, message, done, total)``.
-Progress = Callable[[str, str, int, int | None], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Frames:
-    """What the hardware is verified on.
-
-    Attributes
-    ----------
-    x : ndarray, shape (N, ...)
-        Raw frames, for the report's pictures and the golden model's accuracy.
-    y : ndarray of int64, shape (N,), or None
-        Labels.
-    quantized : ndarray of bool or unsigned integers, shape (N, F)
-        The frames as the hardware takes them.
-    simulated : int
-        The first so many are simulated.
-    """
-
-    x: NDArray
-    y: NDArray[np.int64] | None
-    quantized: NDArray
-    simulated: int
 
 
 @dataclass(frozen=True)
@@ -73,8 +49,10 @@ class Request:
     ----------
     lowered : LoweredNetwork
     board : Board
-    target_fps, folding_file, as_fast_as_fits
+    target_fps, folding, fastest
         See `xnorflow.planning.plan`.
+    simulated : int
+        The first so many frames are simulated.
     clock_mhz : float or None
         None chooses the clock from what the design reaches.
     command : str or None
@@ -86,8 +64,9 @@ class Request:
     lowered: LoweredNetwork
     board: Board
     target_fps: float | None = None
-    folding_file: str | None = None
-    as_fast_as_fits: bool = False
+    folding: str | Path | Mapping[str, Any] | None = None
+    fastest: bool = False
+    simulated: int = 20
     clock_mhz: float | None = None
     command: str | None = None
     notes: Sequence[str] = ()
@@ -98,11 +77,58 @@ class Request:
             self.lowered,
             self.board,
             target_fps=self.target_fps,
-            folding_file=self.folding_file,
-            as_fast_as_fits=self.as_fast_as_fits,
+            folding=self.folding,
+            fastest=self.fastest,
             clock_mhz=self.clock_mhz,
             shrink=shrink,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Build:
+    """A verified design and its bitstream.
+
+    Attributes
+    ----------
+    report : dict
+        The content of ``report.json``; ``docs/report.md`` lists its keys.
+    output : Path
+        The folder with bitstream, reports and the tools' logs.
+    verification : Verification
+        The simulation before the build.
+    plan : Plan
+        The folding, and its estimated cost.
+    """
+
+    report: dict[str, Any]
+    output: Path
+    verification: Verification
+    plan: Plan
+
+    @property
+    def bitstream(self) -> Path:
+        """The file that is loaded into the device."""
+        return self.output / self.report["bitstream"]
+
+    @property
+    def page(self) -> Path:
+        """The report for people."""
+        return self.output / "report.html"
+
+    @property
+    def clock_mhz(self) -> float:
+        """Clock of the core, which place and route reached."""
+        return self.report["clock_mhz"]
+
+    @property
+    def fps(self) -> float:
+        """Frames a second of the core at that clock."""
+        return self.report["fps"]
+
+    @property
+    def latency_us(self) -> float:
+        """From a frame's first input beat to its last output beat in an idle core."""
+        return self.report["latency_us"]
 
 
 def link_parameters(
@@ -134,7 +160,9 @@ def link_parameters(
         raise UserError(f"board {board.name}, link: {error}") from None
 
 
-def build(request: Request, frames: Frames, output: Path, progress: Progress) -> dict[str, Any]:
+def build(
+    request: Request, frames: PreparedFrames, output: Path, progress: Progress = quiet
+) -> Build:
     """Verify a network's hardware in simulation and build its bitstream.
 
     Nothing is left behind under `output` unless everything succeeded; then it holds the bitstream,
@@ -143,7 +171,7 @@ def build(request: Request, frames: Frames, output: Path, progress: Progress) ->
     Parameters
     ----------
     request : Request
-    frames : Frames
+    frames : PreparedFrames
     output : Path
         Folder to make; an earlier build there is replaced.
     progress : callable
@@ -151,8 +179,7 @@ def build(request: Request, frames: Frames, output: Path, progress: Progress) ->
 
     Returns
     -------
-    dict
-        The content of ``report.json``.
+    Build
 
     Raises
     ------
@@ -161,23 +188,26 @@ def build(request: Request, frames: Frames, output: Path, progress: Progress) ->
     WorkFailed
         If a frame differs, the design does not fit, timing or the target is missed.
     """
+    if request.simulated < 1:
+        raise UserError(f"`frames` is {request.simulated} but must be at least 1")
     shrink = 1.0
     for attempt in range(RETRIES + 1):
         planned = request.plan(shrink)
         try:
             with staged(output) as folder:
-                return _build(request, planned, frames, folder, progress)
+                verification, report = _build(request, planned, frames, folder, progress)
+            return Build(report, output, verification, planned)
         except DoesNotFit as error:
             shrink *= _overrun(error, request.board, planned)
-            if not request.as_fast_as_fits or attempt == RETRIES:
+            if not request.fastest or attempt == RETRIES:
                 raise WorkFailed(f"{error}{_what_fits(request, shrink)}") from error
             progress("fold", f"{error}; trying a smaller folding", 0, None)
     raise AssertionError("unreachable")
 
 
 def _build(
-    request: Request, planned: Plan, frames: Frames, folder: Path, progress: Progress
-) -> dict[str, Any]:
+    request: Request, planned: Plan, frames: PreparedFrames, folder: Path, progress: Progress
+) -> tuple[Verification, dict[str, Any]]:
     lowered, board = request.lowered, request.board
     # While the simulation runs; only a first use takes long.
     tools = WarmUp(["yosys", f"nextpnr-{board.family}"])
@@ -185,14 +215,14 @@ def _build(
     core = assemble(lowered, planned.folding)
     seconds = {"assemble": time.monotonic() - start}
 
-    count = frames.simulated
-    progress("simulate", f"{count} frames", 0, count)
+    count = min(request.simulated, len(frames))
     verification = verify(
         core,
         lowered,
         frames.quantized[:count],
         None if frames.y is None else frames.y[:count],
-        progress=lambda done: progress("simulate", f"{count} frames", done, count),
+        progress=progress,
+        plan=planned,
     )
     seconds["simulate"] = verification.seconds
     if verification.mismatches:
@@ -224,19 +254,19 @@ def _build(
     report = _report(request, planned, core, frames, verification, result, seconds)
     if request.target_fps is not None and report["fps"] < request.target_fps:
         raise WorkFailed(
-            f"--target-fps {request.target_fps:,.0f} is missed: {report['fps']:,.0f} frames/s at "
+            f"`target_fps={request.target_fps:.0f}` is missed: {report['fps']:,.0f} frames/s at "
             f"{result.clock_mhz:g} MHz, {100 * (1 - report['fps'] / request.target_fps):.1f} % "
-            f"short; plan for a slower clock with --clock {result.clock_mhz:g}"
+            f"short; plan for a slower clock with `clock_mhz={result.clock_mhz:g}`"
         )
     _write(report, frames, verification, lowered, folder)
-    return report
+    return verification, report
 
 
 def _report(
     request: Request,
     planned: Plan,
     core: StreamingCore,
-    frames: Frames,
+    frames: PreparedFrames,
     verification: Verification,
     result: BuildResult,
     seconds: dict[str, float],
@@ -294,7 +324,7 @@ def _report(
 
 def _write(
     report: dict[str, Any],
-    frames: Frames,
+    frames: PreparedFrames,
     verification: Verification,
     lowered: LoweredNetwork,
     folder: Path,
@@ -303,18 +333,19 @@ def _write(
     write(report, folder / "report.html", _digits(frames, verification, lowered))
 
 
-def _digits(frames: Frames, verification: Verification, lowered: LoweredNetwork) -> list[Digit]:
+def _digits(
+    frames: PreparedFrames, verification: Verification, lowered: LoweredNetwork
+) -> list[Digit]:
     """Return the first simulated frames as pictures, if they are pictures."""
     shape = lowered.input.shape if len(lowered.input.shape) > 1 else frames.x.shape[1:]
     if frames.x.dtype != np.uint8 or len(shape) not in (2, 3):
         return []
-    scores = predict_quantized(lowered, frames.quantized[:SHOWN]).scores
     return [
         Digit(
             image=frames.x[k].reshape(shape),
             label=None if frames.y is None else int(frames.y[k]),
-            predicted=verification.classes[k],
-            scores=scores[k].tolist(),
+            predicted=int(verification.classes[k]),
+            scores=verification.scores[k].tolist(),
         )
         for k in range(min(SHOWN, verification.frames))
     ]
@@ -335,7 +366,7 @@ def _what_fits(request: Request, shrink: float) -> str:
         best = plan(
             request.lowered,
             request.board,
-            as_fast_as_fits=True,
+            fastest=True,
             clock_mhz=request.clock_mhz,
             shrink=shrink,
         )
@@ -345,5 +376,5 @@ def _what_fits(request: Request, shrink: float) -> str:
     return (
         f"; by the estimate {best.cycles_per_frame:,} cycles a frame would fit "
         f"({best.total.lut:.0f} of {budget.lut:.0f} LUT for the core): "
-        f"--target-fps {int(best.fps)}"
+        f"`target_fps={int(best.fps)}`"
     )

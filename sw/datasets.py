@@ -37,6 +37,7 @@ __all__ = [
     "Frames",
     "PublishedSet",
     "Split",
+    "check_labels",
     "download",
     "load_dataset",
     "load_npz",
@@ -238,7 +239,7 @@ def load_dataset(
     else:
         folder = Path(data_dir)
         if not folder.is_dir():
-            raise UserError(f"--data-dir {folder} is not a folder; name one with the data set")
+            raise UserError(f"`data_dir={folder}` is not a folder; name one with the data set")
         if any((folder / f"{part}.npz").is_file() for part in ("train", "test")):
             return _load_own(folder / f"{split}.npz", dataset)
     return _load_cifar10(folder, split) if dataset is CIFAR10 else _load_idx(folder, split)
@@ -283,7 +284,7 @@ def download(
         except OSError as error:
             raise UserError(
                 f"cannot write {target}: {error.strerror}; "
-                "name a folder that holds the files with --data-dir"
+                "name a folder that holds the files with `data_dir`"
             ) from error
 
 
@@ -399,7 +400,7 @@ def _fetch(dataset: PublishedSet, name: str, md5: str) -> bytes:
         faults.append(f"{base}: not the published file (MD5 differs)")
     raise WorkFailed(
         f"could not download {name} of {dataset.title} ({'; '.join(faults)}); "
-        "fetch its files yourself and name their folder with --data-dir"
+        "fetch its files yourself and name their folder with `data_dir`"
     )
 
 
@@ -420,7 +421,7 @@ def _read_npz(file: IO[bytes], name: str) -> Frames:
     except _DAMAGE as error:
         raise UserError(f"{name} is a damaged .npz file; write it again") from error
     _check_frames(x, name)
-    return Frames(x, None if y is None else _labels(y, len(x), name))
+    return Frames(x, None if y is None else check_labels(y, len(x), f"{name}: "))
 
 
 def _member(archive: np.lib.npyio.NpzFile, key: str, name: str) -> NDArray:
@@ -451,13 +452,27 @@ def _check_frames(x: NDArray, name: str) -> None:
         raise UserError(f"{name}: 'x' holds NaN or infinity, first in frame {frame}; clean it")
 
 
-def _labels(y: NDArray, frames: int, name: str) -> NDArray[np.int64]:
+def check_labels(y: NDArray, frames: int, source: str = "") -> NDArray[np.int64]:
+    """Return the labels of so many frames, or say what is wrong with them.
+
+    Parameters
+    ----------
+    y : ndarray
+    frames : int
+    source : str
+        What messages begin with, such as ``data.npz:`` and a space.
+
+    Raises
+    ------
+    UserError
+        `y` does not hold one integer of at least 0 for each frame.
+    """
     if y.dtype.kind not in "iu":
-        raise UserError(f"{name}: 'y' is {y.dtype}, but labels are integers; convert it")
+        raise UserError(f"{source}'y' is {y.dtype}, but labels are integers; convert it")
     if y.shape != (frames,):
         raise UserError(
-            f"{name}: 'y' has shape {y.shape}, but {frames} frames need labels of shape ({frames},)"
+            f"{source}'y' has shape {y.shape}, but {frames} frames need labels of shape ({frames},)"
         )
     if y.min() < 0 or y.max() > np.iinfo(np.int64).max:
-        raise UserError(f"{name}: 'y' holds labels below 0 or above 2^63; classes count from 0")
+        raise UserError(f"{source}'y' holds labels below 0 or above 2^63; classes count from 0")
     return y.astype(np.int64)

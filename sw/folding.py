@@ -11,9 +11,11 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from xnorflow.errors import UserError
 from xnorflow.lowered import LoweredLayer, LoweredNetwork
@@ -21,6 +23,7 @@ from xnorflow.lowered import LoweredLayer, LoweredNetwork
 __all__ = [
     "Folding",
     "LayerFolding",
+    "check_folding",
     "default_weights_in",
     "divisors",
     "legal_pe",
@@ -122,10 +125,26 @@ def read_folding(path: str | Path, lowered: LoweredNetwork, bram_latency: int = 
 def check_folding(
     table: Any, lowered: LoweredNetwork, source: str, bram_latency: int = 1
 ) -> Folding:
-    """Turn a JSON object into a folding, or say what is illegal in it; see `read_folding`."""
+    """Check a folding, or say what is illegal in it.
+
+    Parameters
+    ----------
+    table : mapping
+        Layer name to a `LayerFolding`, or to a mapping as in a folding file.
+    lowered : LoweredNetwork
+    source : str
+        What messages call the table.
+    bram_latency : int
+        See `read_folding`.
+
+    Raises
+    ------
+    UserError
+        As `read_folding`.
+    """
     names = [layer.name for layer in lowered.layers]
     if not isinstance(table, Mapping):
-        raise UserError(f"{source} must be a JSON object with a key for each of {names}")
+        raise UserError(f"{source} must map each of the layers {names} to its pe and simd")
     for name in table:
         if name not in names:
             close = difflib.get_close_matches(str(name), names, n=1)
@@ -142,12 +161,15 @@ def check_folding(
 
 def _check_layer(entry: Any, layer: LoweredLayer, source: str, bram_latency: int) -> LayerFolding:
     where = f"{source}, layer {layer.name!r}"
+    if isinstance(entry, LayerFolding):
+        entry = asdict(entry)
     keys = ("pe", "simd", "weights_in", "buffer_in", "rom_latency")
     if not isinstance(entry, Mapping) or not {"pe", "simd"} <= set(entry) <= set(keys):
         raise UserError(f"{where}: give an object with pe and simd, and at most {keys[2:]} besides")
     for key, legal in (("pe", legal_pe(layer)), ("simd", legal_simd(layer))):
         value = entry[key]
-        if type(value) is not int or value not in legal:
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not whole or value not in legal:
             raise UserError(
                 f"{where}: {key} is {value!r} but must divide {legal[-1]}; legal are {legal}"
             )
@@ -164,4 +186,4 @@ def _check_layer(entry: Any, layer: LoweredLayer, source: str, bram_latency: int
     rom_latency = entry.get("rom_latency", bram_latency if weights_in == "bram" else 1)
     if type(rom_latency) is not int or rom_latency not in (1, 2):
         raise UserError(f"{where}: rom_latency is {rom_latency!r} but must be 1 or 2")
-    return LayerFolding(entry["pe"], entry["simd"], weights_in, buffer_in, rom_latency)
+    return LayerFolding(int(entry["pe"]), int(entry["simd"]), weights_in, buffer_in, rom_latency)

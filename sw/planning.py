@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 from xnorflow.boards.board import Board
 from xnorflow.cost import FAMILIES, Cost, Family, estimate
 from xnorflow.errors import UserError, WorkFailed
 from xnorflow.fifo_sizing import fifo_depths
-from xnorflow.folding import Folding, read_folding
+from xnorflow.folding import Folding, check_folding, read_folding
 from xnorflow.lowered import LoweredNetwork
 from xnorflow.pipeline import (
     ConverterStage,
@@ -20,7 +22,9 @@ from xnorflow.pipeline import (
     pipeline,
     segments,
 )
-from xnorflow.search import Budget, fastest, smallest
+from xnorflow.search import Budget
+from xnorflow.search import fastest as fastest_folding
+from xnorflow.search import smallest as smallest_folding
 
 __all__ = ["ASSUMED_CLOCK_MHZ", "DEFAULT_FPS", "LINK_COST", "Plan", "core_budget", "plan"]
 
@@ -95,8 +99,8 @@ def plan(
     board: Board | None,
     *,
     target_fps: float | None = None,
-    folding_file: str | Path | None = None,
-    as_fast_as_fits: bool = False,
+    folding: str | Path | Mapping[str, Any] | None = None,
+    fastest: bool = False,
     clock_mhz: float | None = None,
     shrink: float = 1.0,
 ) -> Plan:
@@ -109,9 +113,9 @@ def plan(
         None plans for an ECP5 of any size at `ASSUMED_CLOCK_MHZ`.
     target_fps : float, optional
         Take the smallest folding that reaches it.
-    folding_file : path, optional
-        Take the user's folding instead.
-    as_fast_as_fits : bool
+    folding : path or mapping, optional
+        Take the user's folding instead: a file or its content, see `xnorflow.folding`.
+    fastest : bool
         Take the folding of fewest cycles that fits instead. With none of the three the target is
         `DEFAULT_FPS`, or as much of it as fits.
     clock_mhz : float, optional
@@ -126,10 +130,12 @@ def plan(
     WorkFailed
         If no folding fits.
     """
-    if sum((target_fps is not None, folding_file is not None, as_fast_as_fits)) > 1:
-        raise UserError("give only one of --target-fps, --folding and --max")
+    if sum((target_fps is not None, folding is not None, fastest)) > 1:
+        raise UserError("give only one of `target_fps`, `folding` and `fastest`")
     notes = []
     if clock_mhz is not None:
+        if not 0 < clock_mhz < float("inf"):
+            raise UserError(f"`clock_mhz` is {clock_mhz:g} but must be a positive number of MHz")
         clock = clock_mhz
     elif board is not None:
         clock = board.clock.planned_mhz
@@ -139,35 +145,37 @@ def plan(
     family = FAMILIES[board.family if board is not None else "ecp5"]
     budget = core_budget(board, shrink) if board is not None else UNLIMITED
 
-    if folding_file is not None:
-        folding = read_folding(folding_file, lowered, family.bram_latency)
-    elif as_fast_as_fits:
-        folding = fastest(lowered, family, budget)
+    if isinstance(folding, str | Path):
+        chosen = read_folding(folding, lowered, family.bram_latency)
+    elif folding is not None:
+        chosen = check_folding(folding, lowered, "`folding`", family.bram_latency)
+    elif fastest:
+        chosen = fastest_folding(lowered, family, budget)
     elif target_fps is not None:
         if not 0 < target_fps < float("inf"):
-            raise UserError(f"--target-fps is {target_fps:g} but must be a positive number")
+            raise UserError(f"`target_fps` is {target_fps:g} but must be a positive number")
         cycles = int(clock * 1e6 / target_fps)
         if cycles < 1:
             raise UserError(
-                f"--target-fps {target_fps:,.0f} cannot be reached: a frame takes at least one "
+                f"`target_fps={target_fps:.0f}` cannot be reached: a frame takes at least one "
                 f"cycle, so {clock * 1e6:,.0f} is the most at {clock:g} MHz"
             )
         try:
-            folding, _ = smallest(lowered, family, budget, cycles)
+            chosen, _ = smallest_folding(lowered, family, budget, cycles)
         except WorkFailed as error:
             raise WorkFailed(
-                f"--target-fps {target_fps:,.0f} at {clock:g} MHz: {error}"
+                f"`target_fps={target_fps:.0f}` at {clock:g} MHz: {error}"
                 + _as_fps(lowered, board, clock, shrink)
             ) from None
     else:
-        folding = _default(lowered, family, budget, clock, notes)
-    costs, fifos = estimate(family, lowered, folding), _fifos(lowered, folding)
+        chosen = _default(lowered, family, budget, clock, notes)
+    costs, fifos = estimate(family, lowered, chosen), _fifos(lowered, chosen)
     for layer, _, words, width in fifos:
         costs[layer] += _fifo_cost(family, words, width)
     return Plan(
-        folding=folding,
+        folding=chosen,
         clock_mhz=clock,
-        cycles_per_frame=cycles_per_frame(lowered, folding),
+        cycles_per_frame=cycles_per_frame(lowered, chosen),
         costs=costs,
         fifos={name: words for _, name, words, _ in fifos},
         notes=tuple(notes),
@@ -204,10 +212,10 @@ def _default(
     lowered: LoweredNetwork, family: Family, budget: Budget, clock: float, notes: list[str]
 ) -> Folding:
     try:
-        folding, _ = smallest(lowered, family, budget, int(clock * 1e6 / DEFAULT_FPS))
+        folding, _ = smallest_folding(lowered, family, budget, int(clock * 1e6 / DEFAULT_FPS))
         notes.append(f"no target given: the smallest folding for {DEFAULT_FPS:,.0f} frames/s")
     except WorkFailed:
-        folding = fastest(lowered, family, budget)
+        folding = fastest_folding(lowered, family, budget)
         notes.append(
             f"no target given, and {DEFAULT_FPS:,.0f} frames/s do not fit: the fastest that does"
         )
@@ -217,7 +225,7 @@ def _default(
 def _as_fps(lowered: LoweredNetwork, board: Board | None, clock: float, shrink: float) -> str:
     """Say which target would fit."""
     try:
-        best = plan(lowered, board, as_fast_as_fits=True, clock_mhz=clock, shrink=shrink)
+        best = plan(lowered, board, fastest=True, clock_mhz=clock, shrink=shrink)
     except WorkFailed:
         return ""
-    return f", that is --target-fps {int(best.fps)}"
+    return f", that is `target_fps={int(best.fps)}`"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from xnorflow.boards.board import load as load_board
-from xnorflow.builder import Frames, Request, build
+from xnorflow.builder import Build, Request, build
 from xnorflow.cli.common import (
     check_writable,
     data_option,
@@ -36,9 +35,10 @@ __all__ = ["build_command", "show_report"]
 @click.option("--board", required=True, metavar="BOARD", help="Board name or .toml file.")
 @click.option("--target-fps", type=float, metavar="F", help="Frames a second to reach.")
 @click.option("--folding", metavar="FILE.json", help="PE and SIMD of every layer.")
-@click.option("--max", "as_fast_as_fits", is_flag=True, help="The fastest folding that fits.")
+@click.option("--max", "fastest", is_flag=True, help="The fastest folding that fits.")
 @click.option(
     "--clock",
+    "clock_mhz",
     default="auto",
     metavar="auto|MHz",
     show_default=True,
@@ -62,10 +62,10 @@ def build_command(
     board: str,
     target_fps: float | None,
     folding: str | None,
-    as_fast_as_fits: bool,
-    clock: str,
+    fastest: bool,
+    clock_mhz: str,
     data: str | None,
-    divisor: float | None,
+    divide_by: float | None,
     frames: int,
     output: str | None,
     json_file: str | None,
@@ -79,30 +79,24 @@ def build_command(
     check_writable(json_file, "--json")
     chosen_board = load_board(board)
     network, lowered = load_lowered(model, options)
-    chosen, quantized = read_frames(data, lowered, None, divisor)
-    if frames < 1:
-        raise UserError(f"--frames is {frames} but must be at least 1")
+    chosen = read_frames(data, lowered, None, divide_by)
     request = Request(
         lowered=lowered,
         board=chosen_board,
         target_fps=target_fps,
-        folding_file=folding,
-        as_fast_as_fits=as_fast_as_fits,
-        clock_mhz=parse_clock(clock),
+        folding=folding,
+        fastest=fastest,
+        simulated=frames,
+        clock_mhz=parse_clock(clock_mhz),
         command="xnorflow " + shlex.join(sys.argv[1:]),
         notes=network.notes,
     )
     target = Path(output or f"build-{lowered.name}-{chosen_board.name}")
     console = Console()
     with Steps(console) as steps:
-        report = build(
-            request,
-            Frames(chosen.x, chosen.y, quantized, min(frames, len(quantized))),
-            target,
-            steps.progress,
-        )
-    show_report(console, report, target)
-    write_json(json_file, report)
+        built = build(request, chosen, target, steps.progress)
+    show_report(console, built)
+    write_json(json_file, built.report)
 
 
 def parse_clock(text: str) -> float | None:
@@ -110,16 +104,14 @@ def parse_clock(text: str) -> float | None:
     if text == "auto":
         return None
     try:
-        clock = float(text)
+        return float(text)
     except ValueError:
-        clock = 0.0
-    if not 0 < clock < float("inf"):
-        raise UserError(f"--clock is {text!r} but must be auto or a number of MHz")
-    return clock
+        raise UserError(f"--clock is {text!r} but must be auto or a number of MHz") from None
 
 
-def show_report(console: Console, report: dict[str, Any], output: Path) -> None:
+def show_report(console: Console, built: Build) -> None:
     """Print what was built."""
+    report = built.report
     layers = Table(title=f"{report['model']} on {report['board']} ({report['device']})")
     for heading in ("layer", "inputs", "outputs", "PE", "SIMD", "cycles", "busy", "weights in"):
         layers.add_column(heading, justify="left" if heading == "layer" else "right")
@@ -165,5 +157,5 @@ def show_report(console: Console, report: dict[str, Any], output: Path) -> None:
     )
     for note in report["notes"]:
         line(f"note:      {note}")
-    line(f"bitstream: {output / report['bitstream']}")
-    line(f"report:    {output / 'report.html'}")
+    line(f"bitstream: {built.bitstream}")
+    line(f"report:    {built.page}")

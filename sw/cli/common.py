@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
-from numpy.typing import NDArray
 
 from xnorflow.boards.board import Board
 from xnorflow.boards.board import load as load_board
-from xnorflow.datasets import Frames, load_npz, sample_digits
+from xnorflow.datasets import load_npz
 from xnorflow.errors import UserError
+from xnorflow.files import check_writable
+from xnorflow.frames import PreparedFrames, digits_for, prepare, scale_hint
 from xnorflow.frontend import load
 from xnorflow.frontend.options import ImportOptions
-from xnorflow.golden import quantize
 from xnorflow.lowered import LoweredNetwork
 from xnorflow.lowering import lower
 from xnorflow.network import Network
@@ -35,6 +33,7 @@ __all__ = [
     "folding_options",
     "frames_option",
     "import_options",
+    "in_options",
     "json_option",
     "load_lowered",
     "make_plan",
@@ -54,7 +53,6 @@ data_option = click.option(
 
 divisor_option = click.option(
     "--divide-by",
-    "divisor",
     type=float,
     metavar="D",
     help="Divide the data by D first, e.g. 255 for a network trained on pixels from 0 to 1.",
@@ -160,12 +158,9 @@ def check_count(frames: int | None) -> None:
 
 
 def read_frames(
-    data: str | None, lowered: LoweredNetwork, frames: int | None, divisor: float | None = None
-) -> tuple[Frames, NDArray]:
-    """Return the first `frames` frames of a data file, and quantized as the network takes them.
-
-    With a `divisor` quantized is ``float32(x) / float32(divisor)``, as torch's ToTensor
-    scales pixels.
+    data: str | None, lowered: LoweredNetwork, frames: int | None, divide_by: float | None = None
+) -> PreparedFrames:
+    """Return the first `frames` frames of a data file; `divide_by` is that of `prepare`.
 
     Raises
     ------
@@ -174,80 +169,27 @@ def read_frames(
     """
     check_count(frames)
     if data is None:
-        if math.prod(lowered.input.shape) != 784:
-            raise UserError(
-                f"the network takes frames of shape {lowered.input.shape}, not MNIST digits; "
-                "give frames with --data FILE.npz"
-            )
-        source = sample_digits()
+        x, y = digits_for(lowered)
     else:
         source = load_npz(data)
-    chosen = Frames(source.x[:frames], None if source.y is None else source.y[:frames])
+        x, y = source.x, source.y
     name = data or "the digits that come with xnorflow"
     try:
-        quantized = quantize(lowered, _scaled(chosen.x, divisor))
+        chosen = prepare(lowered, x[:frames], None if y is None else y[:frames], divide_by)
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
-    if divisor is None:
-        _hint_at_scale(lowered, chosen.x, name)
-    return chosen, quantized
-
-
-def _scaled(x: NDArray, divisor: float | None) -> NDArray:
-    if divisor is None:
-        return x
-    if not (0 < divisor < float("inf")):
-        raise UserError(f"--divide-by is {divisor:g} but must be a positive number")
-    return x.astype(np.float32) / np.float32(divisor)
-
-
-def _hint_at_scale(lowered: LoweredNetwork, x: NDArray, name: str) -> None:
-    """Say so where pixels from 0 to 255 meet thresholds for pixels from 0 to 1."""
-    thresholds = lowered.input.thresholds
-    finite = thresholds[np.isfinite(thresholds)]
-    if x.dtype == np.uint8 and finite.size and x.max() > 1 and np.all(np.abs(finite) <= 1):
-        click.echo(
-            f"note: {name} go up to {x.max()}, but all thresholds of the network lie within -1 and "
-            "1; if it was trained on pixels from 0 to 1, give --divide-by 255",
-            err=True,
-        )
+    hint = scale_hint(lowered, chosen.x) if divide_by is None else None
+    if hint is not None:
+        here = [click.get_current_context().command]
+        click.echo(f"note: {name}: {in_options(hint, here)}", err=True)
+    return chosen
 
 
 def make_plan(
-    lowered: LoweredNetwork,
-    board: Board | None,
-    target_fps: float | None,
-    folding: str | None,
-    *,
-    as_fast_as_fits: bool = False,
+    lowered: LoweredNetwork, board: Board | None, target_fps: float | None, folding: str | None
 ) -> Plan:
-    """Choose a folding as the options say."""
-    return plan(
-        lowered,
-        board,
-        target_fps=target_fps,
-        folding_file=folding,
-        as_fast_as_fits=as_fast_as_fits,
-    )
-
-
-def check_writable(path: str | None, option: str) -> None:
-    """Refuse, before minutes of work, a file that could not be written after it."""
-    if path is None:
-        return
-    target = Path(path)
-    if target.is_dir():
-        raise UserError(f"{option} {path} is a folder; name a file")
-    if not target.absolute().parent.is_dir():
-        raise UserError(f"{option} {path}: the folder {target.parent} does not exist; make it")
-    try:
-        existed = target.exists()
-        with target.open("ab"):
-            pass
-        if not existed:
-            target.unlink()
-    except OSError as error:
-        raise UserError(f"{option} {path} cannot be written: {error.strerror}") from None
+    """Choose a folding as the options of `folding_options` say."""
+    return plan(lowered, board, target_fps=target_fps, folding=folding)
 
 
 def write_json(path: str | None, result: Mapping[str, Any]) -> None:
@@ -258,3 +200,23 @@ def write_json(path: str | None, result: Mapping[str, Any]) -> None:
         Path(path).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"--json {path} cannot be written: {error.strerror}") from None
+
+
+def in_options(message: str, commands: Iterable[click.Command]) -> str:
+    """Return a message of ours with options where it names arguments of Python functions.
+
+    They have the same names, so that ```target_fps=5000``` becomes ``--target-fps 5000``.
+    """
+    options = {"x": "--data"}
+    for command in commands:
+        for parameter in command.params:
+            if isinstance(parameter, click.Option) and parameter.name is not None:
+                options[parameter.name] = parameter.opts[0]
+
+    def option(match: re.Match[str]) -> str:
+        name, value = match["name"], match["value"]
+        if name not in options:
+            return match[0]
+        return options[name] if value is None else f"{options[name]} {value}"
+
+    return re.sub(r"`(?P<name>\w+)(=(?P<value>[^`]*))?`", option, message)

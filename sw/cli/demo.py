@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from xnorflow.boards.board import load as load_board
-from xnorflow.builder import Frames, Request, build
+from xnorflow.builder import Request, build
 from xnorflow.cli.build import show_report
 from xnorflow.cli.common import check_writable, json_option, load_lowered, read_frames, write_json
 from xnorflow.cli.steps import Steps
@@ -36,8 +36,8 @@ def demo_command(output: str, json_file: str | None) -> None:
     console = Console()
     with resources.as_file(resources.files("xnorflow.models") / f"{MODEL}.onnx") as path:
         network, lowered = load_lowered(str(path))
-    chosen, quantized = read_frames(None, lowered, None)
-    right = int((predict_quantized(lowered, quantized).classes == chosen.y).sum())
+    chosen = read_frames(None, lowered, None)
+    right = int((predict_quantized(lowered, chosen.quantized).classes == chosen.y).sum())
     console.print(
         f"golden model: {MODEL} classifies {right} of {len(chosen)} digits "
         f"({right / len(chosen):.1%})",
@@ -48,14 +48,13 @@ def demo_command(output: str, json_file: str | None) -> None:
         lowered=lowered,
         board=board,
         target_fps=TARGET_FPS,
+        simulated=FRAMES,
         # One placement at the planned clock is enough to show; build looks for a faster one.
         clock_mhz=board.clock.planned_mhz,
         command=f"xnorflow demo --output {output}",
         notes=network.notes,
     )
     with Steps(console) as steps:
-        report = build(
-            request, Frames(chosen.x, chosen.y, quantized, FRAMES), Path(output), steps.progress
-        )
-    show_report(console, report, Path(output))
-    write_json(json_file, report)
+        built = build(request, chosen, Path(output), steps.progress)
+    show_report(console, built)
+    write_json(json_file, built.report)

@@ -12,6 +12,7 @@ import click
 from xnorflow import __version__
 from xnorflow.cli.boards import boards_command
 from xnorflow.cli.build import build_command
+from xnorflow.cli.common import in_options
 from xnorflow.cli.demo import demo_command
 from xnorflow.cli.inspect import inspect_command
 from xnorflow.cli.predict import predict_command
@@ -66,10 +67,10 @@ def _run(arguments: list[str] | None) -> int:
         error.show()
         return 2
     except UserError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {in_options(str(error), cli.commands.values())}", err=True)
         return 2
     except WorkFailed as error:
-        click.echo(f"Failed: {error}", err=True)
+        click.echo(f"Failed: {in_options(str(error), cli.commands.values())}", err=True)
         return 1
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted", err=True)

@@ -33,15 +33,15 @@ def predict_command(
     model: str,
     options: ImportOptions,
     data: str | None,
-    divisor: float | None,
+    divide_by: float | None,
     frames: int | None,
     json_file: str | None,
 ) -> None:
     """Classify frames with the golden model: the integers that the hardware computes."""
     check_writable(json_file, "--json")
     _, lowered = load_lowered(model, options)
-    chosen, quantized = read_frames(data, lowered, frames, divisor)
-    prediction = predict_quantized(lowered, quantized)
+    chosen = read_frames(data, lowered, frames, divide_by)
+    prediction = predict_quantized(lowered, chosen.quantized)
     classes = prediction.classes
     accuracy = None if chosen.y is None else float((classes == chosen.y).mean())
     console = Console()

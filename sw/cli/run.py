@@ -60,16 +60,16 @@ def run_command(
     check_writable(json_file, "--json")
     started = time.perf_counter()
     _, lowered = load_lowered(model, options)
-    chosen, quantized = read_frames(data, lowered, frames)
-    expected = predict_quantized(lowered, quantized)
-    total = len(quantized)
+    chosen = read_frames(data, lowered, frames)
+    expected = predict_quantized(lowered, chosen.quantized)
+    total = len(chosen)
     console = Console()
     with Device(port, baud) as device:
         identity = device.check(lowered.digest())
         with Steps(console) as steps:
             steps.progress("run", f"{total:,} frames on {port}", 0, total)
             run = device.run(
-                lowered.input.to_bits(quantized),
+                lowered.input.to_bits(chosen.quantized),
                 lambda done: steps.progress("run", f"{total:,} frames on {port}", done, total),
             )
     differ = (run.classes != expected.classes) | (run.scores != expected.scores).any(axis=1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 from rich.console import Console
 
@@ -23,7 +21,7 @@ from xnorflow.cli.common import (
     write_json,
 )
 from xnorflow.cli.steps import Steps
-from xnorflow.errors import UserError, WorkFailed
+from xnorflow.errors import WorkFailed
 from xnorflow.frontend.options import ImportOptions
 from xnorflow.sim.verify import ENGINES, Verification, verify
 
@@ -60,7 +58,7 @@ def simulate_command(
     model: str,
     options: ImportOptions,
     data: str | None,
-    divisor: float | None,
+    divide_by: float | None,
     frames: int,
     engine: str,
     board: str | None,
@@ -73,39 +71,33 @@ def simulate_command(
     json_file: str | None,
 ) -> None:
     """Simulate MODEL's hardware on frames and compare every output bit with the golden model."""
-    if not 0 <= stall < 1:
-        raise UserError(f"--stall is {stall:g} but must be at least 0 and below 1")
-    if seed < 0:
-        raise UserError(f"--seed is {seed} but must not be negative")
     check_writable(json_file, "--json")
-    check_writable(vcd, "--vcd")
     _, lowered = load_lowered(model, options)
-    chosen, quantized = read_frames(data, lowered, frames, divisor)
+    chosen = read_frames(data, lowered, frames, divide_by)
     plan = make_plan(lowered, optional_board(board), target_fps, folding)
     console = Console()
     for note in plan.notes:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
-    total = len(quantized)
     with Steps(console) as steps:
-        steps.progress("simulate", f"{total} frames", 0, total)
         result = verify(
             assemble(lowered, plan.folding),
             lowered,
-            quantized,
+            chosen.quantized,
             chosen.y,
             engine=engine,
             stall=stall,
             seed=seed,
             watch_layers=layers,
-            vcd=None if vcd is None else Path(vcd),
-            progress=lambda done: steps.progress("simulate", f"{total} frames", done, total),
+            vcd=vcd,
+            progress=steps.progress,
+            plan=plan,
         )
     describe(console, result)
     write_json(json_file, result.as_json())
     if result.mismatches:
         raise WorkFailed(
             f"{result.mismatches} of {result.frames} frames differ from the golden model; run "
-            "again with --layers --vcd FILE to see where"
+            "again with `layers` and `vcd` to see where"
         )
 
 

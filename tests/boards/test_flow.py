@@ -132,7 +132,7 @@ def test_fixed_clock_that_is_missed_fails_with_the_shortfall_and_a_clock(
         run_build(tiny_top, tmp_path, 48)
     assert info.value.fmax_mhz == 30
     assert info.value.possible_mhz == 28.875
-    assert "--clock 28.875 should work" in str(info.value)
+    assert "`clock_mhz=28.875` should work" in str(info.value)
 
 
 def test_no_slower_clock_is_named_when_there_is_none(plan, tiny_top, tmp_path) -> None:
@@ -188,7 +188,7 @@ def test_only_clocks_that_the_link_can_use_are_tried_and_named(plan, tiny_top, t
     plan(fmax=[20.0, 18.9])
     result = run_build(tiny_top, tmp_path, None, usable=whole_mhz)
     assert [clock for clock, _ in result.attempts] == [24, 18]
-    with pytest.raises(TimingNotMet, match="--clock 18 should work"):
+    with pytest.raises(TimingNotMet, match="`clock_mhz=18` should work"):
         run_build(tiny_top, tmp_path / "out", 27.5, usable=whole_mhz)
 
 
@@ -360,7 +360,7 @@ def test_folder_of_the_users_is_never_replaced(tmp_path) -> None:
 def test_output_below_a_file_cannot_be_written(tmp_path) -> None:
     (tmp_path / "file").write_text("x")
     with (
-        pytest.raises(UserError, match=r"cannot be written.*--output"),
+        pytest.raises(UserError, match=r"cannot be written.*`output`"),
         staged(tmp_path / "file" / "out"),
     ):
         pass

@@ -217,7 +217,7 @@ def test_wrong_idx_files_are_refused(idx_folder: Path) -> None:
     path.unlink()
     with pytest.raises(UserError, match="No such file"):
         read_idx(path)
-    with pytest.raises(UserError, match="--data-dir"):
+    with pytest.raises(UserError, match="`data_dir="):
         load_dataset("mnist", "test", idx_folder / "absent")
 
 
@@ -382,7 +382,7 @@ def test_a_download_that_is_not_the_published_file_is_not_kept(
 ) -> None:
     cache = tmp_path_factory.mktemp("cache") / "toy"
     (idx_folder / mirrored.md5[0][0]).write_bytes(b"something else")
-    with pytest.raises(WorkFailed, match=r"MD5 differs.*--data-dir"):
+    with pytest.raises(WorkFailed, match=r"MD5 differs.*`data_dir`"):
         download(mirrored, cache)
     assert not cache.exists()
 

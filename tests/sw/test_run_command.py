@@ -35,7 +35,7 @@ class TestRunCommand:
         def opened(port, baud):
             return Device(bench, BAUD, timeout=2e-4, clock=bench.clock)
 
-        monkeypatch.setattr("xnorflow.cli.run.load_lowered", lambda model: (network, lowered))
+        monkeypatch.setattr("xnorflow.cli.run.load_lowered", lambda *_: (network, lowered))
         monkeypatch.setattr("xnorflow.cli.run.Device", opened)
 
         def call(*options):

@@ -370,7 +370,7 @@ def run(*arguments: str) -> None:
     ("arguments", "says"),
     [
         (["cifar"], "no recipe 'cifar'.*mnist_sfc, mnist_mini"),
-        (["mnist_cnn", "--data-dir", "absent"], "--data-dir absent is not a folder"),
+        (["mnist_cnn", "--data-dir", "absent"], "`data_dir=absent` is not a folder"),
         (["mnist_mini", "--epochs", "0"], "--epochs 0"),
         (["mnist_mini", "--seed", "-1"], "--seed -1"),
         (["mnist_mini", "--output", "absent/model.onnx"], "--output absent/model.onnx"),
