@@ -45,7 +45,7 @@ class InputQuantizer:
     thresholds : ndarray of float32, shape (levels, F) or (levels, 1)
         Rising along the first axis; the second form is for all features alike. Each is the
         smallest float32 from which on the integer is larger by one (``-inf``: always, ``+inf``:
-        never); exact for every float32 and every integer input of up to 24 bits. One level makes
+        never), and equal ones make it jump; exact for every float32 and every integer input of up to 24 bits. One level makes
         bits.
     """
 
@@ -64,9 +64,10 @@ class InputQuantizer:
 
     @property
     def is_bytes(self) -> bool:
-        """Whether the features are bytes as they are, without a quantizer."""
-        column = np.arange(1, 256, dtype=np.float32)[:, None]
-        return self.levels == 255 and np.array_equal(self.thresholds, column)
+        """Whether the features are bytes as they are or times an integer, without a quantizer."""
+        steps, rest = divmod(self.levels, 255)
+        column = np.repeat(np.arange(1, 256, dtype=np.float32), steps)[:, None]
+        return not rest and np.array_equal(self.thresholds, column)
 
     @property
     def bits(self) -> int:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from fractions import Fraction
-from math import ceil, floor, prod
+from math import ceil, floor, lcm, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,9 @@ _LARGEST_LANE = (1 << 16) - 1
 _LARGEST_ACCUMULATOR = (1 << 31) - 1
 """Largest magnitude of accumulators and of their sums."""
 
+_MOST_THRESHOLDS = 1 << 24
+"""Largest number of an input's thresholds that finer units may lead to."""
+
 
 class _Unit(Enum):
     """What the chain starts from."""
@@ -85,6 +88,8 @@ def lower(network: Network) -> LoweredNetwork:
     - *Max pools*, before a sign or behind it: rising maps turn the maximum into an OR of bits,
       falling ones into an AND, for which the layer before sends on the complement of its bit: the
       hardware has only the OR.
+    - *Padding of integers*: where a padded tap lies between two of them, all are counted in finer
+      units.
     - *Average pools*: sums, whose number of taps divides the scale.
     - *Output*: the maps after the last layer become an integer scale and offset per class, see
       :mod:`xnorflow.scores`; a negative scale goes into the row of weights.
@@ -487,8 +492,11 @@ class _Walk:
                 return None
             if all(unit is not None and abs(unit) == 1 for unit in units):
                 return np.array([unit == 1 for unit in units], np.uint16)
-        elif all(unit is not None and 0 <= unit <= self.levels for unit in units):
-            return np.array(units, np.uint16)
+        else:
+            inside = [unit for unit in units if unit is not None and 0 <= unit <= self.levels]
+            steps = lcm(*(unit.denominator for unit in inside))
+            if len(inside) == len(units) and (steps == 1 or self._refine(steps)):
+                return np.array([int(unit * steps) for unit in inside], np.uint16)
         scale, offset = (float(v) for v in self.chain[0])
         if self.unit is _Unit.BIT:
             holds = f"its inputs hold {offset - scale:g} or {offset + scale:g} in channel 0"
@@ -502,6 +510,23 @@ class _Walk:
             f"{self.where}: layer {op.name!r} pads with {float(op.pad_value):g}, but {holds}; "
             f"{mend}, or put the padding before the maps that shift its inputs"
         )
+
+    def _refine(self, steps: int) -> bool:
+        """Count the frame in `steps` finer units, if lanes and memory hold them.
+
+        A padded tap may lie between two integers, as where pixels are ``n / 127.5 - 1`` and the
+        padding is 0: n would be 127.5. With every threshold twice, n counts in halves.
+        """
+        frame = self.frame
+        if self.unit is not _Unit.INTEGER or frame is None:
+            return False
+        if self.levels * steps > _LARGEST_LANE or frame.thresholds.size * steps > _MOST_THRESHOLDS:
+            return False
+        self.frame = replace(frame, thresholds=np.repeat(frame.thresholds, steps, axis=0))
+        share = Surd.of(Fraction(1, steps))
+        self.chain = [(scale * share, offset) for scale, offset in self.chain]
+        self.levels *= steps
+        return True
 
     # Pools
 
@@ -702,12 +727,11 @@ def _sign_of_bit(scale: Surd, offset: Surd) -> tuple[Surd, Surd]:
     return Surd.of((high - low) // 2), Surd.of((high + low) // 2)
 
 
-def _solve(scale: Surd, value: Surd) -> int | None:
-    """Return the integer unit with ``scale * unit = value``, None if there is none."""
+def _solve(scale: Surd, value: Surd) -> Fraction | None:
+    """Return the unit with ``scale * unit = value``, None if there is no rational one."""
     if not scale.terms:
-        return None if value.terms else 0
-    unit = (value / scale).rational()
-    return None if unit is None or unit.denominator > 1 else int(unit)
+        return None if value.terms else Fraction(0)
+    return (value / scale).rational()
 
 
 def _pull_through(

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_networks import random_cnn, random_frames, reference_logits
 
+from xnorflow import golden
 from xnorflow.errors import UserError
 from xnorflow.lowered import LoweredLayer, LoweredNetwork, LoweredPool, LoweredThreshold
 from xnorflow.lowering import lower
@@ -145,6 +146,43 @@ def test_padding_of_integers_is_one_of_them(scales, value, pad):
     source = Network("pads", (2, 2, 2), ops)
     lowered = lower(source)
     assert lowered.layers[0].window.pad.tolist() == pad
+    check_frames(source, lowered, random_frames(np.random.default_rng(1), source, 30))
+
+
+@pytest.mark.parametrize(
+    ("maps", "levels", "pad"),
+    [
+        ([affine(Fraction(2, 255), -1)], 510, [255, 255]),
+        ([affine(Fraction(1, 255)), affine(2, -1)], 510, [255, 255]),
+        ([affine((Fraction(2, 255), Fraction(-2, 255)), (-1, 1))], 510, [255, 255]),
+        ([affine(1, (Fraction(-1, 3), Fraction(-7, 2)))], 1530, [2, 21]),
+        ([affine(Fraction(1, 255))], 255, [0, 0]),
+        ([affine(1, Fraction(-1, 257))], 65535, [1, 1]),
+    ],
+)
+def test_padding_between_bytes_counts_them_in_finer_units(maps, levels, pad):
+    layer = conv("c", 3, 3, 2, padding=(1, 1, 0, 1))
+    ops = (*maps, layer, affine(1, (1, 2, 3)), Sign("t"), Flatten("f"), dense("last", 3, 27))
+    source = Network("pads", (4, 3, 2), ops)
+    lowered = lower(source)
+    assert (lowered.input.levels, lowered.layers[0].levels) == (levels, levels)
+    assert lowered.layers[0].window.pad.tolist() == pad
+    assert lowered.input.is_bytes
+    frames = np.random.default_rng(1).integers(0, 256, (20, 4, 3, 2)).astype(np.float32)
+    check_frames(source, lowered, frames)
+    expected = [best_class(run_exact(source, x)[-1]) for x in frames]
+    assert golden.predict(lowered, frames).classes.tolist() == expected
+    with pytest.raises(UserError, match="whole numbers from 0 to 255"):
+        golden.predict(lowered, frames + np.float32(0.5))
+
+
+def test_padding_between_quantized_levels_counts_them_in_finer_units():
+    quantize = Quantize("q", Fraction(1, 4), Fraction(0), -8, 7)
+    layer = conv("c", 3, 3, 2, padding=(1, 1, 1, 1), pad_value=Fraction(-3, 16))
+    ops = (affine((1, -1), (0, 3)), quantize, layer, AveragePool("gap"), Flatten("f"))
+    source = Network("pads", (2, 2, 2), ops)
+    lowered = lower(source)
+    assert (lowered.input.levels, lowered.layers[0].window.pad.tolist()) == (60, [29, 31])
     check_frames(source, lowered, random_frames(np.random.default_rng(1), source, 30))
 
 
@@ -453,8 +491,8 @@ BAD = {
         ["'c'", "pads with 0", "all channels"],
     ),
     "pad of integers": (
-        (HALF, conv("c", 2, 2, 2, padding=(1, 1, 1, 1), pad_value=Fraction(1, 4))),
-        ["'c'", "pads with 0.25", "n * 0.5", "up to 3"],
+        (HALF, conv("c", 2, 2, 2, padding=(1, 1, 1, 1), pad_value=Fraction(1, 1 << 16))),
+        ["'c'", "pads with 1.5", "n * 0.5", "up to 3"],
     ),
     "pad beyond integers": (
         (HALF, conv("c", 2, 2, 2, padding=(1, 1, 1, 1), pad_value=Fraction(2))),
