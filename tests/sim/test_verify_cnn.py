@@ -17,7 +17,16 @@ from xnorflow.folding import LayerFolding
 from xnorflow.golden import predict, quantize
 from xnorflow.hw.fifo import StreamFIFO
 from xnorflow.lowering import lower
-from xnorflow.network import Affine, AveragePool, Conv2d, MaxPool, Network, Sign
+from xnorflow.network import (
+    Affine,
+    AveragePool,
+    Conv2d,
+    Dense,
+    Flatten,
+    MaxPool,
+    Network,
+    Sign,
+)
 from xnorflow.pipeline import cycles_per_frame, pipeline
 from xnorflow.sim.streams import collect, drive, pack_bits
 from xnorflow.sim.verify import verify
@@ -44,6 +53,27 @@ def test_random_networks_are_bit_exact_under_back_pressure(seed, stall):
     assert not any(result.layer_mismatches.values())
     alone = [verify(core, lowered, frame[None]).classes[0] for frame in frames[:2]]
     assert alone == list(result.classes[:2])
+
+
+def test_zero_padding_between_bytes_is_bit_exact():
+    rng = np.random.default_rng(8)
+    signs = np.array([-1, 1], np.int8)
+    conv = Conv2d("conv", rng.choice(signs, (3, 3, 3, 2)), (2, 2), (1, 1), (0, 1, 1, 1))
+    ops = (
+        Affine("pixels", (Fraction(2, 255),), (Fraction(-1),)),
+        conv,
+        Affine("bias", (Fraction(1),), (Fraction(1), Fraction(-1, 2), Fraction(0))),
+        Sign("sign"),
+        AveragePool("pool"),
+        Flatten("flatten"),
+        Dense("dense", rng.choice(signs, (4, 3))),
+    )
+    lowered = lower(Network("centred", (5, 4, 2), ops))
+    assert lowered.layers[0].levels == 510
+    x = rng.integers(0, 256, (12, 5, 4, 2)).astype(np.uint8)
+    core = assemble(lowered, random_folding(rng, lowered))
+    result = verify(core, lowered, quantize(lowered, x), stall=0.2, seed=1, watch_layers=True)
+    assert result.mismatches == 0
 
 
 @settings(max_examples=60)

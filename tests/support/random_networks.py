@@ -290,7 +290,12 @@ class _CnnDraw:
         groups = int(rng.choice([g for g in range(1, depth + 1) if depth % g == 0]))
         neurons = groups * int(rng.integers(1, max(self.channels // groups, 1) + 1))
         weights = rng.choice(np.array([-1, 1], np.int8), (neurons, *kernel, depth // groups))
-        pad = self.offset + self.scale * int(rng.choice(self.units))
+        unit = Fraction(int(rng.choice(self.units)))
+        first = not any(isinstance(op, Conv2d) for op in self.ops)
+        if first and len(self.units) > 3 and unit > self.units[0] and self.chance(0.3):
+            # Between two integers of the frame.
+            unit -= self.pick(Fraction(1, 2), Fraction(1, 4))
+        pad = self.offset + self.scale * unit
         op = Conv2d(name, weights, tuple(stride), tuple(dilation), padding, pad, groups)
         self.ops.append(op)
         self.slide(kernel, stride, dilation, padding, neurons)
