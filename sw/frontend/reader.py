@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from xnorflow.errors import UserError
 from xnorflow.frontend.graph import MAX_FRAME, Graph, Node
 
-__all__ = ["read_graph"]
+__all__ = ["graph_of", "read_graph"]
 
 _MAX_BYTES = 1 << 31  # protobuf's own limit of a message
 _FIRST_OPSET = 7  # earlier ones broadcast in another way
@@ -47,7 +47,7 @@ def read_graph(path: str | Path) -> Graph:
             f"{path}: is not an ONNX file, or is truncated or damaged; {_NOT_ONNX}"
         ) from None
     try:
-        return _convert(model, str(path))
+        return graph_of(model, str(path))
     except ValueError as error:
         raise UserError(f"{path}: is damaged ({error}); export it or copy it again") from None
 
@@ -73,7 +73,8 @@ def _read(path: str | Path) -> bytes:
     return content
 
 
-def _convert(model: onnx.ModelProto, path: str) -> Graph:
+def graph_of(model: onnx.ModelProto, path: str) -> Graph:
+    """Return the graph of a decoded model; parameters and errors as :func:`read_graph`."""
     if not model.HasField("graph") or not model.graph.output:
         raise UserError(f"{path}: is not an ONNX file, or is truncated; {_NOT_ONNX}")
     graph = model.graph
