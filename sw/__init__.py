@@ -2,18 +2,24 @@
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from xnorflow.frontend import load
+from xnorflow.errors import UserError, WorkFailed
 
-__all__ = ["__version__", "load"]
+if TYPE_CHECKING:
+    from xnorflow.api import build, load, predict, simulate
+
+__all__ = ["UserError", "WorkFailed", "__version__", "build", "load", "predict", "simulate"]
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import `load` when it is first used: hardware alone needs no ONNX."""
-    if name == "load":
-        from xnorflow.frontend import load
+    """Import the API when it is first used: parts of the package need no ONNX and no Amaranth."""
+    if name in ("build", "load", "predict", "simulate"):
+        from xnorflow import api
 
-        return load
+        return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

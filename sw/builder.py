@@ -161,7 +161,10 @@ def link_parameters(
 
 
 def build(
-    request: Request, frames: PreparedFrames, output: Path, progress: Progress = quiet
+    request: Request,
+    frames: PreparedFrames,
+    output: Path | None = None,
+    progress: Progress = quiet,
 ) -> Build:
     """Verify a network's hardware in simulation and build its bitstream.
 
@@ -172,8 +175,8 @@ def build(
     ----------
     request : Request
     frames : PreparedFrames
-    output : Path
-        Folder to make; an earlier build there is replaced.
+    output : Path, optional
+        Folder to make; an earlier build there is replaced. Without it ``build-NETWORK-BOARD``.
     progress : callable
         Told every step.
 
@@ -190,6 +193,8 @@ def build(
     """
     if request.simulated < 1:
         raise UserError(f"`frames` is {request.simulated} but must be at least 1")
+    if output is None:
+        output = Path(f"build-{request.lowered.name}-{request.board.name}")
     shrink = 1.0
     for attempt in range(RETRIES + 1):
         planned = request.plan(shrink)

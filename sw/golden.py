@@ -61,8 +61,9 @@ def predict(lowered: LoweredNetwork, x: NDArray) -> Prediction:
     ----------
     lowered : LoweredNetwork
     x : ndarray, shape (N, *lowered.input.shape) or (N, F)
-        Frames in the network's own units: float32, float16, or integers of up to 16 bits. A
-        network with a flat input takes frames of any shape with F values, in row-major order.
+        Frames in the network's own units: float32, float16, or integers of up to 16 bits.
+        Dimensions of size 1 may be left out or added. A network with a flat input takes frames of
+        any shape with F values, in row-major order.
 
     Returns
     -------
@@ -187,14 +188,17 @@ def _scores(lowered: LoweredNetwork, accumulators: NDArray) -> NDArray[np.int64]
 
 def _check_frames(expected: InputQuantizer, x: NDArray) -> None:
     features = prod(expected.shape)
-    legal = x.shape[1:] in (expected.shape, (features,))
-    if len(expected.shape) == 1 and x.ndim > 1:
+    legal = _without_ones(x.shape[1:]) in (_without_ones(expected.shape), (features,))
+    if len(expected.shape) == 1:
         legal = prod(x.shape[1:]) == features
-    if not legal:
+    if x.ndim < 2 or not legal:
         sizes = ", ".join(str(size) for size in expected.shape)
+        mend = f"give an array of shape (N, {sizes})"
+        if x.shape[1:] == (*expected.shape[2:], *expected.shape[:2]):
+            mend = "put the channels last with x.transpose(0, 2, 3, 1)"
         raise UserError(
             f"the data have shape {x.shape}, but the network takes frames of shape "
-            f"{expected.shape}; give an array of shape (N, {sizes})"
+            f"{expected.shape}; {mend}"
         )
     if not len(x):
         raise UserError("the data hold no frames; give at least one")
@@ -211,6 +215,10 @@ def _check_frames(expected: InputQuantizer, x: NDArray) -> None:
             "the data hold other values than whole numbers from 0 to 255, which is what the "
             "network takes; give the raw bytes of the pixels"
         )
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
 
 
 def _holds_bytes(frame: NDArray) -> bool:

@@ -91,10 +91,9 @@ def build_command(
         command="xnorflow " + shlex.join(sys.argv[1:]),
         notes=network.notes,
     )
-    target = Path(output or f"build-{lowered.name}-{chosen_board.name}")
     console = Console()
     with Steps(console) as steps:
-        built = build(request, chosen, target, steps.progress)
+        built = build(request, chosen, Path(output) if output else None, steps.progress)
     show_report(console, built)
     write_json(json_file, built.report)
 
