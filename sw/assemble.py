@@ -28,12 +28,13 @@ from xnorflow.pipeline import (
     MatrixStage,
     PoolStage,
     ScoreStage,
+    Stage,
     ThresholdStage,
     WindowStage,
     pipeline,
 )
 
-__all__ = ["assemble"]
+__all__ = ["assemble", "component"]
 
 
 def assemble(lowered: LoweredNetwork, folding: Folding) -> StreamingCore:
@@ -53,26 +54,38 @@ def assemble(lowered: LoweredNetwork, folding: Folding) -> StreamingCore:
             beats = built[-1].o_beats
             fifo = StreamFIFO(payload, depth)
             built.append(CoreStage(f"{stage.name}_fifo", fifo, beats, beats, beats))
-        match stage:
-            case ConverterStage():
-                unit: StreamUnit = _converter(stage, payload)
-            case WindowStage():
-                unit = _window(stage, payload.elem_shape)
-            case MatrixStage():
-                unit = _matrix(stage, lowered.output)
-            case PoolStage():
-                unit = _pool(stage, payload.elem_shape)
-            case ThresholdStage():
-                thresholds = stage.stage.thresholds
-                unit = ThresholdUnit(payload.elem_shape, thresholds, lanes=stage.lanes)
-            case ScoreStage():
-                scale, offset = lowered.output.scale, lowered.output.offset
-                unit = ScoreUnit(payload.elem_shape, scale, offset, lanes=stage.lanes)
+        unit = component(stage, payload, lowered.output)
         built.append(CoreStage(stage.name, unit, stage.i_beats, stage.o_beats, stage.cycles))
         payload = unit.o.payload.shape()
         if isinstance(payload, data.StructLayout):
             payload = data.ArrayLayout(payload, 1)  # lanes and their flag for true zeros
     return StreamingCore(built)
+
+
+def component(stage: Stage, payload: data.ArrayLayout, output: LoweredOutput) -> StreamUnit:
+    """Return the hardware of a stage.
+
+    Parameters
+    ----------
+    stage : Stage
+    payload : ArrayLayout
+        What the stage before gives: elements, or lanes with their flag for true zeros.
+    output : LoweredOutput
+        The network's affine, for the stage that gives the scores.
+    """
+    match stage:
+        case ConverterStage():
+            return _converter(stage, payload)
+        case WindowStage():
+            return _window(stage, payload.elem_shape)
+        case MatrixStage():
+            return _matrix(stage, output)
+        case PoolStage():
+            return _pool(stage, payload.elem_shape)
+        case ThresholdStage():
+            return ThresholdUnit(payload.elem_shape, stage.stage.thresholds, lanes=stage.lanes)
+        case ScoreStage():
+            return ScoreUnit(payload.elem_shape, output.scale, output.offset, lanes=stage.lanes)
 
 
 def _converter(stage: ConverterStage, payload: data.ArrayLayout) -> WidthConverter:
