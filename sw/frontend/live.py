@@ -68,7 +68,7 @@ def read_module(module: torch.nn.Module, input_shape: tuple[int, ...] | None) ->
     module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
     name = type(module).__name__
     shape = _frame_shape(input_shape, name)
-    with _inference(module), warnings.catch_warnings():
+    with _inference(module), _silence(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         frames = _frames(module, shape)
         _try(module, frames, name)
@@ -127,6 +127,22 @@ def _inference(module: torch.nn.Module) -> Iterator[None]:
             part.training = state
         for tensor, value in tensors:
             tensor.data.copy_(value)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the exporter from printing its whole graph when it fails; it has no option for that."""
+    import torch
+
+    log = getattr(torch._C, "_jit_onnx_log", None)
+    if log is None:
+        yield
+        return
+    torch._C._jit_onnx_log = lambda *_: None
+    try:
+        yield
+    finally:
+        torch._C._jit_onnx_log = log
 
 
 def _frames(module: torch.nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
