@@ -45,6 +45,9 @@ class Node:
     label : str
         What users know the node by, such as ``layer 'conv1' (QuantConv2D)``; empty for its name
         and kind.
+    refusal : tuple of str or None
+        Problem and mend of what a reader could not say in operators, as in `Obstacle`; the node
+        then stands in its place, of a kind that is like it.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
     label: str = ""
+    refusal: tuple[str, str] | None = None
 
     def __str__(self) -> str:
         if self.label:

@@ -166,6 +166,8 @@ def _import(chain: Chain, node: Node) -> bool:
 
 def _handle(chain: Chain, node: Node) -> None:
     graph = chain.graph
+    if node.refusal is not None:
+        graph.refuse(node, *node.refusal)
     if chain.scored is not None and not may_follow(chain.scored, node):
         graph.refuse(
             node, f"follows {chain.scored}", "end the network there, or with ArgMax or TopK"
