@@ -31,7 +31,10 @@ from xnorflow.network import (
     Sign,
 )
 
-__all__ = ["Chain", "Content", "Layout", "Padding", "exact"]
+__all__ = ["BITS", "Chain", "Content", "Layout", "Padding", "Squashing", "exact"]
+
+BITS = range(-1, 2, 2)
+"""What a sign gives."""
 
 
 _INTEGERS: dict[int, range] = {
@@ -80,6 +83,28 @@ class Padding:
     sizes: tuple[int, int, int, int]
 
 
+@dataclass(frozen=True)
+class Squashing:
+    """An activation that rises everywhere, or is flat at its ends, and waits for a sign.
+
+    Attributes
+    ----------
+    node : Node
+    low, high : Fraction or None
+        Ends of the range in which it gives ``x`` itself; None where there is no end.
+    keeps_sign : bool
+        Whether it gives ``x`` nowhere but keeps its sign everywhere.
+    behind : int
+        Number of the chain's maps before it.
+    """
+
+    node: Node
+    low: Fraction | None
+    high: Fraction | None
+    keeps_sign: bool
+    behind: int
+
+
 class Chain:
     """The tensor at hand, and the operations that gave it.
 
@@ -101,6 +126,7 @@ class Chain:
         Why the model cannot be used, as far as it was examined; all copies share it.
     ops : list of Op
     tensors : list of str
+    layouts : list of Layout
         See :class:`~xnorflow.frontend.walk.Imported`.
     notes : list of str
     tensor : str
@@ -114,6 +140,10 @@ class Chain:
         A frame's shape in the network.
     integer_type : bool
         Whether it is stored as integers, on which ONNX arithmetic would wrap and truncate.
+    boolean : bool
+        Whether it is stored as booleans, which are no numbers before a `Cast`.
+    squashings : list of Squashing
+        Activations since the frame, the bits or the accumulators.
     content : Content
     values : range or None
         What the entries were before `maps`, where that is known.
@@ -130,10 +160,11 @@ class Chain:
     ) -> None:
         self.graph = graph
         self.options = options or ImportOptions()
-        self.constants = Constants(graph)
-        self.obstacles: list[Obstacle] = []
+        self.constants = Constants(graph, self.options.sign_zero)
+        self.obstacles = self.constants.obstacles
         self.ops: list[Op] = []
         self.tensors: list[str] = []
+        self.layouts: list[Layout] = []
         self.notes: list[str] = []
         self.tensor = graph.input
         self.shape = self.input_shape = graph.input_shape
@@ -142,6 +173,8 @@ class Chain:
             self.input_shape = (*self.shape[1:], self.shape[0])
         self.padding: Padding | None = None
         self.integer_type = graph.input_type in _INTEGERS
+        self.boolean = False
+        self.squashings: list[Squashing] = []
         self.content = Content.FRAME
         self.values: range | None = _INTEGERS.get(graph.input_type)
         self.maps: list[Affine | BatchNorm] = []
@@ -165,15 +198,19 @@ class Chain:
     def copy(self) -> Chain:
         """Return a chain that goes its own way from here."""
         other = copy(self)
-        other.ops, other.tensors = [*self.ops], [*self.tensors]
+        other.ops = [*self.ops]
+        other.tensors, other.layouts = [*self.tensors], [*self.layouts]
         other.notes, other.maps = [*self.notes], [*self.maps]
+        other.squashings = [*self.squashings]
         return other
 
     def record(self, tensor: str = "") -> None:
         """Say that the last operation, if there is a new one, gives the graph's `tensor`."""
         new = len(self.ops) - len(self.tensors)
         if new:
-            self.tensors += [""] * (new - 1) + [tensor]
+            # Behind an activation that waits for its sign the values are others.
+            self.tensors += [""] * (new - 1) + ["" if self.squashings else tensor]
+            self.layouts += [self.layout] * new
 
     def obstacle(self, node: Node, problem: str, mend: str) -> None:
         """Refuse a node whose handler goes on, so that what lies behind it is examined too."""
@@ -193,7 +230,7 @@ class Chain:
         if len(shape) != 3 and self.layout is not Layout.FLAT:
             self.layout = Layout.FLAT
             self._flattened = (f"{node} makes vectors of them", "leave it out")
-        self.shape, self.padding, self.integer_type = shape, None, False
+        self.shape, self.padding, self.integer_type, self.boolean = shape, None, False, False
         if layer:
             self._begin(Content.ACCUMULATORS, node)
         elif linear:
@@ -276,7 +313,13 @@ class Chain:
             )
 
     def require_float(self, node: Node) -> None:
-        """Refuse arithmetic on a tensor of integers."""
+        """Refuse arithmetic on a tensor of integers or booleans."""
+        if self.boolean:
+            self.graph.refuse(
+                node,
+                f"computes with tensor {self.tensor!r}, which holds booleans",
+                "put a Cast to FLOAT before it",
+            )
         if self.integer_type:
             self.graph.refuse(
                 node,
@@ -301,6 +344,8 @@ class Chain:
         """
         rank = len(self.shape) + 1
         batched = values.ndim == rank
+        if batched and values.shape[0] == self.graph.batch and np.all(values == values[:1]):
+            values = values[:1]
         if values.ndim > rank or (batched and values.shape[0] != 1):
             self._refuse_shape(node, values)
         per_frame = values[0] if batched else values
@@ -349,7 +394,7 @@ class Chain:
     def sign(self, node: Node) -> None:
         """Append a sign."""
         self.ops.append(Sign(node.name))
-        self._begin(Content.BITS, node)
+        self._begin(Content.BITS, node, BITS)
 
     def quantize(self, node: Node, op: Quantize) -> None:
         """Append a quantizer of the frame."""
@@ -376,15 +421,22 @@ class Chain:
     def pool(self, node: Node, op: MaxPool | AveragePool, shape: tuple[int, int]) -> None:
         """Append a pool whose outputs have `shape` rows and columns."""
         self.ops.append(op)
-        self.shape = (self.shape[0], *shape)
+        size, self.shape = self.shape[1:], (self.shape[0], *shape)
         if isinstance(op, AveragePool):
-            self.values = None
+            self._begin_means(prod(op.kernel or size))
             if self.content is Content.BITS:
                 self.content, self.source = Content.AVERAGES, node
 
     def _begin(self, content: Content, node: Node, values: range | None = None) -> None:
         self.content, self.source, self.values = content, node, values
-        self.maps = []
+        self.maps, self.squashings = [], []
+
+    def _begin_means(self, taps: int) -> None:
+        """Go on with means of so many entries, of which the maps are those of the entries."""
+        if self.values is not None:
+            first, last, step = self.values[0], self.values[-1], self.values.step
+            self.values = range(taps * first, taps * last + 1, step)
+            self.maps = [Affine("", (Fraction(1, taps),)), *self.maps]
 
     def _begin_sums(self, node: Node, terms: int, step: int = 2) -> None:
         """Begin with sums of `terms` bits, if no map but one factor lies before them."""

@@ -1,13 +1,15 @@
 """Values of tensors that do not depend on the input: weights, parameters, shapes.
 
-Arithmetic on constants is done in the type that the file stores, as an ONNX runtime does it; what
-comes out is then taken as exact. The values of `BipolarQuant` are exact in any case.
+They are evaluated on demand. Files are untrusted: what a node would give is bounded before it is
+computed, and tensors in other files are read from the model's folder only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, NoReturn
+import os
+from collections.abc import Sequence
+from math import prod
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,15 +17,17 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from xnorflow.errors import UserError
-from xnorflow.frontend.graph import QONNX, STANDARD, Graph, Node
+from xnorflow.frontend.evaluators import EVALUATORS, FREE_BATCH, size_of_result
+from xnorflow.frontend.graph import STANDARD, Graph, Node
 from xnorflow.frontend.obstacles import ModelRefused, Obstacle
 
-__all__ = ["FREE_BATCH", "Constants", "bipolar_scale", "refuse_multi_bit"]
+__all__ = ["FREE_BATCH", "Constants"]
 
-FREE_BATCH: Final = -(1 << 62)
-"""Stands for a free batch size among the sizes that `Shape` gives."""
+_FREE_BYTES = 1 << 26
+"""Size of computed constants that any file may have."""
 
-_Evaluator = Callable[["Constants", Node, Sequence[Any]], Any]
+_GROWTH = 100
+"""Number of computed constants, each as large as all stored ones, that a file may have."""
 
 
 class Constants:
@@ -32,18 +36,29 @@ class Constants:
     Parameters
     ----------
     graph : Graph
+    sign_zero : int or None
+        What `Sign` gives for weights of zero, see `ImportOptions`.
 
     Attributes
     ----------
     shapes : dict of str to tuple of int
         Shapes of computed tensors with their batch dimension, as far as they are known; whoever
         walks the graph adds them.
+    obstacles : list of Obstacle
+        Why constants are none that suit, although values stand in for them.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, sign_zero: int | None = None) -> None:
         self.graph = graph
+        self.sign_zero = sign_zero
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.obstacles: list[Obstacle] = []
         self._known: dict[str, NDArray] = {}
+        self._stored_bytes = self._computed_bytes = 0
+
+    def obstacle(self, node: Node, problem: str, mend: str) -> None:
+        """Refuse a node whose evaluation goes on with a value that stands in for the true one."""
+        self.obstacles.append(Obstacle(str(node), problem, mend))
 
     def value(self, node: Node, index: int, role: str) -> NDArray:
         """Return an input of a node that must be a constant.
@@ -70,8 +85,9 @@ class Constants:
                 f"takes its {role} from tensor {tensor!r}, which depends on the input",
                 "store it as an initializer or Constant",
             )
-        for ancestor in self.graph.ancestors(tensor):
-            self._evaluate(ancestor)
+        if tensor not in self._known:
+            for ancestor in self.graph.ancestors(tensor):
+                self._evaluate(ancestor)
         return self._stored(tensor)
 
     def numbers(self, node: Node, index: int, role: str) -> NDArray:
@@ -100,13 +116,16 @@ class Constants:
 
     def array(self, tensor: onnx.TensorProto, name: str) -> NDArray:
         """Return a stored tensor, from its own file where it lies in one."""
+        external = tensor.data_location == TensorProto.EXTERNAL
         try:
+            if external:
+                _check_external(tensor, self.graph.folder)
             array = numpy_helper.to_array(tensor, self.graph.folder)
         # A damaged tensor can raise about anything; a missing file has an error of onnx's own.
         except Exception as error:
             where = f"the values of tensor {name!r}"
-            if tensor.data_location == TensorProto.EXTERNAL:
-                location = {e.key: e.value for e in tensor.external_data}.get("location", "")
+            if external:
+                location = _external_entries(tensor).get("location", "")
                 problem = f"lie in another file, {location!r}, that cannot be read"
                 mend = "put it beside the model or export the model as one file"
             else:
@@ -114,6 +133,7 @@ class Constants:
                 problem = f"cannot be read ({reason})"
                 mend = "the file may be damaged, so export it again"
             raise ModelRefused(self.graph.path, [Obstacle(where, problem, mend)]) from None
+        self._stored_bytes += array.nbytes
         # ml_dtypes (bfloat16, float8, int4) are no numbers to numpy, but float32 holds them all.
         return array.astype(np.float32) if array.dtype.kind == "V" else array
 
@@ -122,19 +142,22 @@ class Constants:
             stored = self.graph.initializers[tensor]
             if not isinstance(stored, np.ndarray):
                 stored = self.array(stored, tensor)
+            else:
+                self._stored_bytes += stored.nbytes
             self._known[tensor] = stored
         return self._known[tensor]
 
     def _evaluate(self, node: Node) -> None:
         if node.outputs[0] in self._known:
             return
-        evaluator = _evaluators.get((node.opset, node.kind))
+        evaluator = EVALUATORS.get((node.opset, node.kind))
         if evaluator is None:
-            kinds = sorted(kind for opset, kind in _evaluators if opset == STANDARD)
+            kinds = sorted(kind for opset, kind in EVALUATORS if opset == STANDARD)
             self.graph.refuse(
                 node,
                 "computes a constant in a way that is not supported",
-                f"accepted on weights and parameters are {', '.join(kinds)}, and BipolarQuant",
+                f"accepted on weights and parameters are {', '.join(kinds)}, BipolarQuant and "
+                f"Quant of 1 bit",
             )
         given = [t not in self.graph.computed and t != "" for t in node.inputs]
         arguments = [
@@ -143,6 +166,7 @@ class Constants:
         ]
         try:
             with np.errstate(all="ignore"):
+                self._reserve(node, arguments)
                 result = np.asarray(evaluator(self, node, arguments))
         except UserError:
             raise
@@ -156,175 +180,36 @@ class Constants:
         if any(node.outputs[1:]):
             self.graph.refuse(node, "has several outputs", "give a node with one")
 
-
-_evaluators: dict[tuple[str, str], _Evaluator] = {}
-
-
-def _evaluates(*kinds: str, opset: str = STANDARD) -> Callable[[_Evaluator], _Evaluator]:
-    def register(evaluator: _Evaluator) -> _Evaluator:
-        for kind in kinds:
-            _evaluators[opset, kind] = evaluator
-        return evaluator
-
-    return register
-
-
-@_evaluates("Constant")
-def _constant(constants: Constants, node: Node, _: Sequence[Any]) -> Any:
-    (kind, value), *others = node.attributes.items()
-    if others or kind not in ("value", "value_float", "value_floats", "value_int", "value_ints"):
-        constants.graph.refuse(node, "has no plain value", "give a dense tensor")
-    if kind == "value":
-        return constants.array(value, node.outputs[0])
-    return np.array(value, np.float32 if "float" in kind else np.int64)
+    def _reserve(self, node: Node, arguments: Sequence[Any]) -> None:
+        """Refuse a node whose result is too large for what the file stores."""
+        size = 8 * size_of_result(node, arguments)
+        limit = _FREE_BYTES + _GROWTH * self._stored_bytes
+        if self._computed_bytes + size > limit:
+            self.graph.refuse(
+                node,
+                f"computes a constant of {size >> 23} million numbers, too many for what the file "
+                f"stores",
+                "store the weights themselves",
+            )
+        self._computed_bytes += size
 
 
-@_evaluates("Identity", "Dropout")
-def _identity(_: Constants, node: Node, inputs: Sequence[Any]) -> Any:
-    return inputs[0]
+def _external_entries(tensor: onnx.TensorProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in tensor.external_data}
 
 
-@_evaluates("Cast")
-def _cast(_: Constants, node: Node, inputs: Sequence[Any]) -> Any:
-    return inputs[0].astype(helper.tensor_dtype_to_np_dtype(node.attributes["to"]))
-
-
-@_evaluates("Transpose")
-def _transpose(_: Constants, node: Node, inputs: Sequence[Any]) -> Any:
-    return np.transpose(inputs[0], node.attributes.get("perm"))
-
-
-@_evaluates("Reshape")
-def _reshape(_: Constants, node: Node, inputs: Sequence[Any]) -> Any:
-    array, sizes = inputs
-    keep = not node.attributes.get("allowzero", 0)
-    target = [array.shape[i] if n == 0 and keep else int(n) for i, n in enumerate(sizes)]
-    return array.reshape(target)
-
-
-@_evaluates("Flatten")
-def _flatten(_: Constants, node: Node, inputs: Sequence[Any]) -> Any:
-    axis = node.attributes.get("axis", 1)
-    rows = int(np.prod(inputs[0].shape[:axis]))
-    return inputs[0].reshape(rows, -1)
-
-
-def _axes(node: Node, inputs: Sequence[Any]) -> Any:
-    """Return the axes, an attribute before operator set 13 and an input since, or None."""
-    given = inputs[1] if len(inputs) > 1 else node.attributes.get("axes")
-    return None if given is None else tuple(int(axis) for axis in given)
-
-
-@_evaluates("Squeeze")
-def _squeeze(_: Constants, node: Node, inputs: Sequence[Any]) -> Any:
-    return np.squeeze(inputs[0], _axes(node, inputs))
-
-
-@_evaluates("Unsqueeze")
-def _unsqueeze(_: Constants, node: Node, inputs: Sequence[Any]) -> Any:
-    return np.expand_dims(inputs[0], _axes(node, inputs))
-
-
-@_evaluates("Concat")
-def _concat(_: Constants, node: Node, inputs: Sequence[Any]) -> Any:
-    return np.concatenate(inputs, axis=node.attributes["axis"])
-
-
-@_evaluates("Gather")
-def _gather(_: Constants, node: Node, inputs: Sequence[Any]) -> Any:
-    return np.take(inputs[0], inputs[1], axis=node.attributes.get("axis", 0))
-
-
-@_evaluates("Shape")
-def _shape(constants: Constants, node: Node, inputs: Sequence[Any]) -> Any:
-    tensor = node.inputs[0]
-    shape = constants.shapes.get(tensor) if inputs[0] is None else inputs[0].shape
-    if shape is None:
-        constants.graph.refuse(
-            node,
-            f"asks for the shape of tensor {tensor!r}, which is not known at that point",
-            "export with constant shapes",
-        )
-    start, end = node.attributes.get("start", 0), node.attributes.get("end")
-    return np.array(shape, np.int64)[start:end]
-
-
-@_evaluates("Add", "Sub", "Mul", "Div", "Sqrt", "Neg")
-def _arithmetic(constants: Constants, node: Node, inputs: Sequence[Any]) -> Any:
-    if inputs[0].dtype.kind != "f":
-        constants.graph.refuse(
-            node, f"computes a constant from {inputs[0].dtype}", "cast it to float before"
-        )
-    functions: dict[str, Callable[..., Any]] = {
-        "Add": np.add,
-        "Sub": np.subtract,
-        "Mul": np.multiply,
-        "Div": np.divide,
-        "Sqrt": np.sqrt,
-        "Neg": np.negative,
-    }
-    return functions[node.kind](*inputs)
-
-
-@_evaluates("Sign")
-def _sign(constants: Constants, node: Node, inputs: Sequence[Any]) -> Any:
-    if np.any(inputs[0] == 0):
-        constants.graph.refuse(
-            node,
-            "gives 0 for the weights that are 0, but a one-bit weight is -1 or +1",
-            "use BipolarQuant, which gives +1 for 0",
-        )
-    _check_latent(constants, node, inputs[0])
-    return np.sign(inputs[0])
-
-
-@_evaluates("BipolarQuant", opset=QONNX)
-def _bipolar_quant(constants: Constants, node: Node, inputs: Sequence[Any]) -> Any:
-    _check_latent(constants, node, inputs[0])
-    scale = bipolar_scale(constants, node)
-    return np.where(inputs[0] >= 0, np.float32(1), np.float32(-1)) * scale
-
-
-@_evaluates("Quant", "IntQuant", "Trunc", "FloatQuant", opset=QONNX)
-def _quant(constants: Constants, node: Node, _: Sequence[Any]) -> Any:
-    refuse_multi_bit(constants, node, "weights")
-
-
-def _check_latent(constants: Constants, node: Node, latent: NDArray) -> None:
-    if not np.all(np.isfinite(latent)):
-        constants.graph.refuse(
-            node,
-            "has weights that hold NaN or infinity",
-            "export the model again with finite parameters",
-        )
-
-
-def bipolar_scale(constants: Constants, node: Node) -> NDArray:
-    """Return the positive scale of a `BipolarQuant`, or refuse the node."""
-    scale = constants.numbers(node, 1, "scale")
-    if not np.all(scale > 0):
-        constants.graph.refuse(
-            node,
-            f"has the scale {float(scale.min()):g}",
-            "the scale of a BipolarQuant must be positive",
-        )
-    return scale
-
-
-def refuse_multi_bit(constants: Constants, node: Node, what: str) -> NoReturn:
-    """Refuse a quantizer other than `BipolarQuant`, telling its bits where it can."""
-    bits = None
-    # Inputs are (x, scale, zero point, bits, ..), but for FloatQuant, whose bits are in two parts.
-    stored = node.has_input(3) and node.inputs[3] not in constants.graph.computed
-    if stored and node.kind != "FloatQuant":
-        values = constants.numbers(node, 3, "bit width").reshape(-1)
-        bits = float(values.max()) if values.size else None
-    if bits == 1:
-        problem = (
-            f"quantizes {what} to 1 bit as an integer, for which QONNX defines the values "
-            f"{{-1, 0}} or {{0, 1}} while tools disagree"
-        )
-    else:
-        size = "several bits" if bits is None else f"{bits:g} bits"
-        problem = f"quantizes {what} to {size}, and this version takes one bit"
-    constants.graph.refuse(node, problem, "use BipolarQuant, which gives -1 and +1")
+def _check_external(tensor: onnx.TensorProto, folder: str) -> None:
+    """Raise unless the file lies in the folder and holds as many bytes as the tensor takes."""
+    entries = _external_entries(tensor)
+    root = os.path.realpath(folder)
+    file = os.path.realpath(os.path.join(root, entries["location"]))
+    if os.path.commonpath([root, file]) != root or not os.path.isfile(file):
+        raise ValueError("not in the folder")
+    kind = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    offset = int(entries.get("offset", 0))
+    length = int(entries.get("length", os.path.getsize(file) - offset))
+    if min(offset, length) < 0 or offset + length > os.path.getsize(file):
+        raise ValueError("beyond its end")
+    # Types of less than a byte are packed.
+    if length > prod(tensor.dims) * kind.itemsize:
+        raise ValueError("more than the tensor")

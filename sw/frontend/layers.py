@@ -12,9 +12,17 @@ from onnx import TensorProto
 from xnorflow.frontend.chain import Chain, Content, exact
 from xnorflow.frontend.graph import Node
 from xnorflow.frontend.windows import window
-from xnorflow.network import Conv2d
+from xnorflow.network import Affine, Conv2d
 
-__all__ = ["conv", "gemm", "matmul"]
+__all__ = ["conv", "gemm", "matmul", "xnor_popcount_matmul"]
+
+_NOISE = 2.0**-18
+"""Largest relative difference of weights that count as one magnitude.
+
+A detach trick on weights, ``w + (sign(w) - w)``, rounds twice in float32: its outcome is off by
+``2**-24 * (2 + |w|)`` at most. With gains a, where it is ``w + (a * sign(w) - w)``, that is
+``2**-24 * (2 + |w| / a)`` of a, so the bound holds for latent weights up to 62 times their gain.
+"""
 
 
 def gemm(chain: Chain, node: Node) -> None:
@@ -41,6 +49,31 @@ def matmul(chain: Chain, node: Node) -> None:
     if prod(chain.shape[:-1]) != 1:
         _refuse_shape(chain, node)
     _dense(chain, node, _matrix(chain, node).T, Fraction(1))
+
+
+def xnor_popcount_matmul(chain: Chain, node: Node) -> None:
+    """Number of inputs that equal the weight, of bits and weights in {0, 1} (FINN)."""
+    chain.require_data(node, "first input, and the weights as the second, of shape (in, out)")
+    if prod(chain.shape[:-1]) != 1:
+        _refuse_shape(chain, node)
+    matrix = _matrix(chain, node).T
+    if not np.all((matrix == 0) | (matrix == 1)):
+        chain.graph.refuse(node, "has weights other than 0 and 1", "give bits")
+    if not _are_zero_and_one(chain):
+        chain.graph.refuse(node, "takes data that are not bits of 0 and 1", "give it bits")
+    # With x = 2b - 1 of bits b in {0, 1}, the number of equal pairs is (w @ x + inputs) / 2.
+    chain.affine(node, (Fraction(2),), (Fraction(-1),))
+    _dense(chain, node, 2 * matrix.astype(np.int8) - 1, Fraction(1, 2))
+    chain.affine(node, offset=(Fraction(matrix.shape[1], 2),))
+
+
+def _are_zero_and_one(chain: Chain) -> bool:
+    ends = [Fraction(-1), Fraction(1)]
+    for op in chain.maps:
+        if not isinstance(op, Affine) or len(set(op.scale)) > 1 or len(set(op.offset)) > 1:
+            return False
+        ends = [op.scale[0] * end + op.offset[0] for end in ends]
+    return chain.content is Content.BITS and sorted(ends) == [0, 1]
 
 
 def conv(chain: Chain, node: Node) -> None:
@@ -148,8 +181,16 @@ def _signs(
     magnitudes = np.abs(matrix.astype(np.float64))
     rows = magnitudes.max(axis=1)
     uneven = np.flatnonzero(np.any(magnitudes != rows[:, None], axis=1))
-    if uneven.size or not rows.any():
+    if uneven.size:
+        noise = _even_out(magnitudes, rows, uneven)
+        if noise <= _NOISE:
+            chain.note(
+                f"{node}: the weights of {uneven.size} of {len(rows)} neurons differ in magnitude "
+                f"by up to {noise:.1g} of it, which is taken as rounding."
+            )
+    if not rows.any() or (uneven.size and noise > _NOISE):
         _refuse_weights(chain, node, matrix, int(uneven[0]) if uneven.size else 0)
+        rows[:] = 1
     silent = int(np.count_nonzero(rows == 0))
     if silent:
         chain.note(
@@ -160,9 +201,27 @@ def _signs(
     return signs, exact(rows[:1] if np.all(rows == rows[0]) else rows)
 
 
+def _even_out(
+    magnitudes: NDArray[np.float64], rows: NDArray[np.float64], uneven: NDArray[np.intp]
+) -> float:
+    """Give rows of nearly one magnitude that magnitude, the median, and return what it is off by.
+
+    All rows get the same one if they differ by no more than entries of a row may.
+    """
+    middle = magnitudes.shape[1] // 2
+    rows[uneven] = np.partition(magnitudes[uneven], middle, axis=1)[:, middle]
+    common = np.partition(rows, len(rows) // 2)[len(rows) // 2]
+    if np.all(np.abs(rows - common) <= _NOISE * common):
+        rows[:] = common
+    worst = np.abs(magnitudes - rows[:, None]).max(axis=1)
+    return float(np.max(np.divide(worst, rows, out=np.ones_like(rows), where=rows > 0)[uneven]))
+
+
 def _check_content(chain: Chain, node: Node) -> None:
+    if chain.boolean:
+        chain.require_float(node)
     if chain.content is Content.ACCUMULATORS:
-        chain.graph.refuse(
+        chain.obstacle(
             node,
             f"takes the sums of {chain.source}, which nothing makes binary",
             "put a BipolarQuant between the two",
@@ -171,7 +230,7 @@ def _check_content(chain: Chain, node: Node) -> None:
         return
     chain.require_float(node)
     if chain.graph.input_type == TensorProto.INT8:
-        chain.graph.refuse(
+        chain.obstacle(
             node,
             "is the first layer and takes frames of type INT8, which nothing quantizes",
             "put a BipolarQuant or Quant before it, or give frames of type UINT8",
@@ -186,7 +245,7 @@ def _check_content(chain: Chain, node: Node) -> None:
 def _refuse_weights(chain: Chain, node: Node, matrix: NDArray, row: int) -> None:
     found = np.unique(matrix[row])
     shown = ", ".join(f"{value:g}" for value in found[:4]) + (", ..." if found.size > 4 else "")
-    chain.graph.refuse(
+    chain.obstacle(
         node,
         f"has weights that are not binary (neuron {row} has {shown})",
         "put a BipolarQuant between the stored weights and this node, or store -1 and +1, "

@@ -22,13 +22,13 @@ def average_pool(chain: Chain, node: Node) -> None:
     chain.require_float(node)
     places = window(chain, node)
     if any(places.padding):
-        chain.graph.refuse(
+        chain.obstacle(
             node,
             f"pads its image by {places.padding}, whose borders other numbers divide",
             "give pads = 0",
         )
     if places.dilation != (1, 1):
-        chain.graph.refuse(node, "has windows with gaps", "give dilations = 1")
+        chain.obstacle(node, "has windows with gaps", "give dilations = 1")
     chain.pool(node, AveragePool(node.name, places.kernel, places.stride), places.out)
 
 

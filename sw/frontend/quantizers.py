@@ -1,51 +1,68 @@
-"""Quantizers: `BipolarQuant`, ONNX `Sign` where it does the same, and `Quant` of the frame."""
+"""Quantizers: `BipolarQuant`, `Quant` of the frame and to one bit, and ONNX's `Sign`."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 from math import isqrt
-from typing import NoReturn
 
+from xnorflow.errors import UserError
 from xnorflow.frontend.chain import Chain, Content, exact
-from xnorflow.frontend.constants import bipolar_scale, refuse_multi_bit
+from xnorflow.frontend.comparisons import COMPARISONS, compare, decision, spread_alike
+from xnorflow.frontend.elementwise import arithmetic, negate
+from xnorflow.frontend.evaluators import bipolar_scale, bit_width, multi_bit
 from xnorflow.frontend.graph import Node
+from xnorflow.frontend.squashing import settle
 from xnorflow.network import Affine, BatchNorm, Quantize
 
 __all__ = ["bipolar_quant", "other_quant", "quant", "sign", "zero_is_reachable"]
 
 _MOST_BITS = 8
+_HALF, _ONE = Fraction(1, 2), Fraction(1)
+
+_ROUNDINGS = {
+    "CEIL": (Fraction(0), True),
+    "DOWN": (_ONE, False),
+    "FLOOR": (_ONE, False),
+    "HALF_DOWN": (_HALF, True),
+    "HALF_EVEN": (_HALF, True),
+    "HALF_UP": (_HALF, False),
+    "ROUND": (_HALF, True),
+    "UP": (Fraction(0), True),
+}
+"""From where on each mode rounds numbers between 0 and 1 up, and whether only above it."""
 
 
 def bipolar_quant(chain: Chain, node: Node) -> None:
     """``scale * (+1 where x >= 0, else -1)``."""
     chain.require_data(node, "first input, and the scale as the second")
     scale = chain.spread(node, bipolar_scale(chain.constants, node))
-    chain.sign(node)
-    chain.integer_type = False
+    compare(chain, node, (Fraction(0),))
     chain.affine(node, scale=exact(scale))
 
 
 def quant(chain: Chain, node: Node) -> None:
-    """``scale * (clip(round(x / scale + zero_point)) - zero_point)`` of the frame."""
-    if chain.content is not Content.FRAME:
-        other_quant(chain, node)
+    """``scale * (clip(round(x / scale + zero_point)) - zero_point)`` of the frame, or to a bit."""
     chain.require_data(node, "first input")
     chain.require_float(node)
     bits = _number(chain, node, 3, "bit width")
     if bits == 1:
+        _one_bit(chain, node)
+        return
+    if chain.content is not Content.FRAME:
         other_quant(chain, node)
+        return
     if bits not in range(2, _MOST_BITS + 1):
-        chain.graph.refuse(
+        chain.obstacle(
             node,
             f"quantizes the frame to {float(bits):g} bits",
             f"give 2 to {_MOST_BITS} bits, or a BipolarQuant for one",
         )
-    for key in ("signed", "narrow"):
-        if key not in node.attributes:
-            chain.graph.refuse(node, f"has no attribute {key!r}", "export the model again")
+        chain.sign(node)
+        return
+    signed, narrow = _range(chain, node)
     rounding = chain.graph.text(node, "rounding_mode", "ROUND")
     if rounding not in ("ROUND", "HALF_EVEN"):
-        chain.graph.refuse(
+        chain.obstacle(
             node, f"rounds in the mode {rounding}", "give ROUND, which takes halves to even"
         )
     scale = _number(chain, node, 1, "scale")
@@ -53,14 +70,59 @@ def quant(chain: Chain, node: Node) -> None:
         chain.graph.refuse(
             node, f"has the scale {float(scale):g}", "the scale of a Quant must be positive"
         )
-    narrow = chain.graph.integer(node, "narrow", 0) != 0
     half = 1 << (int(bits) - 1)
-    if chain.graph.integer(node, "signed", 1):
-        low, high = -half + narrow, half - 1
-    else:
-        low, high = 0, 2 * half - 1 - narrow
+    low, high = (-half + narrow, half - 1) if signed else (0, 2 * half - 1 - narrow)
     zero_point = _number(chain, node, 2, "zero point")
+    for level in (low, high - 1):
+        settle(chain, node, (scale * (level + _HALF - zero_point),), both=True)
     chain.quantize(node, Quantize(node.name, scale, zero_point, low, high))
+
+
+def _range(chain: Chain, node: Node) -> tuple[bool, bool]:
+    """Return the attributes `signed` and `narrow`."""
+    for key in ("signed", "narrow"):
+        if key not in node.attributes:
+            chain.graph.refuse(node, f"has no attribute {key!r}", "export the model again")
+    signed, narrow = (chain.graph.integer(node, key, 0) for key in ("signed", "narrow"))
+    return signed != 0, narrow != 0
+
+
+def _one_bit(chain: Chain, node: Node) -> None:
+    """Import a quantizer to one bit as QONNX's executor computes it.
+
+    Signed ones give -1 and +1, whatever the range of an integer of one bit may be, and unsigned
+    ones 0 and 1.
+    """
+    signed, narrow = _range(chain, node)
+    scales, zeros = spread_alike(
+        chain,
+        node,
+        bipolar_scale(chain.constants, node),
+        chain.constants.numbers(node, 2, "zero point"),
+    )
+    pairs = list(zip(scales, zeros, strict=True))
+    if signed:
+        compare(chain, node, tuple(-zero * scale for scale, zero in pairs))
+        chain.affine(node, scales, (-zero * scale for scale, zero in pairs))
+        return
+    rounding = chain.graph.text(node, "rounding_mode", "ROUND")
+    if narrow or rounding not in _ROUNDINGS:
+        problem = (
+            "has a narrow range of 1 bit, in which only 0 lies"
+            if narrow
+            else f"rounds in the unknown mode {rounding}"
+        )
+        chain.obstacle(node, problem, "use BipolarQuant, which gives -1 and +1")
+        chain.sign(node)
+        return
+    step, above = _ROUNDINGS[rounding]
+    thresholds = tuple((step - zero) * scale for scale, zero in pairs)
+    compare(chain, node, thresholds, above=above)
+    chain.affine(
+        node,
+        (scale / 2 for scale in scales),
+        ((_HALF - zero) * scale for scale, zero in pairs),
+    )
 
 
 def _number(chain: Chain, node: Node, index: int, role: str) -> Fraction:
@@ -75,22 +137,90 @@ def _number(chain: Chain, node: Node, index: int, role: str) -> Fraction:
     return values.pop()
 
 
-def other_quant(chain: Chain, node: Node) -> NoReturn:
-    """Refuse a quantizer to several bits."""
+def other_quant(chain: Chain, node: Node) -> None:
+    """Refuse a quantizer to several bits, and go on as if it were a sign."""
     what = "the input" if chain.content is Content.FRAME else "activations"
-    refuse_multi_bit(chain.constants, node, what)
+    chain.obstacle(node, *multi_bit(bit_width(chain.constants, node), what))
+    chain.sign(node)
 
 
 def sign(chain: Chain, node: Node) -> None:
-    """Accept ONNX's sign, which gives 0 for 0, where its input cannot be 0."""
-    if chain.values is None or zero_is_reachable(chain.values, chain.maps):
-        chain.graph.refuse(
+    """Accept ONNX's sign, which gives 0 for 0, where this cannot be or does not matter."""
+    chain.require_float(node)
+    zero = 1
+    if chain.values is not None and not zero_is_reachable(chain.values, chain.maps):
+        chain.note(f"{node}: taken as BipolarQuant, because its input is never 0.")
+    elif (decided := _decided_by_next(chain, node)) is not None:
+        zero = decided
+        chain.note(f"{node}: what it gives for 0 is {zero:+} to the sign behind it.")
+    elif chain.options.sign_zero is not None:
+        zero = chain.options.sign_zero
+        chain.note(f"{node}: gives {zero:+} for 0, as the option for the sign of zero says.")
+    else:
+        chain.obstacle(
             node,
             "gives 0 where its input is 0, which may happen here, and 0 is not binary",
-            "use BipolarQuant, whose sign of 0 is +1, or a bias that keeps the sums off 0",
+            "use BipolarQuant or torch.where(x >= 0, 1.0, -1.0), a bias that keeps the sums off 0, "
+            "or say with --sign-zero +1 what it is to give",
         )
-    chain.note(f"{node}: taken as BipolarQuant, because its input is never 0.")
-    chain.sign(node)
+    settle(chain, node, (Fraction(0),), both=True)
+    compare(chain, node, (Fraction(0),), above=zero < 0)
+
+
+def _decided_by_next(chain: Chain, node: Node) -> int | None:
+    """Return the bit that a sign behind this one makes of 0, as in ``sign(sign(x) + 0.1)``.
+
+    Returns
+    -------
+    int or None
+        +1 or -1, for all channels; None if no sign follows, or 0 stays apart.
+    """
+    probe = chain.copy()
+    probe.sign(node)
+    output = node.outputs[0]
+    while output not in chain.graph.output_tensors:
+        readers = chain.graph.readers(output)
+        if len(readers) != 1:
+            return None
+        (reader,) = readers
+        probe.arrive(output)
+        try:
+            if reader.kind in ("Add", "Sub", "Mul", "Div"):
+                arithmetic(probe, reader)
+            elif reader.kind == "Neg":
+                negate(probe, reader)
+            else:
+                return _bit_of_zero(probe, reader)
+        except UserError:
+            return None
+        output = reader.outputs[0]
+    return None
+
+
+def _bit_of_zero(chain: Chain, reader: Node) -> int | None:
+    """Return which of -1 and +1 a sign treats as it does 0, before the chain's affine maps."""
+    maps = [op for op in chain.maps if isinstance(op, Affine)]
+    thresholds: tuple[Fraction, ...] = (Fraction(0),)
+    above = False
+    if reader.kind in COMPARISONS:
+        thresholds, above, _ = decision(chain, reader)
+    elif reader.kind not in ("Sign", "BipolarQuant"):
+        return None
+    bits = set()
+    channels = max(len(thresholds), *(len(p) for op in maps for p in (op.scale, op.offset)), 1)
+    for channel in range(channels):
+        values = []
+        for value in (Fraction(-1), Fraction(0), Fraction(1)):
+            for op in maps:
+                scale, offset = (p[channel % len(p)] for p in (op.scale, op.offset))
+                value = scale * value + offset
+            values.append(value - thresholds[channel % len(thresholds)])
+        if reader.kind == "Sign" and 0 in values:
+            return None
+        low, zero, high = (value > 0 if above else value >= 0 for value in values)
+        if low != high:
+            bits.add(1 if zero == high else -1)
+    return bits.pop() if len(bits) == 1 else None
 
 
 def zero_is_reachable(values: range, maps: list[Affine | BatchNorm]) -> bool:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from xnorflow.frontend import elementwise, layers, pools, quantizers, scores, shapes, windows
+from xnorflow.frontend import (
+    comparisons,
+    elementwise,
+    layers,
+    pools,
+    quantizers,
+    scores,
+    shapes,
+    squashing,
+    windows,
+)
 from xnorflow.frontend.chain import Chain
 from xnorflow.frontend.graph import QONNX, STANDARD, Node
 
@@ -42,26 +52,23 @@ HANDLERS: dict[tuple[str, str], Handler] = {
     (STANDARD, "TopK"): scores.top_k,
     (STANDARD, "Transpose"): shapes.transpose,
     (STANDARD, "Unsqueeze"): shapes.unsqueeze,
+    **dict.fromkeys(((STANDARD, kind) for kind in comparisons.COMPARISONS), comparisons.comparison),
+    (STANDARD, "Not"): comparisons.negation,
+    (STANDARD, "Where"): comparisons.where,
+    **dict.fromkeys(((STANDARD, kind) for kind in squashing.SQUASHES), squashing.squash),
+    **dict.fromkeys(((STANDARD, kind) for kind in squashing.ACTIVATIONS), squashing.activation),
     (QONNX, "BipolarQuant"): quantizers.bipolar_quant,
     (QONNX, "FloatQuant"): quantizers.other_quant,
     (QONNX, "IntQuant"): quantizers.quant,
+    (QONNX, "MultiThreshold"): comparisons.multi_threshold,
     (QONNX, "Quant"): quantizers.quant,
     (QONNX, "Trunc"): quantizers.other_quant,
+    (QONNX, "XnorPopcountMatMul"): layers.xnor_popcount_matmul,
 }
 """Handlers by operator set and operator."""
 
-_NOT_BINARY = "is an activation that is not binary"
-
 _REASONS = {
-    "Clip": _NOT_BINARY,
     "ConvTranspose": "is a transposed convolution, which is not supported",
-    "Elu": _NOT_BINARY,
-    "HardTanh": _NOT_BINARY,
-    "LeakyRelu": _NOT_BINARY,
-    "MultiThreshold": "is an activation of several levels, and this version takes one bit",
-    "Relu": _NOT_BINARY,
-    "Sigmoid": _NOT_BINARY,
-    "Tanh": _NOT_BINARY,
 }
 
 
@@ -71,8 +78,12 @@ def find(node: Node) -> Handler:
 
 
 def _refuse(chain: Chain, node: Node) -> None:
-    kinds = ", ".join(kind for opset, kind in HANDLERS if opset == STANDARD)
+    kinds = ", ".join(
+        kind
+        for (opset, kind), handler in HANDLERS.items()
+        if opset == STANDARD and handler is not squashing.activation
+    )
     reason = _REASONS.get(node.kind, "is an operator that is not supported")
     if not node.opset:
         reason = f"has the unknown operator domain {node.domain!r}"
-    chain.graph.refuse(node, reason, f"accepted are BipolarQuant, Quant, {kinds}")
+    chain.graph.refuse(node, reason, f"accepted are BipolarQuant, MultiThreshold, Quant, {kinds}")

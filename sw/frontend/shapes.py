@@ -26,6 +26,12 @@ __all__ = [
 CHANNELS_FIRST, CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 """Orders of axes that move the channels of images."""
 
+_INTEGERS = (
+    *(TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64),
+    *(TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64),
+)
+_NUMBERS = (*_INTEGERS, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
 _KEEP_BATCH = "give a shape whose first dimension is the batch, such as (0, -1)"
 
 
@@ -34,12 +40,17 @@ def identity(chain: Chain, node: Node) -> None:
 
 
 def cast(chain: Chain, node: Node) -> None:
-    """``x`` as FLOAT or DOUBLE, which hold every value that the chain can have there."""
+    """``x`` as FLOAT or DOUBLE, which hold every value that the chain can have there.
+
+    Every type but boolean holds what a comparison gives, 0 and 1.
+    """
     if chain.scored is not None:
         return
-    if chain.graph.integer(node, "to", 0) not in (TensorProto.FLOAT, TensorProto.DOUBLE):
+    kind = chain.graph.integer(node, "to", 0)
+    if kind not in (TensorProto.FLOAT, TensorProto.DOUBLE, *(_NUMBERS if chain.boolean else ())):
         chain.graph.refuse(node, "casts the data to another type", "cast to FLOAT or DOUBLE")
-    chain.integer_type = False
+    chain.integer_type = chain.boolean and kind in _INTEGERS
+    chain.boolean = False
 
 
 def dropout(chain: Chain, node: Node) -> None:

@@ -22,6 +22,8 @@ from xnorflow.frontend.options import ImportOptions
 from xnorflow.frontend.registry import find
 from xnorflow.frontend.scores import dropped_after, may_follow
 from xnorflow.frontend.shapes import CHANNELS_LAST
+from xnorflow.frontend.squashing import require_unsquashed
+from xnorflow.frontend.straight_through import Region, straight_through
 from xnorflow.network import Affine, Conv2d, Dense, Network, Op
 
 __all__ = ["Imported", "import_graph", "layer_names"]
@@ -32,8 +34,10 @@ _ON_IMAGES = (
     *("AveragePool", "Conv", "ConvTranspose", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"),
     "ReduceMean",
 )
-_RESHAPES = ("Flatten", "Gemm", "MatMul", "Squeeze", "Transpose", "Unsqueeze")
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_RESHAPES = (
+    *("Flatten", "Gemm", "MatMul", "Squeeze", "Transpose", "Unsqueeze", "XnorPopcountMatMul"),
+)
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "XnorPopcountMatMul")
 _LINEAR = ("Add", "BatchNormalization", "Concat", "Div", "Identity", "Mul", "Neg", "Pad", "Sub")
 _KEEPS_PAD = ("Conv", "Dropout", "Identity", "Transpose")
 
@@ -49,11 +53,20 @@ class Imported:
     tensors : tuple of str
         For each of the network's operations the tensor of the graph that holds its outcome; empty
         where the graph has none, as between a layer and its gain.
+    frame_layout : Layout
+        Of the frames.
+    layouts : tuple of Layout
+        Of each of the tensors.
+    options : ImportOptions
+        What the user added to the graph.
     """
 
     graph: Graph
     network: Network
     tensors: tuple[str, ...]
+    frame_layout: Layout
+    layouts: tuple[Layout, ...]
+    options: ImportOptions
 
 
 def import_graph(graph: Graph, options: ImportOptions | None = None) -> Imported:
@@ -73,7 +86,8 @@ def import_graph(graph: Graph, options: ImportOptions | None = None) -> Imported
     ModelRefused
         With all obstacles, in the order of the data flow.
     """
-    chain = Chain(graph, _layout_of_frames(graph), options or ImportOptions())
+    frame_layout = _layout_of_frames(graph)
+    chain = Chain(graph, frame_layout, options or ImportOptions())
     if graph.dead:
         names = ", ".join(repr(node.name) for node in graph.dead)
         chain.note(f"Left out, because no output depends on them: {names}.")
@@ -84,7 +98,9 @@ def import_graph(graph: Graph, options: ImportOptions | None = None) -> Imported
     if chain.obstacles or end is None:
         raise ModelRefused(graph.path, list(dict.fromkeys(chain.obstacles)))
     network = Network(Path(graph.path).stem, end.input_shape, _named(end.ops), tuple(end.notes))
-    return Imported(graph, network, tuple(end.tensors))
+    return Imported(
+        graph, network, tuple(end.tensors), frame_layout, tuple(end.layouts), chain.options
+    )
 
 
 def _layout_of_frames(graph: Graph) -> Layout:
@@ -125,12 +141,20 @@ def _follow(chain: Chain) -> Chain | None:
             f"{graph.path}: no output depends on input {graph.input!r}; give a chain of layers"
         )
     known = {graph.input: chain}
+    joined: dict[Node, None] = {}
     for node in graph.live:
+        if node in joined:
+            continue
         sources = [tensor for tensor in dict.fromkeys(node.inputs) if tensor in graph.computed]
         if node.kind == "Shape" or not sources or not known.keys() & sources:
             continue
         tensor = next(tensor for tensor in sources if tensor in known)
         at = known[tensor]
+        if region := _join(at, tensor):
+            joined |= dict.fromkeys(region.nodes)
+            if _import_region(at, region):
+                known[region.last.outputs[0]] = at
+            continue
         if _branches(at, tensor):
             at = at.copy()
         at.arrive(tensor)
@@ -138,6 +162,35 @@ def _follow(chain: Chain) -> Chain | None:
         if _import(at, node) if len(sources) == 1 else _go_on(at, node):
             known.update(dict.fromkeys(filter(None, node.outputs), at))
     return _outcome(chain, known)
+
+
+def _join(chain: Chain, tensor: str) -> Region | None:
+    """Return the branches of a straight-through estimator that begin at a tensor, if any do."""
+    graph = chain.graph
+    if len(graph.readers(tensor)) < 2 or tensor in graph.output_tensors:
+        return None
+    chain.arrive(tensor)
+    return straight_through(chain, tensor)
+
+
+def _import_region(chain: Chain, region: Region) -> bool:
+    """Import what branches amount to; return whether their output is known."""
+    last = region.last
+    for step in region.steps:
+        if isinstance(step, Node):
+            chain.arrive(next(tensor for tensor in step.inputs if tensor in chain.graph.computed))
+            if not _import(chain, step):
+                return False
+        else:
+            scale, offset = step
+            chain.affine(last, (scale,), (offset,))
+    chain.record(last.outputs[0])
+    taken = [str(step) for step in region.steps if isinstance(step, Node)]
+    chain.note(
+        f"{last}: branches of a straight-through estimator, taken as what they amount to "
+        f"({', '.join(taken) or 'nothing'})."
+    )
+    return True
 
 
 def _branches(chain: Chain, tensor: str) -> bool:
@@ -178,6 +231,7 @@ def _handle(chain: Chain, node: Node) -> None:
             graph.refuse(node, f"has a second output {tensor!r} in use", "use its first one only")
     if node.kind not in _KEEPS_PAD:
         chain.require_no_pad(node)
+    require_unsquashed(chain, node)
     if not dropped_after(chain.scored, node):
         find(node)(chain, node)
 
@@ -229,6 +283,7 @@ def _outcome(chain: Chain, known: Mapping[str, Chain]) -> Chain | None:
 
 def _check_end(chain: Chain) -> None:
     graph = chain.graph
+    require_unsquashed(chain)
     if chain.padding is not None:
         graph.refuse(chain.padding.node, "pads the network's output", "leave it out")
     if not any(node.kind in _LAYERS for node in graph.live):

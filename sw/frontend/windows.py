@@ -68,7 +68,7 @@ def window(chain: Chain, node: Node, kernel: Sequence[int] | None = None) -> Win
         )
     uneven = any(left % step for left, step in zip(rest, stride, strict=True))
     if uneven and chain.graph.integer(node, "ceil_mode", 0):
-        chain.graph.refuse(
+        chain.obstacle(
             node,
             "has a last window that reaches beyond its image (ceil_mode = 1)",
             "give ceil_mode = 0, and pads at the end if need be",

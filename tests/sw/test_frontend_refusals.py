@@ -62,7 +62,7 @@ def test_empty_file(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"\x89PNG\r\n\x1a\n\0\0", b"hello, world\n", b"{}", b"PK\x03\x04", b"\0", b"\n\0" * 9],
+    [b"\x89PNG\r\n\x1a\n\0\0", b"hello, world\n", b"{}", b"\0", b"\n\0" * 9],
 )
 def test_file_that_is_not_onnx(content, tmp_path):
     (tmp_path / "net.onnx").write_bytes(content)
@@ -285,7 +285,7 @@ def transposed_convolution(g):
     g.node("ConvTranspose", g.bipolar("x"), g.constant(np.ones((1, 1, 3, 3))), name="bad")
 
 
-@bad(r"\(Relu\) is an activation that is not binary; accepted are BipolarQuant")
+@bad(r"\(Relu\) is an activation that is not binary; replace it by a sign \(BipolarQuant\)$")
 def relu(g):
     g.node("Relu", layer(g), name="bad")
 
@@ -300,7 +300,7 @@ def unknown_domain(g):
     g.bipolar("x", name="bad", domain="com.example")
 
 
-@bad(r"\(MultiThreshold\) is an activation of several levels")
+@bad(r"\(MultiThreshold\) is an activation of 7 levels \(channel 0 has .*; give one threshold")
 def multi_threshold(g):
     g.node("MultiThreshold", "x", g.constant(W), name="bad", domain="qonnx.custom_op.general")
 
@@ -320,9 +320,19 @@ def bits_in_part(g):
     quant(g, "x", 2.5)
 
 
-@bad(r"\(Quant\) quantizes the input to 1 bit as an integer, .* tools disagree; use BipolarQuant")
-def one_bit_input(g):
-    quant(g, "x", 1, signed=1, narrow=1)
+@bad(r"\(Quant\) has a narrow range of 1 bit, in which only 0 lies; use BipolarQuant")
+def one_bit_of_one_value(g):
+    quant(g, "x", 1, signed=0, narrow=1)
+
+
+@bad(r"\(Quant\) rounds in the unknown mode NEAREST; use BipolarQuant")
+def one_bit_that_rounds_somehow(g):
+    quant(g, "x", 1, signed=0, narrow=0, rounding_mode="NEAREST")
+
+
+@bad(r"\(Quant\) has the scale 0; the scale of a Quant must be positive")
+def one_bit_by_zero(g):
+    g.node("Quant", "x", *map(g.constant, (0, 0, 1)), name="bad", signed=1, narrow=1)
 
 
 @bad(r"\(FloatQuant\) quantizes the input to several bits, .*; use BipolarQuant")
@@ -372,9 +382,16 @@ def multi_bit_weights(g):
     g.node("MatMul", g.bipolar("x"), quant(g, g.constant(W.T), 4, signed=1))
 
 
-@bad(r"\(Quant\) quantizes weights to 1 bit as an integer, .* tools disagree; use BipolarQuant")
-def one_bit_quant(g):
-    g.node("MatMul", g.bipolar("x"), quant(g, g.constant(W.T), 1, signed=1))
+@bad(r"\(Quant\) gives weights of 0 and 1 .*; quantize them by BipolarQuant, to -1 and \+1")
+def unsigned_weights(g):
+    g.node("MatMul", g.bipolar("x"), quant(g, g.constant(W.T), 1, signed=0))
+
+
+@bad(r"\(MatMul\) has weights that are not binary \(neuron 0 has -1\.5, 0\.5\)")
+def one_bit_weights_around_another_number(g):
+    inputs = [g.constant(W.T), *map(g.constant, (1, 0.5, 1))]
+    weights = g.node("Quant", *inputs, signed=1, narrow=1)
+    g.node("MatMul", g.bipolar("x"), weights, name="bad")
 
 
 @bad(r"\(MatMul\) takes the sums of node 'first' \(MatMul\), which nothing makes binary; put a")

@@ -1,0 +1,199 @@
+"""Activations that squash before a sign, which then does not see them, and all other activations.
+
+Courbariaux and Hubara (2016) train with a hard tanh before each sign: ``sign(clip(x, -1, 1))`` is
+``sign(x)``. Pools, reshapes and arithmetic may stand between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import cycle
+from math import isfinite
+
+from xnorflow.frontend.chain import Chain, Content, Squashing
+from xnorflow.frontend.graph import Graph, Node
+from xnorflow.network import Affine
+
+__all__ = ["ACTIVATIONS", "SQUASHES", "activation", "require_unsquashed", "settle", "squash"]
+
+_NOT_BINARY = "is an activation that is not binary", "replace it by a sign (BipolarQuant)"
+
+_KEEP_SIGN = ("Celu", "Elu", "LeakyRelu", "Selu", "Softsign", "Tanh")
+_RISING = ("Sigmoid", "Softplus", "Softsign", "Tanh")
+_SIGNS = (
+    *("BipolarQuant", "IntQuant", "MultiThreshold", "Quant", "Sign"),
+    *("Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
+)
+_ARITHMETIC = ("Add", "Div", "Mul", "Neg", "Sub")
+_MOVES = (
+    *("Cast", "Dropout", "Flatten", "GlobalMaxPool", "Identity", "MaxPool", "Reshape", "Squeeze"),
+    *("Transpose", "Unsqueeze"),
+)
+SQUASHES = (*_KEEP_SIGN, "Clip", "Relu")
+"""Activations that a sign behind them may not see."""
+
+ACTIVATIONS = (
+    *("Gelu", "HardSigmoid", "HardSwish", "Mish", "PRelu", "Sigmoid", "Softplus"),
+    "ThresholdedRelu",
+)
+"""All others."""
+
+_KEEP_SQUASHING = (*_SIGNS, *_ARITHMETIC, *_MOVES, *SQUASHES)
+_RANKING = ("ArgMax", "LogSoftmax", "Softmax", "TopK")
+
+
+def squash(chain: Chain, node: Node) -> None:
+    """Leave it to the next sign to decide whether an activation can be dropped."""
+    chain.require_float(node)
+    chain.require_data(node, "first input")
+    if node.kind in _RISING and _ranks_follow(chain, node):
+        chain.note(f"{node}: dropped, because it does not change which class is largest.")
+        chain.scored = node
+    elif _sign_follows(chain.graph, node) and _rises(chain, node):
+        low, high = _range(chain, node)
+        keeps_sign = node.kind in _KEEP_SIGN
+        chain.squashings.append(Squashing(node, low, high, keeps_sign, len(chain.maps)))
+    else:
+        _refuse(chain, node)
+
+
+def activation(chain: Chain, node: Node) -> None:
+    """Refuse an activation, and go on as if it were a sign."""
+    if node.kind in _RISING and _ranks_follow(chain, node):
+        squash(chain, node)
+    else:
+        _refuse(chain, node)
+
+
+def _refuse(chain: Chain, node: Node) -> None:
+    chain.obstacle(node, *_NOT_BINARY)
+    chain.sign(node)
+
+
+def _rises(chain: Chain, node: Node) -> bool:
+    return all(chain.graph.number(node, key, 1.0) > 0 for key in ("alpha", "gamma"))
+
+
+def _sign_follows(graph: Graph, node: Node) -> bool:
+    """Whether what an activation gives goes to a sign, or to several nodes and a sign is one."""
+    while True:
+        readers = graph.readers(node.outputs[0])
+        if len(readers) != 1 or readers[0].kind in _SIGNS:
+            return any(reader.kind in (*_SIGNS, *SQUASHES) for reader in readers)
+        (node,) = readers
+        if node.kind not in _KEEP_SQUASHING:
+            return False
+
+
+def _ranks_follow(chain: Chain, node: Node) -> bool:
+    """Whether nothing but a choice of the class follows."""
+    if chain.content is not Content.ACCUMULATORS:
+        return False
+    while node.outputs[0] not in chain.graph.output_tensors:
+        readers = chain.graph.readers(node.outputs[0])
+        if len(readers) != 1 or readers[0].kind not in (*_MOVES, *_RANKING):
+            return False
+        (node,) = readers
+    return True
+
+
+def _range(chain: Chain, node: Node) -> tuple[Fraction | None, Fraction | None]:
+    """Return the ends of the range in which an activation changes nothing, see `Squashing`."""
+    if node.kind != "Clip":
+        return Fraction(0), None
+    low, high = (_end(chain, node, index, key) for index, key in enumerate(("min", "max"), start=1))
+    return low, high
+
+
+def _end(chain: Chain, node: Node, index: int, key: str) -> Fraction | None:
+    if node.has_input(index):
+        values = chain.constants.value(node, index, f"{key}imum")
+        if values.size != 1 or values.dtype.kind not in "iuf":
+            chain.graph.refuse(node, f"has no {key} that is one number", "give one number")
+        value = values.reshape(-1)[0].item()
+    else:
+        value = node.attributes.get(key)
+    if not isinstance(value, int | float) or not isfinite(value):
+        return None
+    return Fraction(value)
+
+
+def settle(
+    chain: Chain,
+    node: Node,
+    thresholds: Sequence[Fraction],
+    *,
+    above: bool = False,
+    both: bool = False,
+) -> None:
+    """Drop the activations before a sign that cannot change what it gives; refuse others.
+
+    Parameters
+    ----------
+    chain : Chain
+    node : Node
+        The sign.
+    thresholds : sequence of Fraction
+        What it compares with, one number for all channels or one for each.
+    above : bool
+        Whether it asks for ``x > threshold``; otherwise for ``x >= threshold``.
+    both : bool
+        Whether it asks for both.
+    """
+    for squashing in chain.squashings:
+        if _is_seen(chain, squashing, thresholds, above, both):
+            chain.obstacle(
+                squashing.node,
+                f"changes what {node} makes bits of, because not all of its thresholds lie within "
+                f"the range that the activation leaves as it is",
+                "leave the activation out",
+            )
+        else:
+            chain.note(f"{squashing.node}: dropped, because {node} gives the same without it.")
+    chain.squashings = []
+
+
+def _is_seen(
+    chain: Chain, squashing: Squashing, thresholds: Sequence[Fraction], above: bool, both: bool
+) -> bool:
+    maps = chain.maps[squashing.behind :]
+    affines = [op for op in maps if isinstance(op, Affine)]
+    if len(affines) < len(maps):
+        return True
+    parameters = [thresholds, *(p for op in affines for p in (op.scale, op.offset))]
+    channels = max(len(values) for values in parameters)
+    # One map with equal parameters everywhere needs one look only.
+    seen = set()
+    for place in zip(range(channels), *map(cycle, parameters), strict=False):
+        threshold, *pairs = place[1:]
+        for scale, offset in zip(pairs[-2::-2], pairs[-1::-2], strict=True):
+            if scale == 0:
+                break
+            threshold = (threshold - offset) / scale
+        else:
+            falling = sum(scale < 0 for scale in pairs[::2]) % 2 == 1
+            seen.add((threshold, above != falling))
+    return any(not _is_kept(squashing, *one, both) for one in seen)
+
+
+def _is_kept(squashing: Squashing, threshold: Fraction, above: bool, both: bool) -> bool:
+    """Whether a comparison gives the same with an activation before it and without."""
+    if squashing.keeps_sign:
+        return threshold == 0
+    low, high = squashing.low, squashing.high
+    over = low is None or low < threshold or (low == threshold and above and not both)
+    under = high is None or threshold < high or (threshold == high and not above and not both)
+    return over and under
+
+
+def require_unsquashed(chain: Chain, node: Node | None = None) -> None:
+    """Refuse the activations before a node that is no sign, and go on as if they were signs.
+
+    Without a node, the network ends there.
+    """
+    if (node and node.kind in _KEEP_SQUASHING) or not chain.squashings:
+        return
+    for squashing in chain.squashings:
+        chain.obstacle(squashing.node, *_NOT_BINARY)
+    chain.sign(chain.squashings[0].node)
