@@ -1,10 +1,11 @@
 """Readers of models: from a file or a live module to a :class:`~xnorflow.network.Network`.
 
-This version reads QONNX files of perceptrons and convolutional networks whose weights and hidden
-activations are one bit each; ``docs/importing.md`` lists the accepted graphs. In the order in which
-a file is read:
+This version reads QONNX and Keras files of perceptrons and convolutional networks whose weights and
+hidden activations are one bit each; ``docs/importing.md`` lists the accepted graphs. In the order
+in which a file is read:
 
 - :mod:`~xnorflow.frontend.reader`: bytes to a plain :class:`~xnorflow.frontend.graph.Graph`,
+- :mod:`~xnorflow.frontend.keras`: the same from a Keras or Larq file,
 - :mod:`~xnorflow.frontend.live`: the same from a torch or Brevitas module in memory,
 - :mod:`~xnorflow.frontend.constants`: the subgraphs that do not depend on the input (weights),
 - :mod:`~xnorflow.frontend.chain`: what is known of the data while the graph is walked,
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from xnorflow.errors import UserError
 from xnorflow.frontend.graph import Graph
+from xnorflow.frontend.keras import is_keras, read_keras
 from xnorflow.frontend.live import is_module, read_module
 from xnorflow.frontend.options import ImportOptions
 from xnorflow.frontend.reader import read_graph
@@ -62,7 +64,7 @@ def _graph(model: str | Path | torch.nn.Module, input_shape: tuple[int, ...] | N
         )
     if input_shape is not None:
         raise UserError(f"{model}: a file tells its own input shape; leave `input_shape` out")
-    return read_graph(model)
+    return read_keras(model) if is_keras(model) else read_graph(model)
 
 
 def load(
@@ -77,8 +79,8 @@ def load(
     Parameters
     ----------
     model : str, Path or torch.nn.Module
-        A QONNX file (``.onnx``), or a torch or Brevitas module, whose graph is a chain of one-bit
-        layers.
+        A QONNX file (``.onnx``), a Keras or Larq file (``.keras``, ``.h5``), or a torch or
+        Brevitas module, whose graph is a chain of one-bit layers.
     options : ImportOptions, optional
         What the model does not tell.
     input_shape : tuple of int, optional
