@@ -14,9 +14,16 @@ from xnorflow.frontend.graph import Node
 from xnorflow.frontend.windows import window
 from xnorflow.network import Affine, Conv2d
 
-__all__ = ["conv", "gemm", "matmul", "xnor_popcount_matmul"]
+__all__ = [
+    "WEIGHT_NOISE",
+    "conv",
+    "gemm",
+    "matmul",
+    "row_magnitudes",
+    "xnor_popcount_matmul",
+]
 
-_NOISE = 2.0**-18
+WEIGHT_NOISE = 2.0**-18
 """Largest relative difference of weights that count as one magnitude.
 
 A detach trick on weights, ``w + (sign(w) - w)``, rounds twice in float32: its outcome is off by
@@ -177,18 +184,13 @@ def _signs(
         One for all neurons or one for each.
     """
     _check_content(chain, node)
-    # float64 holds every int8 and float32, and an int64 that is no weight stays one.
-    magnitudes = np.abs(matrix.astype(np.float64))
-    rows = magnitudes.max(axis=1)
-    uneven = np.flatnonzero(np.any(magnitudes != rows[:, None], axis=1))
-    if uneven.size:
-        noise = _even_out(magnitudes, rows, uneven)
-        if noise <= _NOISE:
-            chain.note(
-                f"{node}: the weights of {uneven.size} of {len(rows)} neurons differ in magnitude "
-                f"by up to {noise:.1g} of it, which is taken as rounding."
-            )
-    if not rows.any() or (uneven.size and noise > _NOISE):
+    rows, uneven, noise = row_magnitudes(matrix)
+    if uneven.size and noise <= WEIGHT_NOISE:
+        chain.note(
+            f"{node}: the weights of {uneven.size} of {len(rows)} neurons differ in magnitude "
+            f"by up to {noise:.1g} of it, which is taken as rounding."
+        )
+    if not rows.any() or noise > WEIGHT_NOISE:
         _refuse_weights(chain, node, matrix, int(uneven[0]) if uneven.size else 0)
         rows[:] = 1
     silent = int(np.count_nonzero(rows == 0))
@@ -201,20 +203,39 @@ def _signs(
     return signs, exact(rows[:1] if np.all(rows == rows[0]) else rows)
 
 
-def _even_out(
-    magnitudes: NDArray[np.float64], rows: NDArray[np.float64], uneven: NDArray[np.intp]
-) -> float:
-    """Give rows of nearly one magnitude that magnitude, the median, and return what it is off by.
+def row_magnitudes(
+    matrix: NDArray,
+) -> tuple[NDArray[np.float64], NDArray[np.intp], float]:
+    """Return the one magnitude that the weights of each neuron have, but for rounding.
 
-    All rows get the same one if they differ by no more than entries of a row may.
+    Parameters
+    ----------
+    matrix : ndarray, shape (MH, MW)
+
+    Returns
+    -------
+    rows : ndarray of float64, shape (MH,)
+        The median where magnitudes differ; all are the same if they differ by no more than the
+        entries of a row may.
+    uneven : ndarray of int
+        The rows in which magnitudes differ.
+    noise : float
+        What they are off by at most, relative to `rows`.
     """
+    # float64 holds every int8 and float32, and an int64 that is no weight stays one.
+    magnitudes = np.abs(matrix.astype(np.float64))
+    rows = magnitudes.max(axis=1)
+    uneven = np.flatnonzero(np.any(magnitudes != rows[:, None], axis=1))
+    if not uneven.size:
+        return rows, uneven, 0.0
     middle = magnitudes.shape[1] // 2
     rows[uneven] = np.partition(magnitudes[uneven], middle, axis=1)[:, middle]
     common = np.partition(rows, len(rows) // 2)[len(rows) // 2]
-    if np.all(np.abs(rows - common) <= _NOISE * common):
+    if np.all(np.abs(rows - common) <= WEIGHT_NOISE * common):
         rows[:] = common
     worst = np.abs(magnitudes - rows[:, None]).max(axis=1)
-    return float(np.max(np.divide(worst, rows, out=np.ones_like(rows), where=rows > 0)[uneven]))
+    noise = np.divide(worst, rows, out=np.ones_like(rows), where=rows > 0)[uneven].max()
+    return rows, uneven, float(noise)
 
 
 def _check_content(chain: Chain, node: Node) -> None:
