@@ -147,8 +147,9 @@ def other_quant(chain: Chain, node: Node) -> None:
 def sign(chain: Chain, node: Node) -> None:
     """Accept ONNX's sign, which gives 0 for 0, where this cannot be or does not matter."""
     chain.require_float(node)
-    zero = 1
+    zero, never = 1, False
     if chain.values is not None and not zero_is_reachable(chain.values, chain.maps):
+        never = True
         chain.note(f"{node}: taken as BipolarQuant, because its input is never 0.")
     elif (decided := _decided_by_next(chain, node)) is not None:
         zero = decided
@@ -165,6 +166,9 @@ def sign(chain: Chain, node: Node) -> None:
         )
     settle(chain, node, (Fraction(0),), both=True)
     compare(chain, node, (Fraction(0),), above=zero < 0)
+    if not never:
+        # The graph's tensor holds 0 where the network's does not.
+        chain.record()
 
 
 def _decided_by_next(chain: Chain, node: Node) -> int | None:

@@ -10,7 +10,10 @@ from math import prod
 from xnorflow.frontend.chain import Chain
 from xnorflow.frontend.graph import Node
 
-__all__ = ["arg_max", "dropped_after", "may_follow", "softmax", "top_k"]
+__all__ = ["RISING", "arg_max", "dropped_after", "may_follow", "softmax", "top_k"]
+
+RISING = ("Sigmoid", "Softplus", "Softsign", "Tanh")
+"""Activations that keep the ranking of scores."""
 
 _SHAPES = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 _CLASSES = ("ArgMax", "TopK")
@@ -18,6 +21,8 @@ _CLASSES = ("ArgMax", "TopK")
 
 def may_follow(scored: Node, node: Node) -> bool:
     """Whether `node` may come after `scored` without touching the ranking."""
+    if scored.kind in RISING and node.kind in ("LogSoftmax", "Softmax"):
+        return True
     return node.kind in _SHAPES or (scored.kind not in _CLASSES and node.kind in _CLASSES)
 
 

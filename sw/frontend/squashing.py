@@ -13,6 +13,7 @@ from math import isfinite
 
 from xnorflow.frontend.chain import Chain, Content, Squashing
 from xnorflow.frontend.graph import Graph, Node
+from xnorflow.frontend.scores import RISING
 from xnorflow.network import Affine
 
 __all__ = ["ACTIVATIONS", "SQUASHES", "activation", "require_unsquashed", "settle", "squash"]
@@ -20,7 +21,6 @@ __all__ = ["ACTIVATIONS", "SQUASHES", "activation", "require_unsquashed", "settl
 _NOT_BINARY = "is an activation that is not binary", "replace it by a sign (BipolarQuant)"
 
 _KEEP_SIGN = ("Celu", "Elu", "LeakyRelu", "Selu", "Softsign", "Tanh")
-_RISING = ("Sigmoid", "Softplus", "Softsign", "Tanh")
 _SIGNS = (
     *("BipolarQuant", "IntQuant", "MultiThreshold", "Quant", "Sign"),
     *("Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
@@ -47,7 +47,7 @@ def squash(chain: Chain, node: Node) -> None:
     """Leave it to the next sign to decide whether an activation can be dropped."""
     chain.require_float(node)
     chain.require_data(node, "first input")
-    if node.kind in _RISING and _ranks_follow(chain, node):
+    if node.kind in RISING and _ranks_follow(chain, node):
         chain.note(f"{node}: dropped, because it does not change which class is largest.")
         chain.scored = node
     elif _sign_follows(chain.graph, node) and _rises(chain, node):
@@ -60,7 +60,7 @@ def squash(chain: Chain, node: Node) -> None:
 
 def activation(chain: Chain, node: Node) -> None:
     """Refuse an activation, and go on as if it were a sign."""
-    if node.kind in _RISING and _ranks_follow(chain, node):
+    if node.kind in RISING and _ranks_follow(chain, node):
         squash(chain, node)
     else:
         _refuse(chain, node)
