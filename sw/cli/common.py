@@ -205,18 +205,23 @@ def write_json(path: str | None, result: Mapping[str, Any]) -> None:
 def in_options(message: str, commands: Iterable[click.Command]) -> str:
     """Return a message of ours with options where it names arguments of Python functions.
 
-    They have the same names, so that ```target_fps=5000``` becomes ``--target-fps 5000``.
+    They have the same names, so that ```target_fps=5000``` becomes ``--target-fps 5000``, and a
+    flag's ```flag=False``` becomes ``--no-flag``.
     """
     options = {"x": "--data"}
+    opposites = {}
     for command in commands:
         for parameter in command.params:
             if isinstance(parameter, click.Option) and parameter.name is not None:
                 options[parameter.name] = parameter.opts[0]
+                opposites.update({parameter.name: name for name in parameter.secondary_opts})
 
     def option(match: re.Match[str]) -> str:
         name, value = match["name"], match["value"]
         if name not in options:
             return match[0]
-        return options[name] if value is None else f"{options[name]} {value}"
+        if name in opposites and value == "False":
+            return opposites[name]
+        return f"{options[name]} {value}" if value not in (None, "True") else options[name]
 
     return re.sub(r"`(?P<name>\w+)(=(?P<value>[^`]*))?`", option, message)

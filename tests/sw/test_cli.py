@@ -3,12 +3,14 @@
 import json
 from importlib import resources
 
+import click
 import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
 from random_networks import random_network, to_qonnx
 
+from xnorflow.cli.common import in_options
 from xnorflow.cli.main import main
 from xnorflow.frontend import load
 
@@ -302,3 +304,27 @@ class TestOptions:
         assert status == 2
         assert "--nonsense" in err
         assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("message", "printed"),
+    [
+        ("`rate` is 0", "--rate is 0"),
+        ("give `rate=5,000.5`; or", "give --rate 5,000.5; or"),
+        ("give `checks=False`", "give --no-checks"),
+        ("give `checks=True`", "give --checks"),
+        ("give your own as `x`", "give your own as --data"),
+        (
+            "`xnorflow boards` tells, `other=1` does not",
+            "`xnorflow boards` tells, `other=1` does not",
+        ),
+    ],
+)
+def test_arguments_in_messages_become_options(message, printed):
+    @click.command()
+    @click.option("--rate")
+    @click.option("--checks/--no-checks")
+    def command(rate, checks):
+        pass
+
+    assert in_options(message, [command]) == printed
