@@ -18,10 +18,10 @@ from xnorflow.datasets import load_npz
 from xnorflow.errors import UserError
 from xnorflow.files import check_writable
 from xnorflow.frames import PreparedFrames, digits_for, prepare, scale_hint
-from xnorflow.frontend import load
+from xnorflow.frontend import read
 from xnorflow.frontend.options import ImportOptions
+from xnorflow.import_check import lower_verified
 from xnorflow.lowered import LoweredNetwork
-from xnorflow.lowering import lower
 from xnorflow.network import Network
 from xnorflow.planning import Plan, plan
 
@@ -80,7 +80,7 @@ class _Number(click.ParamType):
 
 
 def import_options(command: Callable) -> Callable:
-    """Add what a model file may not tell; the command gets it as `options`."""
+    """Add what a model file may not tell, as `options`, and whether to check the import."""
 
     @click.option(
         "--sign-zero",
@@ -100,6 +100,12 @@ def import_options(command: Callable) -> Callable:
         default=Fraction(0),
         metavar="O",
         help="See --input-scale.",
+    )
+    @click.option(
+        "--verify-import/--no-verify-import",
+        default=None,
+        help="Compare the import with onnx's reference executor on random frames; without either, "
+        "if it takes no more than half a second.",
     )
     @functools.wraps(command)
     def wrapped(
@@ -139,11 +145,10 @@ def folding_options(command: Callable) -> Callable:
 
 
 def load_lowered(
-    model: str, options: ImportOptions | None = None
+    model: str, options: ImportOptions | None = None, verify_import: bool | None = None
 ) -> tuple[Network, LoweredNetwork]:
-    """Read a model file and lower it."""
-    network = load(model, options)
-    return network, lower(network)
+    """Read a model file and lower it; check both as :func:`xnorflow.import_check.verify` says."""
+    return lower_verified(read(model, options), verify_import)
 
 
 def optional_board(name: str | None) -> Board | None:
@@ -214,7 +219,8 @@ def in_options(message: str, commands: Iterable[click.Command]) -> str:
         for parameter in command.params:
             if isinstance(parameter, click.Option) and parameter.name is not None:
                 options[parameter.name] = parameter.opts[0]
-                opposites.update({parameter.name: name for name in parameter.secondary_opts})
+                for opposite in parameter.secondary_opts:
+                    opposites[parameter.name] = opposite
 
     def option(match: re.Match[str]) -> str:
         name, value = match["name"], match["value"]
