@@ -54,20 +54,22 @@ class Area:
     dsp: int
 
 
-def synthesise(family: str, unit: wiring.Component, command: str | None = None) -> Area:
+def synthesise(family: str, unit: wiring.Component | str, command: str | None = None) -> Area:
     """Synthesise and pack a component alone.
 
     Parameters
     ----------
     family : str
-    unit : Component
+    unit : Component or str
+        A component or its RTLIL.
     command : str, optional
         yosys' command for another device of the family.
     """
     synthesis, device = FAMILIES[family]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "unit.il").write_text(rtlil.convert(unit, emit_src=False))
+        text = unit if isinstance(unit, str) else rtlil.convert(unit, emit_src=False)
+        (folder / "unit.il").write_text(text)
         # Hidden names: ABC9 of yosys 0.70 takes `\\x[1]` for a bit of the port `\\x`.
         (folder / "unit.ys").write_text(
             f"read_rtlil unit.il\nrename -hide w:*]\n{command or synthesis} -top top\n"

@@ -6,10 +6,35 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from xnorflow.hw import layouts
+from xnorflow.hw.cost import Family, Parts, index_bits, merge
 from xnorflow.hw.pipeline import delay
-from xnorflow.hw.skid import SkidBuffer
+from xnorflow.hw.skid import SkidBuffer, skid_parts
 
-__all__ = ["ArgMax"]
+__all__ = ["ArgMax", "argmax_parts"]
+
+
+def argmax_parts(family: Family, lanes: int, width: int, classes: int) -> Parts:
+    """Return the parts of an `ArgMax`."""
+    scores, index = lanes * width, index_bits(classes)
+    lane, beat, levels = index_bits(lanes), index_bits(classes // lanes), ceil_log2(lanes)
+    # The pairs of the tree, and those that have no partner in a level.
+    passed, left = 0, lanes
+    while left > 1:
+        passed += left % 2
+        left = (left + 1) // 2
+    return merge(
+        {"argmax": 1, "argmax counter bit": beat},
+        family.adder("maximum", width, lanes),
+        {
+            "winner bit": (lanes - 1) * (width + lane),
+            "register": (lanes - 1) * (width + lane) + index,
+            "bare register": passed * (width + lane)
+            + levels * (scores + beat + 3)
+            + scores
+            + width,
+        },
+        skid_parts(scores + index + 1),
+    )
 
 
 class ArgMax(wiring.Component):

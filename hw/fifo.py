@@ -8,7 +8,25 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
-__all__ = ["StreamFIFO"]
+from xnorflow.hw.cost import Family, Parts, index_bits, merge, storage_parts
+
+__all__ = ["StreamFIFO", "fifo_parts"]
+
+
+def fifo_parts(family: Family, width: int, depth: int) -> Parts:
+    """Return the parts of a `StreamFIFO` for payloads of `width` bits."""
+    # Its last word lies in the output register of the memory of the others.
+    words = depth - 1
+    if words == 0:
+        return {"fifo": 1, "bare register": width}
+    return merge(
+        {
+            "fifo": 1,
+            "fifo address bit": 2 * index_bits(words),
+            "fifo counter bit": index_bits(words + 1),
+        },
+        storage_parts(family, words, width, read_first=True),
+    )
 
 
 class StreamFIFO(wiring.Component):

@@ -1,5 +1,7 @@
 """Matrix-vector unit (MVU): the arithmetic of one binary layer."""
 
+from functools import cache
+
 import numpy as np
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.hdl import Shape, signed
@@ -8,15 +10,17 @@ from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
 from xnorflow.hw import layouts
-from xnorflow.hw.pe_array import PEArray
+from xnorflow.hw.cost import Family, Parts, index_bits, merge
+from xnorflow.hw.pe_array import PEArray, array_parts
 from xnorflow.hw.pipeline import delay
-from xnorflow.hw.replay_buffer import ReplayBuffer
-from xnorflow.hw.rom import ROM, ROMStyle
+from xnorflow.hw.popcount import tree_latency
+from xnorflow.hw.replay_buffer import ReplayBuffer, replay_parts
+from xnorflow.hw.rom import ROM, ROMStyle, rom_parts
 from xnorflow.hw.score import ScoreUnit
-from xnorflow.hw.skid import SkidBuffer
+from xnorflow.hw.skid import SkidBuffer, skid_parts
 from xnorflow.hw.threshold import ThresholdUnit
 
-__all__ = ["MatrixVectorUnit"]
+__all__ = ["MatrixVectorUnit", "counts", "unit_parts"]
 
 #: Most lanes that take their inputs and weight addresses straight from one register.
 GROUP_LANES = 512
@@ -27,6 +31,75 @@ def _check_divisor(name: str, value: int, total: int, multiple: int = 1) -> None
     legal = [d for d in range(multiple, total + 1, multiple) if total % d == 0]
     if value not in legal:
         raise ValueError(f"{name} must be one of {legal}, not {value!r}")
+
+
+def counts(
+    thresholds: NDArray[np.integer], weights: NDArray[np.integer], lanes: layouts.Lanes
+) -> NDArray[np.int64]:
+    """Return thresholds on accumulators as those on counts of agreements, shape (MH,)."""
+    # acc = unit * count - base, so acc >= T when count >= ceil((T + base) / unit).
+    base = lanes.base(weights)
+    least = -((thresholds.astype(np.int64) + base) // -lanes.unit)
+    return least.clip(0, weights.shape[1] * lanes.top + 1)
+
+
+def _pe_groups(pe: int, simd: int) -> int:
+    """Return into how many groups the PEs are cut."""
+    return next((g for g in range(1, pe) if pe % g == 0 and pe // g * simd <= GROUP_LANES), pe)
+
+
+@cache
+def unit_parts(
+    family: Family,
+    *,
+    mh: int,
+    mw: int,
+    pe: int,
+    simd: int,
+    o_bits: int,
+    head_latency: int,
+    weights_in: ROMStyle,
+    buffer_in_registers: bool = False,
+    rom_latency: int = 1,
+    lanes: layouts.Lanes = layouts.BITS,
+    groups: int = 1,
+) -> Parts:
+    """Return the parts of a `MatrixVectorUnit` but for those of what stands behind its counts.
+
+    Parameters
+    ----------
+    family : Family
+    o_bits : int
+        Bits of a beat that goes out.
+    head_latency : int
+        Cycles of what stands behind the counts.
+    mh, mw, pe, simd, weights_in, buffer_in_registers, rom_latency, lanes, groups
+        See `MatrixVectorUnit`.
+    """
+    neuron_folds, synapse_folds = mh // pe, mw // simd
+    depth, sets = neuron_folds * synapse_folds, _pe_groups(pe, simd)
+    each = pe // sets
+    payload = simd * lanes.width + (simd // lanes.granule if lanes.granule else 0)
+    weight_bits = 64 if weights_in is ROMStyle.BRAM else depth
+    array = array_parts(family, each, simd, synapse_folds, lanes, weight_bits)
+    rom = rom_parts(family, depth, each * simd, weights_in)
+    count_bits = each * (mw * lanes.top).bit_length()
+    folds = index_bits(depth, synapse_folds, neuron_folds)
+    tree = tree_latency(simd, lanes.top) + sets
+    registers = (
+        sets * rom_latency * payload  # operands
+        + sets * (rom_latency - 1) * each * simd  # weights
+        + (sets - 1) * (payload + index_bits(depth))  # from group to group
+        + count_bits * sets * (sets - 1) // 2  # counts that wait for the last group
+        + tree
+        + head_latency
+    )
+    return merge(
+        {"unit": 1, "fold bit": folds, "bare register": registers},
+        {part: count * sets for part, count in merge(array, rom).items()},
+        replay_parts(family, payload, synapse_folds, neuron_folds // groups, buffer_in_registers),
+        skid_parts(o_bits),
+    )
 
 
 class MatrixVectorUnit(wiring.Component):
@@ -153,9 +226,7 @@ class MatrixVectorUnit(wiring.Component):
             scale, offset = np.ones(self.mh, np.int64), np.zeros(self.mh, np.int64)
         self._head: ThresholdUnit | ScoreUnit
         if thresholds is not None:
-            # acc = unit * count - base, so acc >= T when count >= ceil((T + base) / unit).
-            counts = -((thresholds.astype(np.int64) + self.base) // -lanes.unit)
-            self._head = ThresholdUnit(counts.clip(0, top + 1).reshape(folds), top)
+            self._head = ThresholdUnit(counts(thresholds, weights, lanes).reshape(folds), top)
             output = layouts.bits(pe)
         elif scale is not None and offset is not None:
             self._head = ScoreUnit(
@@ -166,9 +237,7 @@ class MatrixVectorUnit(wiring.Component):
                 self.base.reshape(folds),
             )
             output = layouts.scores(pe, signed(self._head.width))
-        self.pe_groups = next(
-            (g for g in range(1, pe) if pe % g == 0 and pe // g * simd <= GROUP_LANES), pe
-        )
+        self.pe_groups = _pe_groups(pe, simd)
         self._arrays = [
             PEArray(pe // self.pe_groups, simd, self.synapse_folds, lanes)
             for _ in range(self.pe_groups)
@@ -252,7 +321,7 @@ class MatrixVectorUnit(wiring.Component):
         width = Shape.cast(self.lanes.payload(self.simd)).width
         words = self.rom_words().reshape(self.cycles_per_frame, self.pe_groups, -1)
         ahead = Cat(replay.o.payload, replay.o.valid, first, address)
-        counts = []
+        grouped = []
         for group, array in enumerate(self._arrays):
             if group:
                 ahead = delay(m, ahead, 1, en, f"ahead_{group}")
@@ -269,14 +338,14 @@ class MatrixVectorUnit(wiring.Component):
                 array.first.eq(operands[width + 1]),
                 array.w.eq(delay(m, rom.data, self.rom_latency - 1, en, f"weights_{group}")),
             ]
-            counts.append(
+            grouped.append(
                 delay(m, array.o.as_value(), self.pe_groups - 1 - group, en, f"wait_{group}")
             )
         fold = Signal(range(self.neuron_folds))
         with m.If(settled & en):
             m.d.sync += fold.eq(Mux(fold == self.neuron_folds - 1, 0, fold + 1))
         m.d.comb += [
-            head.i.eq(Cat(*counts)),
+            head.i.eq(Cat(*grouped)),
             head.fold.eq(fold),
             skid.i.valid.eq(delay(m, settled, head.latency, en, "done")),
             skid.i.payload.eq(head.o),

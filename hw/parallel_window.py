@@ -1,5 +1,6 @@
 """Sliding window of a convolution, a whole window in each beat."""
 
+from functools import cache
 from math import gcd
 
 import numpy as np
@@ -9,9 +10,10 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
+from xnorflow.hw.cost import Family, Parts, index_bits, merge, storage_parts
 from xnorflow.hw.sliding_window import WindowGeometry, between, pad_constants
 
-__all__ = ["ParallelWindow", "shifts"]
+__all__ = ["ParallelWindow", "parallel_window_parts", "shifts"]
 
 
 def shifts(geometry: WindowGeometry) -> int:
@@ -20,6 +22,40 @@ def shifts(geometry: WindowGeometry) -> int:
     rows, columns = ((geometry.outputs[axis] - 1) * geometry.stride[axis] + 1 for axis in (0, 1))
     pitch = max(width, columns)
     return max((height - 1) * pitch + width, (rows - 1) * pitch + columns)
+
+
+@cache
+def parallel_window_parts(family: Family, geometry: WindowGeometry, element_bits: int) -> Parts:
+    """Return the parts of a `ParallelWindow`."""
+    height, width, channels = geometry.shape
+    pixel = channels * element_bits
+    inside = [geometry.inside(axis) for axis in (0, 1)]
+    # Taps that lie on the image in some windows only are masked.
+    whole = [axis.all(axis=0).sum() for axis in inside]
+    used = [axis.any(axis=0) for axis in inside]
+    masked = int(used[0].sum() * used[1].sum() - whole[0] * whole[1])
+    spans = [
+        (int(np.flatnonzero(axis)[-1]) - int(np.flatnonzero(axis)[0])) * step
+        for axis, step in zip(used, geometry.dilation, strict=True)
+    ]
+    pitch = max(width, (geometry.outputs[1] - 1) * geometry.stride[1] + 1)
+    step = geometry.dilation[0]
+    words, word = step * pitch, spans[0] // step * pixel
+    counters = index_bits(height, pitch, geometry.outputs[0] * geometry.stride[0], pitch)
+    parts: Parts = {
+        "parallel window": 1,
+        "parallel counter bit": counters + index_bits(*geometry.stride),
+        "mask": int(sum(used[axis].sum() - whole[axis] for axis in (0, 1))),
+        "masked bit": masked * pixel,
+        "bare register": int(used[0].sum()) * (spans[1] + 1) * pixel,
+    }
+    if not word:
+        return parts
+    if words == 1:
+        return merge(parts, {"bare register": word})
+    return merge(
+        parts, {"parallel address bit": 2 * index_bits(words)}, storage_parts(family, words, word)
+    )
 
 
 class ParallelWindow(wiring.Component):

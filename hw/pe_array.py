@@ -1,16 +1,43 @@
 """Processing elements: XNOR, popcount, accumulator."""
 
+from functools import cache
+
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.hdl import Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
+from xnorflow.hw.cost import Family, Parts, merge
 from xnorflow.hw.layouts import BITS, Lanes
 from xnorflow.hw.pipeline import delay
-from xnorflow.hw.popcount import BIT_LEAF, AdderTree, tree_latency
+from xnorflow.hw.popcount import BIT_LEAF, AdderTree, tree_latency, tree_parts
 
-__all__ = ["PEArray"]
+__all__ = ["PEArray", "array_parts"]
+
+
+def _tree_granule(lanes: Lanes) -> int | None:
+    """Return the granule that the trees gate as a whole, None where lanes are gated one by one."""
+    # Granules smaller than a leaf would make more leaves.
+    gated = lanes.granule is not None and not lanes.halves and lanes.granule >= BIT_LEAF
+    return lanes.granule if gated else None
+
+
+@cache
+def array_parts(
+    family: Family, pe: int, simd: int, folds: int, lanes: Lanes, weight_bits: int
+) -> Parts:
+    """Return the parts of a `PEArray`; `weight_bits` is the words that the weights come from."""
+    granule = _tree_granule(lanes)
+    lists = [tree_parts(family, simd, lanes.top, granule, pe, weight_bits)]
+    if lanes.granule is not None and granule is None:
+        lists.append({"gated lane": pe * simd})
+    if folds > 1:
+        width = bits_for(folds * simd * lanes.top)
+        lists.append(family.adder("accumulator", width, pe))
+        flags = 2 * tree_latency(simd, lanes.top, granule)
+        lists.append({"register": pe * width, "bare register": flags})
+    return merge(*lists)
 
 
 class PEArray(wiring.Component):
@@ -65,9 +92,7 @@ class PEArray(wiring.Component):
         if simd % granule:
             raise ValueError(f"PEArray simd must be a multiple of the granule {granule}")
         self.pe, self.simd, self.folds, self.lanes = pe, simd, folds, lanes
-        # Granules smaller than a leaf would make more leaves: their lanes are gated one by one.
-        gated = lanes.granule is not None and not lanes.halves and lanes.granule >= BIT_LEAF
-        self._tree_granule = lanes.granule if gated else None
+        self._tree_granule = _tree_granule(lanes)
         self.top = folds * simd * lanes.top
         self._tree_latency = tree_latency(simd, lanes.top, self._tree_granule)
         self.latency = self._tree_latency + (folds > 1)

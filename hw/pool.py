@@ -11,7 +11,48 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
 from numpy.typing import NDArray
 
-__all__ = ["PoolUnit"]
+from xnorflow.hw.cost import Family, Parts, index_bits, merge, storage_parts
+
+__all__ = ["PoolUnit", "pool_parts"]
+
+
+def pool_parts(
+    family: Family,
+    element_bits: int,
+    shape: tuple[int, int, int],
+    kernel: tuple[int, int],
+    *,
+    lanes: int,
+    op: Literal["or", "sum"],
+    registers: bool,
+) -> Parts:
+    """Return the parts of a `PoolUnit`; `element_bits` is those of an element that goes out."""
+    if kernel == (1, 1):
+        return {}
+    folds, width = shape[2] // lanes, lanes * element_bits
+    columns = shape[1] // kernel[1] if kernel[0] > 1 else 1
+    words = columns * folds
+    # Rows and columns that fill no window are counted too.
+    rests = [shape[axis] % kernel[axis] > 0 for axis in (0, 1)]
+    rows = shape[0] // kernel[0] + 1 if rests[0] else 1
+    counted = columns + rests[1] if rests[1] or kernel[0] > 1 else 1
+    lists: list[Parts] = [
+        {"pool": 1, "pool counter bit": index_bits(folds, rows, counted, *kernel)},
+        {"dropped edge": sum(rests), "register": width},
+        {"or bit": width} if op == "or" else family.adder("pool adder", element_bits, lanes),
+    ]
+    if registers or words == 1:
+        far = (words - folds) * width
+        lists.append(
+            {"bare register": words * width, "near word bit": width, "far bit": width if far else 0}
+        )
+        return merge(*lists)
+    lists.append(storage_parts(family, words, width))
+    # A window's first element is not added to what lies in the memory.
+    lists.append({"first element bit": width if op == "sum" else 0})
+    if folds == 1:
+        lists.append({"latest word bit": width, "bare register": width})
+    return merge(*lists)
 
 
 def _sum_shape(element: Shape, terms: int) -> Shape:

@@ -1,14 +1,17 @@
 """Pipelined adder tree: population counts and sums of small integers."""
 
+from functools import cache
+
 from amaranth import Module, Signal
 from amaranth.hdl import Value, ValueLike
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
+from xnorflow.hw.cost import Family, Parts, distinct
 from xnorflow.hw.pipeline import delay
 
-__all__ = ["AdderTree", "tree_latency"]
+__all__ = ["AdderTree", "tree_latency", "tree_parts"]
 
 #: Lanes summed before the first register: of bits, three full adders deep at most, whatever the
 #: number of lanes; of integers, one adder behind the gates that make them.
@@ -31,6 +34,82 @@ def tree_latency(lanes: int, top: int = 1, granule: int | None = None) -> int:
     """
     granule = granule or lanes
     return 1 + _levels(-(-granule // _leaf(top))) + _levels(lanes // granule)
+
+
+@cache
+def tree_parts(
+    family: Family, lanes: int, top: int, granule: int | None, neurons: int, weight_bits: int
+) -> Parts:
+    """Return the parts of the trees of `neurons`, with the gates before them.
+
+    Parameters
+    ----------
+    family : Family
+    lanes, top, granule
+        See `AdderTree`.
+    neurons : int
+        Trees side by side, all with the same inputs.
+    weight_bits : int
+        Words that the weights come from: 1 for constants. Neurons that have the same few weights
+        for a part of their inputs share its logic.
+    """
+    leaf, parts = _leaf(top), dict[str, float]()
+
+    def add(part: str, count: float) -> None:
+        parts[part] = parts.get(part, 0.0) + count
+
+    def copies(synapses: int) -> float:
+        return distinct(weight_bits * synapses, neurons)
+
+    def level(full: int, count: float, repeat: float) -> float:
+        """Add `count` nodes of `full` lanes, `repeat` times; return their bits."""
+        return bits_for(full * top) * copies(full) * count * repeat
+
+    gates = "fixed " if weight_bits <= 2 else ""
+    if weight_bits == 2:
+        add("gate", lanes * copies(1))
+    span = granule or lanes
+    roots = lanes // span
+    # A level is so many equal nodes, and perhaps a smaller one at the end.
+    count, tail = divmod(span, leaf)
+    full = leaf
+    for size, number in ((leaf, count), (tail, 1 if tail else 0)):
+        if number:
+            if top == 1:
+                add(f"{gates}leaf of {size}", copies(size) * number * roots)
+            else:
+                if not gates:
+                    add("gate", size * bits_for(top) * copies(size) * number * roots)
+                if size > 1:
+                    width = bits_for(size * top)
+                    for part, each in family.adder("adder", width).items():
+                        add(part, each * copies(size) * number * roots)
+            add("register", level(size, number, roots))
+
+    def sums(count: int, full: int, tail: int, repeat: float) -> tuple[int, int, int]:
+        """Add a level of adders; return what it gives."""
+        pairs, odd = divmod(count, 2)
+        after = full if odd and not tail else tail
+        for size, number in ((2 * full, pairs), (full + tail if odd and tail else 0, 1)):
+            if size and number:
+                for part, each in family.adder("adder", bits_for(size * top)).items():
+                    add(part, each * copies(size) * number * repeat)
+                add("register", level(size, number, repeat))
+        if odd and tail:
+            after = full + tail
+        elif after:
+            add("bare register", level(after, 1, repeat))
+        return pairs, 2 * full, after
+
+    while count + (tail > 0) > 1:
+        count, full, tail = sums(count, full, tail, roots)
+    if granule is not None:
+        add("padded sum bit", bits_for(span * top) * neurons * roots)
+        add("bare register", roots * _levels(-(-span // leaf)))
+        count, full, tail = roots, span, 0
+        while count + (tail > 0) > 1:
+            count, full, tail = sums(count, full, tail, 1)
+    return parts
 
 
 class AdderTree(wiring.Component):

@@ -7,7 +7,29 @@ from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
-__all__ = ["ReplayBuffer"]
+from xnorflow.hw.cost import Family, Parts, Storage, index_bits, merge, placed_parts
+
+__all__ = ["ReplayBuffer", "replay_parts"]
+
+
+def replay_parts(
+    family: Family, width: int, length: int, times: int, registers: bool = False
+) -> Parts:
+    """Return the parts of a `ReplayBuffer` for payloads of `width` bits."""
+    if times == 1:
+        return {}
+    words = 2 * length
+    storage = (
+        Storage("registers", words * width, 0) if registers else family.ram(words, width, True)
+    )
+    return merge(
+        {
+            "replay": 1,
+            "replay address bit": 3 * index_bits(words),
+            "replay counter bit": 2 * index_bits(words + 1) + index_bits(length, times),
+        },
+        placed_parts(storage, words, width, True),
+    )
 
 
 class ReplayBuffer(wiring.Component):

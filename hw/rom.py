@@ -1,6 +1,7 @@
 """Read-only memories for weights and per-neuron constants."""
 
 from enum import Enum
+from math import ceil
 
 import numpy as np
 from amaranth import Const, Module
@@ -8,7 +9,9 @@ from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
-__all__ = ["ROM", "ROMStyle", "pack_lanes"]
+from xnorflow.hw.cost import Family, Parts, distinct
+
+__all__ = ["ROM", "ROMStyle", "pack_lanes", "rom_parts", "varying_bits"]
 
 #: Widest memory, in bits, that a ROM in LUTs is made of.
 LUT_ROM_PIECE = 64
@@ -41,6 +44,47 @@ def pack_lanes(values: NDArray[np.integer], width: int) -> list[int]:
     bits = (values.astype(np.int64)[:, :, None] >> shifts) & 1
     packed = np.packbits(bits.reshape(len(values), -1).astype(np.uint8), axis=1, bitorder="little")
     return [int.from_bytes(row.tobytes(), "little") for row in packed]
+
+
+def rom_parts(family: Family, words: int, width: float, style: ROMStyle) -> Parts:
+    """Return the parts of a `ROM`, its output register among them.
+
+    Parameters
+    ----------
+    family : Family
+    words : int
+    width : float
+        Bits that are not the same in all words.
+    style : ROMStyle
+    """
+    if style is ROMStyle.CONSTANT:
+        return {}
+    if style is ROMStyle.BRAM:
+        storage = family.rom(words, ceil(width))
+        return {"bram": storage.rams, "select bit": storage.select}
+    # Columns with the same content are one.
+    columns = distinct(words, width)
+    if words <= 2:
+        return {"register": columns}  # the address bit itself, or its inverse
+    leaves = ceil(words / 16)
+    return {
+        "ROM leaf": columns * leaves,
+        "ROM select": columns * (leaves - 1),
+        "register": columns,
+    }
+
+
+def varying_bits(values: NDArray[np.integer], width: int) -> int:
+    """Return how many bits of a row of `values` are not the same in all rows.
+
+    Parameters
+    ----------
+    values : ndarray of int, shape (depth, lanes)
+    width : int
+        Bits of a lane.
+    """
+    changes = np.bitwise_or.reduce(values.astype(np.int64) ^ values[0].astype(np.int64), axis=0)
+    return int(np.bitwise_count(changes & ((1 << width) - 1)).sum())
 
 
 class ROM(wiring.Component):

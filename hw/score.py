@@ -9,14 +9,46 @@ from amaranth.utils import bits_for
 from numpy.typing import NDArray
 
 from xnorflow.hw import layouts
+from xnorflow.hw.cost import Family, Parts, merge
 from xnorflow.hw.pipeline import delay
-from xnorflow.hw.rom import ROM, ROMStyle
+from xnorflow.hw.rom import ROM, ROMStyle, rom_parts, varying_bits
 
-__all__ = ["ScoreUnit"]
+__all__ = ["ScoreUnit", "score_parts"]
 
 
 def _signed_width(low: int, high: int) -> int:
     return max(bits_for(low, require_sign_bit=True), bits_for(high, require_sign_bit=True))
+
+
+def score_parts(family: Family, unit: "ScoreUnit") -> Parts:
+    """Return the parts of a `ScoreUnit`."""
+    pe, count_bits = unit.pe, bits_for(unit.top)
+    lists: list[Parts] = [
+        family.adder("score adder", unit.width, pe),
+        {"register": pe * unit.width},
+    ]
+    gain_bits = _signed_width(int(unit.gain.min()), int(unit.gain.max()))
+    if np.all(unit.gain == unit.gain[0]):
+        # A product by a power of two is a shift.
+        multiplied = sum(int(gain).bit_count() > 1 for gain in np.abs(unit.gain[0]))
+        shifted = pe - multiplied
+        lists.append({"bare register": shifted * count_bits})
+    else:
+        multiplied = pe
+        gains = varying_bits(unit.gain, gain_bits)
+        lists.append(rom_parts(family, unit.folds, gains, ROMStyle.LUT))
+    if family.multipliers:
+        lists.append({"dsp": multiplied})
+    else:
+        lists.append({"product bit": multiplied * gain_bits * count_bits})
+    lists.append({"register": multiplied * (gain_bits + count_bits)})
+    if not np.all(unit.bias == unit.bias[0]):
+        bias_bits = _signed_width(int(unit.bias.min()), int(unit.bias.max()))
+        biases = varying_bits(unit.bias, bias_bits)
+        lists.append(rom_parts(family, unit.folds, biases, ROMStyle.LUT))
+        lists.append({"bare register": biases})
+    lists.append({"bare register": (unit.latency - 2) * pe * count_bits})
+    return merge(*lists)
 
 
 class ScoreUnit(wiring.Component):

@@ -5,7 +5,14 @@ from amaranth.hdl import ShapeLike
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["SkidBuffer"]
+from xnorflow.hw.cost import Parts
+
+__all__ = ["SkidBuffer", "skid_parts"]
+
+
+def skid_parts(width: int) -> Parts:
+    """Return the parts of a `SkidBuffer` for payloads of `width` bits."""
+    return {"skid bit": width, "bare register": width}
 
 
 class SkidBuffer(wiring.Component):

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -13,7 +14,16 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 from numpy.typing import NDArray
 
-__all__ = ["SlidingWindow", "WindowGeometry", "between", "pad_constants", "ring_rows"]
+from xnorflow.hw.cost import Family, Parts, index_bits, merge, storage_parts
+
+__all__ = [
+    "SlidingWindow",
+    "WindowGeometry",
+    "between",
+    "pad_constants",
+    "ring_rows",
+    "window_parts",
+]
 
 
 @dataclass(frozen=True)
@@ -243,6 +253,37 @@ def _lookup(row: Value, column: Value, table: NDArray[np.int64]) -> Value:
         for number, pattern in enumerate(patterns.tolist())
     }
     return _choose(row, keys.reshape(-1).tolist(), values)
+
+
+@cache
+def window_parts(
+    family: Family,
+    geometry: WindowGeometry,
+    *,
+    element_bits: int,
+    lanes: int,
+    rows: int,
+    zero_flag: bool,
+    groups: int,
+) -> Parts:
+    """Return the parts of a `SlidingWindow` that keeps `rows` rows."""
+    if geometry.is_wire:
+        return {}
+    _, width, channels = geometry.shape
+    folds, beat = channels // lanes, lanes * element_bits
+    words = rows * width * folds
+    loops = (*geometry.outputs, groups, *geometry.kernel, channels // groups // lanes)
+    address, nested = index_bits(words), sum(size > 1 for size in loops)
+    parts: Parts = {
+        "window": 1,
+        "window address bit": address,
+        "window step bit": nested * address,
+        "window counter bit": index_bits(*loops, folds),
+        "window pixel bit": index_bits(rows * width),
+    }
+    if any(geometry.padding):
+        parts |= {"window padding": 1, "window padding bit": beat, "register": beat + zero_flag}
+    return merge(parts, storage_parts(family, words, beat))
 
 
 class SlidingWindow(wiring.Component):

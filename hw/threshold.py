@@ -8,10 +8,23 @@ from amaranth.utils import bits_for
 from numpy.typing import NDArray
 
 from xnorflow.hw import layouts
+from xnorflow.hw.cost import Family, Parts, merge
 from xnorflow.hw.pipeline import delay
-from xnorflow.hw.rom import ROM, ROMStyle
+from xnorflow.hw.rom import ROM, ROMStyle, rom_parts, varying_bits
 
-__all__ = ["ThresholdUnit"]
+__all__ = ["ThresholdUnit", "threshold_parts"]
+
+
+def threshold_parts(family: Family, thresholds: NDArray[np.integer], top: int) -> Parts:
+    """Return the parts of a `ThresholdUnit`."""
+    folds, pe = thresholds.shape
+    if folds == 1:
+        return merge(family.adder("fixed comparator", bits_for(top + 1), pe), {"register": pe})
+    return merge(
+        family.adder("comparator", bits_for(top + 1), pe),
+        {"register": pe, "bare register": pe * bits_for(top)},
+        rom_parts(family, folds, varying_bits(thresholds, bits_for(top + 1)), ROMStyle.LUT),
+    )
 
 
 class ThresholdUnit(wiring.Component):

@@ -7,10 +7,16 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
+from xnorflow.hw.cost import Parts, index_bits, merge
 from xnorflow.hw.score import ScoreUnit
 from xnorflow.hw.threshold import ThresholdUnit
 
-__all__ = ["ScoreStage", "ThresholdStage"]
+__all__ = ["ScoreStage", "ThresholdStage", "channel_stage_parts"]
+
+
+def channel_stage_parts(folds: int, unit: Parts) -> Parts:
+    """Return the parts of a `ThresholdStage` or `ScoreStage`, given those of its unit."""
+    return merge({"channel stage": 1, "channel counter bit": index_bits(folds)}, unit)
 
 
 class _ChannelStage(wiring.Component):

@@ -9,7 +9,33 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
-__all__ = ["WidthConverter"]
+from xnorflow.hw.cost import Parts, index_bits, merge
+
+__all__ = ["WidthConverter", "converter_parts"]
+
+
+def converter_parts(element_bits: int, i_lanes: int, o_lanes: int) -> Parts:
+    """Return the parts of a `WidthConverter`."""
+    narrow = gcd(i_lanes, o_lanes)
+    lists: list[Parts] = []
+    if i_lanes > narrow:
+        lists.append(
+            {
+                "splitter": 1,
+                "splitter bit": i_lanes * element_bits,
+                "register": i_lanes * element_bits,
+                "splitter counter bit": index_bits(i_lanes // narrow + 1),
+            }
+        )
+    if o_lanes > narrow:
+        lists.append(
+            {
+                "collector": 1,
+                "bare register": o_lanes * element_bits,
+                "collector counter bit": index_bits(o_lanes // narrow),
+            }
+        )
+    return merge(*lists)
 
 
 class _Widen(wiring.Component):

@@ -1,21 +1,32 @@
-"""What a folding costs: LUTs and block RAMs of every layer, estimated before synthesis.
+"""What a folding costs: logic, flip-flops and block RAMs of every layer, before synthesis.
 
-The structure of the formulas is that of the hardware (see `xnorflow.hw.mvu`); the coefficients are
-fitted to what yosys makes of single stages. `benchmarks/cost.py` and `benchmarks/stages.py` measure
-and compare.
+Each stage of the pipeline is a component of `xnorflow.hw`, and the function beside the component
+says what it costs; here the stages are told in the components' terms. ``benchmarks/calibrate.py``
+fits the prices, and ``benchmarks/cost.py`` compares estimates with what the tools make.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import ceil, expm1, floor, inf, log1p
+from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 
-from xnorflow.folding import Folding, divisors
-from xnorflow.hw.mvu import GROUP_LANES
-from xnorflow.hw.popcount import INTEGER_LEAF
-from xnorflow.lowered import LoweredLayer, LoweredNetwork, LoweredOutput
+from xnorflow.folding import Folding
+from xnorflow.hw.argmax import argmax_parts
+from xnorflow.hw.cost import FAMILIES, Cost, Family, Parts, merge
+from xnorflow.hw.fifo import fifo_parts
+from xnorflow.hw.layouts import Lanes
+from xnorflow.hw.mvu import counts, unit_parts
+from xnorflow.hw.parallel_window import parallel_window_parts
+from xnorflow.hw.pool import pool_parts
+from xnorflow.hw.rom import ROMStyle
+from xnorflow.hw.score import ScoreUnit, score_parts
+from xnorflow.hw.sliding_window import window_parts
+from xnorflow.hw.threshold import threshold_parts
+from xnorflow.hw.threshold_stage import channel_stage_parts
+from xnorflow.hw.width_converter import converter_parts
+from xnorflow.lowered import LoweredLayer, LoweredNetwork, LoweredOutput, LoweredThreshold
 from xnorflow.pipeline import (
     POOL_REGISTER_BITS,
     ConverterStage,
@@ -28,336 +39,190 @@ from xnorflow.pipeline import (
     segments,
 )
 
-__all__ = ["FAMILIES", "Cost", "Family", "estimate", "stage_cost"]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """LUT4s and block RAMs; windows and pools on iCE40 count flip-flops without a LUT as LUTs."""
-
-    lut: float = 0.0
-    bram: int = 0
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(self.lut + other.lut, self.bram + other.bram)
-
-
-@dataclass(frozen=True)
-class Family:
-    """Coefficients of a device family.
-
-    Attributes
-    ----------
-    lane, constant_lane : float
-        LUTs of a synapse lane, XNOR and its share of the popcount: with weights from a memory, and
-        with constant ones, where neurons share what they have in common.
-    neuron_bit : float
-        LUTs of a PE for each bit of its accumulator and comparator.
-    integer_lane_bit : float
-        LUTs of a lane for each bit of an input of several bits.
-    shared_bit : float
-        LUTs for each bit of an adder of integers that neurons with constant weights share.
-    window : tuple of float
-        LUTs of a folded sliding window: fixed, for each bit of its address and of a pixel's place,
-        for each bit of a beat, and with padding.
-    parallel_window : tuple of float
-        LUTs of a parallel window: fixed, for each bit of its place, and for each bit of a pixel.
-    bare : float
-        LUTs that are lost to a flip-flop behind none: 1 where both share a cell.
-    buffer_bit : float
-        LUTs or cells for a bit of an input buffer that is kept in flip-flops.
-    distributed_words : int
-        Deepest input buffer that yosys puts into distributed RAM; 0 where the family has none.
-    fixed : float
-        LUTs of a layer's control.
-    bram_latency : int
-        2 where block RAM is so slow that its output is registered once more.
-    bram_shapes : tuple of (int, int)
-        Depth and width of a block RAM in each of its modes.
-    bram_bytes : tuple of int
-        In each of the modes, the fewest bits that can be written by themselves.
-    bram_price, ram_price : float
-        What yosys takes a block RAM and a distributed RAM of 16 words of 4 bits for when it
-        chooses, in bits of flip-flops; infinite where the family has none.
-    """
-
-    lane: float
-    constant_lane: float
-    neuron_bit: float
-    integer_lane_bit: float
-    shared_bit: float
-    window: tuple[float, float, float, float]
-    parallel_window: tuple[float, float, float]
-    bare: float
-    buffer_bit: float
-    distributed_words: int
-    fixed: float
-    bram_latency: int
-    bram_shapes: tuple[tuple[int, int], ...]
-    bram_bytes: tuple[int, ...]
-    bram_price: float
-    ram_price: float
-
-    def brams(self, depth: int, width: int) -> int:
-        """Return the block RAMs of a memory of `depth` words of `width` bits."""
-        return min(ceil(depth / d) * ceil(width / w) for d, w in self.bram_shapes)
-
-
-FAMILIES = {
-    "ice40": Family(
-        lane=2.1,
-        constant_lane=0.7,
-        neuron_bit=2.0,
-        integer_lane_bit=2.1,
-        shared_bit=0.93,
-        window=(41, 4.2, 0.95, 8),
-        parallel_window=(22, 4.3, 1.0),
-        bare=1.0,
-        buffer_bit=1.9,
-        distributed_words=0,
-        fixed=110,
-        bram_latency=1,
-        bram_shapes=((256, 16), (512, 8), (1024, 4), (2048, 2)),
-        bram_bytes=(1, 8, 4, 2),
-        bram_price=64,
-        ram_price=inf,
-    ),
-    "ecp5": Family(
-        lane=2.55,
-        constant_lane=1.1,
-        neuron_bit=3.0,
-        integer_lane_bit=2.25,
-        shared_bit=1.3,
-        window=(-24, 8.1, 0.7, 15),
-        parallel_window=(-31, 11, 0.0),
-        bare=0.0,
-        buffer_bit=1.9,
-        distributed_words=64,
-        fixed=110,
-        bram_latency=2,
-        bram_shapes=((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)),
-        bram_bytes=(9, 9, 9, 4, 2, 1),
-        bram_price=128,
-        ram_price=4,
-    ),
-}
-
-
-#: Fewest LUTs of a window's control, however small the image.
-LEAST_CONTROL = 20
-
-
-def _rom_luts(depth: int, width: int) -> float:
-    """Return the LUTs of a ROM in logic: a LUT4 holds 16 words of a bit, more need multiplexers."""
-    if depth <= 2:
-        return 0.0  # at most one address bit, which fits into the LUT that uses the word
-    if depth <= 4:
-        return 0.5 * width
-    leaves = ceil(depth / 16)
-    return width * (leaves + 0.75 * (leaves - 1))
-
-
-def _score_luts(stage: MatrixStage, output: LoweredOutput) -> float:
-    """Return the LUTs of the last layer's affine: a multiplier only if the scales differ."""
-    layer, choice = stage.layer, stage.choice
-    gain_bits = int(np.abs(output.scale).max()).bit_length()
-    offset_bits = int(np.abs(output.offset).max()).bit_length()
-    count_bits = _count_bits(layer)
-    rom_width, multiplier = offset_bits, 0
-    if np.any(output.scale != output.scale[0]):
-        rom_width, multiplier = offset_bits + gain_bits, gain_bits * count_bits
-    adder = max(count_bits + gain_bits + 1, offset_bits)
-    return choice.pe * (adder + multiplier) + _rom_luts(
-        layer.mh // choice.pe, choice.pe * rom_width
-    )
-
-
-def _argmax_luts(lanes: int, top: int) -> float:
-    """Return the LUTs of the arg-max, with the serializer before it, at one score a cycle."""
-    width = top.bit_length() + 1
-    serializer = 2.0 * width * lanes if lanes > 1 else 0.0
-    return 4.0 * width + serializer + 20
-
-
-def _count_bits(layer: LoweredLayer) -> int:
-    """Return the bits of a layer's sum of agreements."""
-    return (layer.mw * layer.levels).bit_length()
+__all__ = [
+    "FAMILIES",
+    "Cost",
+    "Family",
+    "component_cost",
+    "component_parts",
+    "estimate",
+    "fifo_cost",
+    "stage_cost",
+]
 
 
 def stage_cost(family: Family, stage: Stage, output: LoweredOutput) -> Cost:
-    """Return the cost of one stage of the pipeline."""
-    match stage:
-        case ConverterStage():
-            return Cost(lut=1.2 * stage.bits * (stage.i_lanes + stage.o_lanes) + 15)
-        case WindowStage():
-            return _window_cost(family, stage)
-        case MatrixStage():
-            return _matrix_cost(family, stage, output)
-        case PoolStage():
-            return _pool_cost(family, stage)
-        case ThresholdStage():
-            folds = stage.stage.shape[-1] // stage.lanes
-            width = int(np.abs(stage.stage.thresholds).max()).bit_length() + 1
-            return Cost(lut=3 * width * stage.lanes + _rom_luts(folds, width * stage.lanes) + 20)
-        case ScoreStage():
-            top = int(np.abs(output.offset).max()) + 1
-            return Cost(lut=60 * stage.lanes + _argmax_luts(stage.lanes, top))
+    """Return the cost of one stage of the pipeline; what gives scores has the arg-max behind it.
 
-
-def _buffer(family: Family, words: int, width: int) -> Cost:
-    """Return the cost of a unit's input buffer, wherever the tools put it."""
-    if words <= family.distributed_words:
-        # A RAM of 16 words of 4 bits takes the LUTs of two slices.
-        return Cost(lut=4 * ceil(words / 16) * ceil(width / 4))
-    return Cost(bram=family.brams(words, width))
-
-
-def _banks(words: int, width: int, shape: tuple[int, int], byte: int) -> tuple[int, int]:
-    """Return the banks that hold a memory's words, and the RAMs of `shape` that hold the banks.
-
-    Banks lie side by side where a RAM is wide enough and can be written in parts.
+    Parameters
+    ----------
+    family : Family
+    stage : Stage
+    output : LoweredOutput
+        The network's affine.
     """
-    banks = ceil(words / shape[0])
-    return banks, ceil(banks * ceil(width / byte) * byte / shape[1])
-
-
-def _memory(family: Family, words: int, width: int) -> Cost:
-    """Return the cost of a memory that is written and read, where yosys puts it.
-
-    The choice is that of its pass `memory_libmap`: flip-flops cost 1 a bit, a RAM its price and
-    half a unit for each bit that chooses between banks.
-    """
-    flip_flops = words * width
-    lowest, best = flip_flops, Cost(flip_flops * (1 + family.bare) - width + words)
-    kinds = [
-        (shape, byte, family.bram_price, Cost(bram=1))
-        for shape, byte in zip(family.bram_shapes, family.bram_bytes, strict=True)
-    ]
-    if family.ram_price < inf:
-        kinds.insert(0, ((16, 4), 4, family.ram_price, Cost(lut=4)))
-    for shape, byte, price, cost in kinds:
-        banks, rams = _banks(words, width, shape, byte)
-        select = (banks - 1) * width + (banks if banks > 1 else 0)
-        priced = rams * price + select / 2
-        if priced < lowest:
-            lowest, best = floor(priced), Cost(rams * cost.lut + select, rams * cost.bram)
-    return best
-
-
-def _index_bits(*counts: int) -> int:
-    """Return the bits of counters of so many values."""
-    return sum((count - 1).bit_length() for count in counts)
-
-
-def _window_cost(family: Family, stage: WindowStage) -> Cost:
-    rows, columns, channels = stage.window.shape
-    if stage.parallel:
-        return _parallel_window_cost(family, stage)
-    words = stage.rows * columns * channels // stage.lanes
-    width = stage.bits * stage.lanes
-    fixed, place_bit, beat_bit, padding = family.window
-    lut = max(fixed + place_bit * _index_bits(words, rows * columns), LEAST_CONTROL)
-    lut += beat_bit * width
-    if any(stage.window.padding):
-        lut += padding
-    return Cost(lut) + _memory(family, words, width)
-
-
-def _parallel_window_cost(family: Family, stage: WindowStage) -> Cost:
-    """Return the cost of control, row memory, columns in flip-flops and the taps' masks."""
-    window, geometry = stage.window, stage.geometry
-    height, width, channels = window.shape
-    pixel = stage.bits * channels
-    inside = [geometry.inside(axis).all(axis=0) for axis in (0, 1)]
-    masked = window.taps - int(inside[0].sum() * inside[1].sum())
-    kept_columns = (window.kernel[1] - 1) * window.dilation[1] + 1
-    fixed, place_bit, pixel_bit = family.parallel_window
-    lut = max(fixed + place_bit * _index_bits(height, width), LEAST_CONTROL)
-    lut += (pixel_bit + masked) * pixel
-    lut += family.bare * window.kernel[0] * kept_columns * pixel
-    cost = Cost(lut)
-    if window.kernel[0] > 1:
-        pitch = max(width, (window.out_shape[1] - 1) * window.stride[1] + 1)
-        rows = window.kernel[0] - 1
-        cost += _memory(family, window.dilation[0] * pitch, rows * pixel)
+    cost = component_cost(family, stage, output)
+    if isinstance(stage, ScoreStage):
+        width = _sum_score_unit(stage, output).width
+        return cost + _tail_cost(family, stage.lanes, width, stage.classes)
+    if isinstance(stage, MatrixStage) and stage.head == "scores":
+        return cost + _tail_cost(
+            family, stage.choice.pe, _score_bits(stage.layer, output), stage.layer.mh
+        )
     return cost
 
 
-def _pool_cost(family: Family, stage: PoolStage) -> Cost:
-    """Return the cost of counters, output register, what combines, and what keeps partials."""
-    width, sums = stage.bits * stage.lanes, stage.pool.op == "sum"
-    folds = stage.shape[2] // stage.lanes
-    open_windows = stage.words // folds
-    lut = 8 + 2.5 * _index_bits(folds, open_windows, *stage.kernel) + (1 + family.bare) * width
-    if stage.words * width <= POOL_REGISTER_BITS or stage.words == 1:
-        return Cost(lut + family.bare * stage.words * width)
-    if sums:
-        lut += width  # a window's first element is added to zero
-    if folds == 1:
-        lut += (1 + family.bare) * width  # the latest partial, for the element right behind it
-    return Cost(lut) + _memory(family, stage.words, width)
+def component_cost(family: Family, stage: Stage, output: LoweredOutput) -> Cost:
+    """Return the cost of a stage's component alone."""
+    if isinstance(stage, MatrixStage):
+        # A search asks for the same unit with other heads, and for the same head at other units.
+        unit, head = _matrix(family, stage, output)
+        return _unit_cost(family, **unit) + head[1]
+    return family.cost(component_parts(family, stage, output))
 
 
-def _shared_bits(layer: LoweredLayer) -> float:
-    """Return the bits of all adders of a layer of integers with a single fold.
+@lru_cache(maxsize=1 << 16)
+def _unit_cost(family: Family, **unit: Any) -> Cost:
+    return family.cost(unit_parts(family, **unit))
 
-    Weights are constants, so that a group of PEs has no sum twice. Of the ``2 ** n`` signs that n
-    synapses can have, so many are expected among p neurons: ``2 ** n * (1 - (1 - 2 ** -n) ** p)``.
-    """
-    groups = next(
-        (g for g in divisors(layer.mh) if layer.mh // g * layer.mw <= GROUP_LANES), layer.mh
+
+def fifo_cost(family: Family, width: int, words: int) -> Cost:
+    """Return the cost of a FIFO of `words` beats of `width` bits."""
+    return family.cost(fifo_parts(family, width, words))
+
+
+@lru_cache(maxsize=4096)
+def _tail_cost(family: Family, lanes: int, width: int, classes: int) -> Cost:
+    """Return the cost of the arg-max and of the serializer before it, at a score a cycle."""
+    serializer = converter_parts(width, lanes, 1)
+    return family.cost(merge(serializer, argmax_parts(family, 1, width, classes)))
+
+
+def component_parts(family: Family, stage: Stage, output: LoweredOutput) -> Parts:
+    """Return the parts that a stage's component is made of, see `xnorflow.hw.cost`."""
+    match stage:
+        case MatrixStage():
+            unit, (head, _) = _matrix(family, stage, output)
+            return merge(unit_parts(family, **unit), head)
+        case ConverterStage(i_lanes=i_lanes, o_lanes=o_lanes):
+            # Lanes that share a flag travel with it, as one element.
+            granule = stage.granule or 1
+            bits = stage.bits * granule + (stage.granule > 0)
+            return converter_parts(bits, i_lanes // granule, o_lanes // granule)
+        case WindowStage(parallel=True):
+            return parallel_window_parts(family, stage.geometry, stage.bits)
+        case WindowStage():
+            return window_parts(
+                family,
+                stage.geometry,
+                element_bits=stage.bits,
+                lanes=stage.lanes,
+                rows=stage.rows,
+                zero_flag=stage.granule > 0,
+                groups=stage.groups,
+            )
+        case PoolStage(pool=pool):
+            return pool_parts(
+                family,
+                stage.bits,
+                stage.shape,
+                stage.kernel,
+                lanes=stage.lanes,
+                op="or" if pool.op == "or" else "sum",
+                registers=stage.words * stage.lanes * stage.bits <= POOL_REGISTER_BITS,
+            )
+        case ThresholdStage():
+            unit = _sum_threshold_parts(family, stage.stage, stage.lanes, stage.low, stage.high)
+            return channel_stage_parts(stage.stage.shape[-1] // stage.lanes, unit)
+        case ScoreStage():
+            scores = _sum_score_unit(stage, output)
+            return channel_stage_parts(scores.folds, score_parts(family, scores))
+
+
+def _matrix(
+    family: Family, stage: MatrixStage, output: LoweredOutput
+) -> tuple[dict[str, Any], tuple[Parts, Cost]]:
+    """Return the parameters of a unit, and what stands behind its counts."""
+    layer, choice = stage.layer, stage.choice
+    lanes = _lanes(layer.input_bits, stage.granule)
+    if stage.head == "thresholds":
+        parts, cost, o_bits, latency = _threshold_head(family, layer, choice.pe, lanes)
+    else:
+        affine = output if stage.head == "scores" else None
+        parts, cost, o_bits, latency = _score_head(family, layer, choice.pe, lanes, affine)
+    unit = {
+        "mh": layer.mh,
+        "mw": layer.mw,
+        "pe": choice.pe,
+        "simd": choice.simd,
+        "o_bits": o_bits,
+        "head_latency": latency,
+        "weights_in": ROMStyle(choice.weights_in),
+        "buffer_in_registers": choice.buffer_in == "registers",
+        "rom_latency": choice.rom_latency,
+        "lanes": lanes,
+        "groups": layer.groups,
+    }
+    return unit, (parts, cost)
+
+
+@cache
+def _lanes(bits: int, granule: int) -> Lanes:
+    return Lanes(bits, granule or None)
+
+
+#: The parts of what stands behind a unit's counts, their cost, bits of a beat, and latency.
+_Head = tuple[Parts, Cost, int, int]
+
+
+@lru_cache(maxsize=4096)
+def _threshold_head(family: Family, layer: LoweredLayer, pe: int, lanes: Lanes) -> _Head:
+    assert layer.thresholds is not None
+    least = counts(layer.thresholds, layer.weights, lanes).reshape(-1, pe)
+    parts = threshold_parts(family, least, layer.mw * lanes.top)
+    return parts, family.cost(parts), pe, 1 + (pe < layer.mh)
+
+
+@lru_cache(maxsize=4096)
+def _sum_threshold_parts(
+    family: Family, stage: LoweredThreshold, lanes: int, low: int, high: int
+) -> Parts:
+    least = (stage.thresholds.astype(np.int64) - low).clip(0, high - low + 1)
+    return threshold_parts(family, least.reshape(-1, lanes), high - low)
+
+
+def _sum_score_unit(stage: ScoreStage, output: LoweredOutput) -> ScoreUnit:
+    scale, offset = (values.reshape(-1, stage.lanes) for values in (output.scale, output.offset))
+    base = np.full_like(scale, -stage.low)
+    return ScoreUnit(scale, offset, stage.high - stage.low, 1, base)
+
+
+@lru_cache(maxsize=4096)
+def _score_head(
+    family: Family, layer: LoweredLayer, pe: int, lanes: Lanes, output: LoweredOutput | None
+) -> _Head:
+    """Return the head of a layer that gives scores, or with no `output` accumulators."""
+    unit = _score_unit(layer, pe, lanes, output)
+    parts = score_parts(family, unit)
+    return parts, family.cost(parts), unit.width * pe, unit.latency
+
+
+@lru_cache(maxsize=4096)
+def _score_unit(
+    layer: LoweredLayer, pe: int, lanes: Lanes, output: LoweredOutput | None
+) -> ScoreUnit:
+    scale = np.ones(layer.mh, np.int64) if output is None else output.scale
+    offset = np.zeros(layer.mh, np.int64) if output is None else output.offset
+    base = lanes.base(layer.weights)
+    top = layer.mw * lanes.top
+    shape = (-1, pe)
+    return ScoreUnit(
+        scale.reshape(shape), offset.reshape(shape), top, lanes.unit, base.reshape(shape)
     )
 
-    def bits(synapses: int) -> float:
-        signs = 2.0 ** min(synapses, 60)  # enough that no two neurons share theirs
-        distinct = -signs * expm1(layer.mh // groups * log1p(-1 / signs))
-        return distinct * (synapses * layer.levels).bit_length()
 
-    nodes = [min(INTEGER_LEAF, layer.mw - first) for first in range(0, layer.mw, INTEGER_LEAF)]
-    total = sum(bits(node) for node in nodes if node > 1)
-    while len(nodes) > 1:
-        sums = [left + right for left, right in zip(nodes[::2], nodes[1::2], strict=False)]
-        total += sum(bits(node) for node in sums)
-        nodes = sums + (nodes[-1:] if len(nodes) % 2 else [])
-    return groups * total
-
-
-def _matrix_cost(family: Family, stage: MatrixStage, output: LoweredOutput) -> Cost:
-    """Return the cost of a unit: input buffer, weights, thresholds or scores and arg-max."""
-    layer, choice = stage.layer, stage.choice
-    folds = layer.mh // layer.groups // choice.pe  # rounds of a vector
-    synapse_folds = layer.mw // choice.simd
-    depth, lanes = layer.mh // choice.pe * synapse_folds, choice.pe * choice.simd
-    count_bits = _count_bits(layer)
-    lane = family.constant_lane if choice.weights_in == "constant" else family.lane
-    if layer.levels > 1:
-        lane = family.integer_lane_bit * layer.input_bits
-    if layer.levels > 1 and choice.weights_in == "constant":
-        lut = family.shared_bit * _shared_bits(layer)
-    else:
-        lut = family.fixed + lane * lanes
-        lut += family.neuron_bit * choice.pe * count_bits * (1.0 if synapse_folds > 1 else 0.5)
-    cost = Cost()
-
-    if choice.weights_in == "bram":
-        cost += Cost(bram=family.brams(depth, lanes))
-    elif choice.weights_in == "lut":
-        lut += _rom_luts(depth, lanes)
-
-    if stage.head == "thresholds":
-        lut += _rom_luts(layer.mh // choice.pe, choice.pe * count_bits)
-    elif stage.head == "scores":
-        top = int((np.abs(output.scale) * layer.mw * layer.levels + np.abs(output.offset)).max())
-        lut += _score_luts(stage, output) + _argmax_luts(choice.pe, top)
-
-    if folds > 1:
-        flags = choice.simd // stage.granule if stage.granule else 0
-        width = choice.simd * layer.input_bits + flags
-        if choice.buffer_in == "registers":
-            lut += family.buffer_bit * 2 * synapse_folds * width
-        else:
-            cost += _buffer(family, 2 * synapse_folds, width)
-    return cost + Cost(lut)
+def _score_bits(layer: LoweredLayer, output: LoweredOutput) -> int:
+    return _score_unit(layer, 1, _lanes(layer.input_bits, 0), output).width
 
 
 def estimate(family: Family, lowered: LoweredNetwork, folding: Folding) -> dict[str, Cost]:

@@ -57,6 +57,8 @@ class ConverterStage:
     i_lanes, o_lanes : int
     elements : int
         Elements of a frame.
+    granule : int
+        Elements that share a flag for true zeros; 0 where there are none.
     """
 
     name: str
@@ -64,6 +66,7 @@ class ConverterStage:
     i_lanes: int
     o_lanes: int
     elements: int
+    granule: int = 0
 
     @property
     def cycles(self) -> int:
@@ -274,10 +277,14 @@ class ThresholdStage(_BeatByBeat):
     ----------
     stage : LoweredThreshold
     lanes : int
+    low, high : int
+        Range of a sum.
     """
 
     stage: LoweredThreshold
     lanes: int
+    low: int
+    high: int
 
     @property
     def name(self) -> str:
@@ -297,10 +304,14 @@ class ScoreStage(_BeatByBeat):
     Attributes
     ----------
     classes, lanes : int
+    low, high : int
+        Range of a sum.
     """
 
     classes: int
     lanes: int
+    low: int
+    high: int
     name: str = "scores"
 
     @property
@@ -342,14 +353,17 @@ class Segment:
         """Return the hardware stages, given the lanes that come in (None: as the layer likes)."""
         stages = list(_layer_stages(self.layer, choice, lanes, self.last and not self.tail))
         out = choice.pe
+        if self.tail:
+            low, high = int(self.layer.acc_min.min()), int(self.layer.acc_max.max())
         for part in self.tail:
             if isinstance(part, LoweredThreshold):
-                stages.append(ThresholdStage(part, out))
+                stages.append(ThresholdStage(part, out, low, high))
             else:
                 stages.extend(_pool_stages(part, out))
                 out = stages[-1].o_lanes
+                low, high = part.o_range
         if self.last and self.tail:
-            stages.append(ScoreStage(self.layer.mh, out))
+            stages.append(ScoreStage(self.layer.mh, out, low, high))
         return stages
 
 
@@ -411,6 +425,7 @@ def _layer_stages(
                 slide.o_lanes,
                 choice.simd,
                 layer.positions * layer.mw,
+                granule,
             )
     elif lanes not in (None, entry):
         yield ConverterStage(f"{layer.name}_converter", bits, lanes, entry, elements)

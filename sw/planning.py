@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Any
 
 from xnorflow.boards.board import Board
-from xnorflow.cost import FAMILIES, Cost, Family, estimate
+from xnorflow.cost import FAMILIES, Cost, Family, estimate, fifo_cost
 from xnorflow.errors import UserError, WorkFailed
 from xnorflow.fifo_sizing import fifo_depths
 from xnorflow.folding import Folding, check_folding, read_folding
@@ -171,7 +170,7 @@ def plan(
         chosen = _default(lowered, family, budget, clock, notes)
     costs, fifos = estimate(family, lowered, chosen), _fifos(lowered, chosen)
     for layer, _, words, width in fifos:
-        costs[layer] += _fifo_cost(family, words, width)
+        costs[layer] += fifo_cost(family, width, words)
     return Plan(
         folding=chosen,
         clock_mhz=clock,
@@ -198,14 +197,6 @@ def _fifos(lowered: LoweredNetwork, folding: Folding) -> list[tuple[str, str, in
                 result.append((segment.layer.name, stage.name, depth, lanes * bits))
             lanes = before = stage.o_lanes
     return result
-
-
-def _fifo_cost(family: Family, words: int, width: int) -> Cost:
-    """Return the cost of a FIFO: two counters, and a memory."""
-    lut = 30.0
-    if words <= family.distributed_words:
-        return Cost(lut + 4 * ceil(words / 16) * ceil(width / 4))
-    return Cost(lut, family.brams(words, width))
 
 
 def _default(
