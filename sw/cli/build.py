@@ -59,6 +59,7 @@ __all__ = ["build_command", "show_report"]
 def build_command(
     model: str,
     options: ImportOptions,
+    verify_import: bool | None,
     board: str,
     target_fps: float | None,
     folding: str | None,
@@ -78,7 +79,7 @@ def build_command(
     """
     check_writable(json_file, "--json")
     chosen_board = load_board(board)
-    network, lowered = load_lowered(model, options)
+    network, lowered = load_lowered(model, options, verify_import)
     chosen = read_frames(data, lowered, None, divide_by)
     request = Request(
         lowered=lowered,

@@ -41,6 +41,7 @@ KEYS = ("pe", "simd", "weights_in", "buffer_in", "rom_latency")
 def inspect_command(
     model: str,
     options: ImportOptions,
+    verify_import: bool | None,
     board: str | None,
     target_fps: float | None,
     folding: str | None,
@@ -53,7 +54,7 @@ def inspect_command(
     check_writable(json_file, "--json")
     console = Console()
     try:
-        network, lowered = load_lowered(model, options)
+        network, lowered = load_lowered(model, options, verify_import)
     except ModelRefused as refusal:
         write_json(json_file, _refusal_json(refusal))
         if len(refusal.obstacles) == 1:

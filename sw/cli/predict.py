@@ -32,6 +32,7 @@ __all__ = ["predict_command"]
 def predict_command(
     model: str,
     options: ImportOptions,
+    verify_import: bool | None,
     data: str | None,
     divide_by: float | None,
     frames: int | None,
@@ -39,7 +40,7 @@ def predict_command(
 ) -> None:
     """Classify frames with the golden model: the integers that the hardware computes."""
     check_writable(json_file, "--json")
-    _, lowered = load_lowered(model, options)
+    _, lowered = load_lowered(model, options, verify_import)
     chosen = read_frames(data, lowered, frames, divide_by)
     prediction = predict_quantized(lowered, chosen.quantized)
     classes = prediction.classes

@@ -48,6 +48,7 @@ __all__ = ["run_command"]
 def run_command(
     model: str,
     options: ImportOptions,
+    verify_import: bool | None,
     port: str,
     baud: int,
     data: str | None,
@@ -59,7 +60,7 @@ def run_command(
         raise UserError(f"--baud is {baud} but must be positive; `xnorflow boards` tells the rates")
     check_writable(json_file, "--json")
     started = time.perf_counter()
-    _, lowered = load_lowered(model, options)
+    _, lowered = load_lowered(model, options, verify_import)
     chosen = read_frames(data, lowered, frames)
     expected = predict_quantized(lowered, chosen.quantized)
     total = len(chosen)

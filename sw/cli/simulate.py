@@ -57,6 +57,7 @@ __all__ = ["describe", "simulate_command"]
 def simulate_command(
     model: str,
     options: ImportOptions,
+    verify_import: bool | None,
     data: str | None,
     divide_by: float | None,
     frames: int,
@@ -72,7 +73,7 @@ def simulate_command(
 ) -> None:
     """Simulate MODEL's hardware on frames and compare every output bit with the golden model."""
     check_writable(json_file, "--json")
-    _, lowered = load_lowered(model, options)
+    _, lowered = load_lowered(model, options, verify_import)
     chosen = read_frames(data, lowered, frames, divide_by)
     plan = make_plan(lowered, optional_board(board), target_fps, folding)
     console = Console()

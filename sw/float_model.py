@@ -1,0 +1,251 @@
+"""What a :class:`~xnorflow.network.Network` computes in float64, operation by operation.
+
+The check of an import (:mod:`xnorflow.import_check`) compares these tensors with the graph's. They
+come with what a comparison in floating point needs: bounds of the rounding noise, and the elements
+behind a sign or a quantizer that noise may have decided.
+
+Nothing here is shared with the lowering or the golden model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import reduce
+from math import gcd, lcm, prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xnorflow.network import (
+    Affine,
+    AveragePool,
+    BatchNorm,
+    Conv2d,
+    Dense,
+    Flatten,
+    MaxPool,
+    Network,
+    Op,
+    Quantize,
+    Sign,
+)
+
+__all__ = ["NOISE", "Tensor", "evaluate"]
+
+NOISE = 1e-12
+"""Rounding noise of a tensor, relative to `Tensor.size`: 4,500 roundings of float64."""
+
+_MANTISSA = 1 << 53
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """One tensor for N frames.
+
+    Attributes
+    ----------
+    values : ndarray of float64, shape (N, ...)
+        Images are (N, H, W, C).
+    size : ndarray of float64, shape (C,)
+        Bound for each channel (last axis) on the magnitude of the values and of all terms that
+        they were added up from.
+    near : ndarray of bool, shape (N, ...)
+        Elements of a sign or quantizer whose input lay so near to the step that rounding noise may
+        have decided them; kept up to the next layer, through further signs too.
+    sure : bool
+        Whether they were decided without any noise all the same.
+    step : Fraction or None
+        All values are multiples of it, without any rounding; None if that is not known.
+    """
+
+    values: NDArray[np.float64]
+    size: NDArray[np.float64]
+    near: NDArray[np.bool_]
+    sure: bool = True
+    step: Fraction | None = None
+
+    @property
+    def doubtful(self) -> NDArray[np.bool_]:
+        """`near`, where that may be another bit in exact arithmetic."""
+        return np.zeros_like(self.near) if self.sure else self.near
+
+
+def evaluate(network: Network, frames: NDArray) -> Iterator[Tensor]:
+    """Yield the frames and then the tensor behind every operation.
+
+    What is zero but for rounding noise is taken as zero, whose sign is +1, and what lies midway
+    between two levels of a quantizer but for noise as midway.
+
+    Parameters
+    ----------
+    network : Network
+    frames : ndarray, shape (N, *network.input_shape)
+
+    Raises
+    ------
+    ValueError
+        The shape of a tensor does not suit an operation.
+    """
+    values = np.asarray(frames, np.float64)
+    tensor = _tensor(values, _largest(values), _step_of_frames(values))
+    yield tensor
+    for op in network.ops:
+        tensor = _apply(op, tensor)
+        yield tensor
+
+
+def _tensor(values: NDArray, size: NDArray, step: Fraction | None) -> Tensor:
+    """Return a tensor that no sign has decided."""
+    return _rounded(Tensor(values, size, np.zeros(values.shape, bool), True, step))
+
+
+def _rounded(tensor: Tensor) -> Tensor:
+    """Forget the step where float64 does not hold all of its multiples."""
+    if tensor.step is None or float(tensor.size.max()) < tensor.step * _MANTISSA:
+        return tensor
+    return replace(tensor, step=None)
+
+
+def _apply(op: Op, x: Tensor) -> Tensor:
+    match op:
+        case Flatten():
+            return _flatten(op, x)
+        case Affine():
+            return _affine(op, x)
+        case BatchNorm():
+            return _batch_norm(op, x)
+        case Sign():
+            noise = NOISE * x.size
+            bits = np.where(x.values >= (0 if x.step else -noise), 1.0, -1.0)
+            near = x.near | (np.abs(x.values) <= noise)
+            sure = x.sure and x.step is not None
+            return Tensor(bits, np.ones_like(x.size), near, sure, Fraction(1))
+        case Quantize():
+            return _quantize(op, x)
+        case Dense():
+            size = np.full(len(op.weights), x.size.sum())
+            return _tensor(x.values @ op.weights.T.astype(np.float64), size, x.step)
+        case Conv2d():
+            return _convolve(op, x)
+        case MaxPool():
+            values = _windows(op, op.kernel, x.values, -np.inf).max(axis=(4, 5))
+            near = _near(op, op.kernel, x)
+            return replace(x, values=values, near=near)
+        case AveragePool():
+            kernel = op.kernel or (x.values.shape[1], x.values.shape[2])
+            values = _windows(op, kernel, x.values, 0).mean(axis=(4, 5))
+            near = _near(op, kernel, x)
+            step = _binary(x.step and x.step / prod(kernel))
+            return _rounded(replace(x, values=values, near=near, step=step))
+
+
+def _flatten(op: Flatten, x: Tensor) -> Tensor:
+    size = np.broadcast_to(x.size, x.values.shape[1:])
+
+    def flat(array: NDArray, first: int) -> NDArray:
+        moved = np.moveaxis(array, -1, first) if op.channels_first and size.ndim == 3 else array
+        return moved.reshape(*moved.shape[:first], -1)
+
+    return replace(x, values=flat(x.values, 1), near=flat(x.near, 1), size=flat(size, 0))
+
+
+def _affine(op: Affine, x: Tensor) -> Tensor:
+    scale = np.array([float(value) for value in op.scale])
+    offset = np.array([float(value) for value in op.offset])
+    step = None
+    if x.step:
+        steps = (x.step * value for value in set(op.scale))
+        step = _step_of([*steps, *set(op.offset)])
+    size = np.broadcast_to(np.abs(scale) * x.size + np.abs(offset), x.size.shape)
+    return _rounded(replace(x, values=x.values * scale + offset, size=size, step=step))
+
+
+def _batch_norm(op: BatchNorm, x: Tensor) -> Tensor:
+    gamma, beta, mean, var = (
+        array.astype(np.float64) for array in (op.gamma, op.beta, op.mean, op.var)
+    )
+    scale = gamma / np.sqrt(var + np.float64(op.eps))
+    size = np.abs(scale) * (x.size + np.abs(mean)) + np.abs(beta)
+    return replace(x, values=scale * (x.values - mean) + beta, size=size, step=None)
+
+
+def _quantize(op: Quantize, x: Tensor) -> Tensor:
+    scale, zero = float(op.scale), float(op.zero_point)
+    noise = NOISE * (x.size / scale + abs(zero) + 1)
+    integers = x.values / scale + zero
+    halves = np.floor(integers) + 0.5
+    near = np.abs(integers - halves) <= noise
+    integers = np.clip(np.round(np.where(near, halves, integers)), op.low, op.high)
+    size = np.full(x.size.shape, scale * (max(abs(op.low), abs(op.high)) + abs(zero)))
+    step = _step_of([op.scale, op.scale * op.zero_point])
+    quantized = Tensor(scale * (integers - zero), size, near, False, step)
+    return _rounded(quantized)
+
+
+def _convolve(op: Conv2d, x: Tensor) -> Tensor:
+    pad = float(op.pad_value)
+    padded = any(op.padding)
+    _, *kernel, depth = op.weights.shape
+    parts, sizes = [], []
+    for group, weights in enumerate(np.split(op.weights, op.groups)):
+        channels = slice(group * depth, (group + 1) * depth)
+        # (N, rows, columns, C, KH, KW) and (M, KH, KW, C) over C, KH and KW.
+        windows = _windows(op, kernel, x.values[..., channels], pad)
+        parts.append(np.tensordot(windows, weights.astype(np.float64), ((3, 4, 5), (3, 1, 2))))
+        size = np.maximum(x.size[channels], abs(pad) if padded else 0).sum() * prod(kernel)
+        sizes += [size] * len(weights)
+    step = x.step
+    if step and padded:
+        step = _step_of([step, op.pad_value])
+    return _tensor(np.concatenate(parts, axis=-1), np.array(sizes), step)
+
+
+def _near(op: MaxPool | AveragePool, kernel: Iterable[int], x: Tensor) -> NDArray[np.bool_]:
+    return np.asarray(_windows(op, kernel, x.near, False).any(axis=(4, 5)))
+
+
+def _windows(
+    op: Conv2d | MaxPool | AveragePool, kernel: Iterable[int], x: NDArray, fill: float
+) -> NDArray:
+    """Return the windows of images (N, H, W, C), shape (N, rows, columns, C, KH, KW)."""
+    top, left, bottom, right = (0, 0, 0, 0) if isinstance(op, AveragePool) else op.padding
+    down, across = (1, 1) if isinstance(op, AveragePool) else op.dilation
+    sides = ((0, 0), (top, bottom), (left, right), (0, 0))
+    padded = np.pad(x, sides, constant_values=fill)
+    height, width = kernel
+    extent = (down * (height - 1) + 1, across * (width - 1) + 1)
+    places = np.lib.stride_tricks.sliding_window_view(padded, extent, axis=(1, 2))
+    return places[:, :: op.stride[0], :: op.stride[1], :, ::down, ::across]
+
+
+def _largest(values: NDArray) -> NDArray[np.float64]:
+    """Return the largest magnitude of every channel."""
+    return np.abs(values).reshape(-1, values.shape[-1]).max(axis=0)
+
+
+def _step_of_frames(values: NDArray) -> Fraction | None:
+    """Return a power of two that divides all numbers, if there is one that is not too small."""
+    for bits in (0, 8, 16, 24, 32):
+        scaled = values * 2.0**bits
+        if np.array_equal(scaled, np.rint(scaled)):
+            return Fraction(1, 1 << bits)
+    return None
+
+
+def _step_of(values: Iterable[Fraction]) -> Fraction | None:
+    """Return the greatest common divisor, see `_binary`."""
+    fractions = [value for value in values if value]
+    if not fractions:
+        return Fraction(1)
+    denominator = lcm(*(value.denominator for value in fractions))
+    numerators = (int(value * denominator) for value in fractions)
+    return _binary(Fraction(reduce(gcd, numerators), denominator))
+
+
+def _binary(step: Fraction | None) -> Fraction | None:
+    """Return a step if float64 holds its multiples: its denominator is a power of two."""
+    if not step or step.denominator & (step.denominator - 1):
+        return None
+    return step

@@ -1,0 +1,502 @@
+"""A second opinion on every import: the graph and what it became, on a few random frames.
+
+Three computations are compared, so that a difference can be placed:
+
+- the graph, by the reference executor of onnx (:mod:`xnorflow.reference`), which knows nothing of
+  our frontend; it comes with the package that reads the files, so there is nothing to install,
+- the imported `Network` in float64 (:mod:`xnorflow.float_model`), tensor by tensor: the first one
+  that differs tells which node was imported wrongly,
+- the golden model, which the hardware is checked against: if only this one differs, the lowering
+  is wrong.
+
+The golden model is exact, as if computed with real numbers; the other two have rounding noise.
+Where a sign's input is zero but for noise, each of its two bits may be the right one as far as they
+can tell. A frame in which such a bit differs is put aside from there on, and counted; this is no
+difference, and no agreement either.
+
+Frames are drawn around the first thresholds, some of them right on and right below these, so that
+bits are balanced and a threshold that is off by one float32 shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from xnorflow import golden
+from xnorflow.errors import WorkFailed
+from xnorflow.float_model import Tensor, evaluate
+from xnorflow.frontend.chain import Layout
+from xnorflow.frontend.graph import Graph
+from xnorflow.frontend.walk import Imported
+from xnorflow.lowered import LoweredLayer, LoweredNetwork
+from xnorflow.lowering import lower
+from xnorflow.network import Conv2d, Dense, Flatten, Network, Sign
+from xnorflow.reference import ReferenceFailed, execute
+
+__all__ = ["ImportCheck", "check_import", "lower_verified", "verify"]
+
+_FRAMES = 4
+_TOLERANCE = 1e-9
+"""Difference of two tensors that is none, relative to the terms they were added up from."""
+
+_BUDGET = 400_000_000
+"""Multiplications that are done unasked; they take up to half a second."""
+
+_PER_WEIGHT = 20
+"""Multiplications that take as long as reading one weight."""
+
+_SMALLEST = 1e-30
+
+_INTEGERS: dict[int, type] = {TensorProto.UINT8: np.uint8, TensorProto.INT8: np.int8}
+_MEND = "please report it with the file, or go on without this check with `verify_import=False`"
+
+
+@dataclass(frozen=True)
+class ImportCheck:
+    """What was compared, without a difference.
+
+    Attributes
+    ----------
+    frames : int
+        Random frames that were computed.
+    tensors : int
+        Tensors of the graph that were compared.
+    inconclusive : int
+        Frames put aside somewhere on the way.
+    seconds : float
+        What it took.
+    note : str
+        What the user should know, one sentence: that nothing was compared, or how many frames were
+        put aside; else empty.
+    """
+
+    frames: int
+    tensors: int
+    inconclusive: int
+    seconds: float
+    note: str = ""
+
+
+def lower_verified(
+    imported: Imported, wanted: bool | None = None
+) -> tuple[Network, LoweredNetwork]:
+    """Lower an imported network and check both steps, as :func:`verify` says.
+
+    Returns
+    -------
+    network : Network
+        The imported one; its notes tell if it was not checked.
+    lowered : LoweredNetwork
+
+    Raises
+    ------
+    UserError
+        The network cannot be lowered.
+    WorkFailed
+        The check found a difference.
+    """
+    network = imported.network
+    lowered = lower(network)
+    check = verify(imported, lowered, wanted)
+    if check is not None and check.note:
+        network = replace(network, notes=(*network.notes, check.note))
+    return network, lowered
+
+
+def verify(
+    imported: Imported, lowered: LoweredNetwork, wanted: bool | None = None
+) -> ImportCheck | None:
+    """Check an import as the user wants it.
+
+    Parameters
+    ----------
+    imported : Imported
+    lowered : LoweredNetwork
+        What its network was lowered to.
+    wanted : bool, optional
+        Whether to check; without it, if that takes no more than about half a second, with fewer
+        frames if need be.
+
+    Returns
+    -------
+    ImportCheck or None
+        None if it is not wanted.
+
+    Raises
+    ------
+    WorkFailed
+        As :func:`check_import`; also if the check is wanted but the graph cannot be executed.
+    """
+    if wanted is False:
+        return None
+    macs = sum(layer.macs for layer in lowered.layers)
+    frames = _FRAMES if wanted else min(_FRAMES, _affordable(imported, lowered) // macs)
+    if not frames:
+        why = f"that would take a while, with {macs:,} operations a frame"
+        return ImportCheck(0, 0, 0, 0.0, _not_checked(why))
+    check = check_import(imported, lowered, frames=frames)
+    if wanted and not check.frames:
+        raise WorkFailed(f"{imported.graph.path}: {check.note}")
+    return check
+
+
+def _affordable(imported: Imported, lowered: LoweredNetwork) -> int:
+    """Return the number of multiplications that may be done unasked."""
+    layers = lowered.layers
+    left = _BUDGET - _PER_WEIGHT * sum(layer.weights.size for layer in layers)
+    batch = sum(layer.macs for layer in layers) * (imported.graph.batch or 1)
+    return left if batch <= left else 0
+
+
+def check_import(
+    imported: Imported, lowered: LoweredNetwork, *, frames: int = _FRAMES, seed: int = 0
+) -> ImportCheck:
+    """Compare a graph, the network that it became, and what that was lowered to.
+
+    Parameters
+    ----------
+    imported : Imported
+    lowered : LoweredNetwork
+        What its network was lowered to.
+    frames : int
+        Number of random frames; more where the graph fixes a larger batch.
+    seed : int
+        Of the frames.
+
+    Returns
+    -------
+    ImportCheck
+        If there is no difference. Without any frame if the reference executor cannot run the
+        graph; `note` says why.
+
+    Raises
+    ------
+    WorkFailed
+        There is a difference; the message names the first tensor that differs and its node, or the
+        first layer that was lowered wrongly.
+    """
+    start = perf_counter()
+    graph = imported.graph
+    batch = graph.batch or 1
+    x = _frames(imported, lowered, -(-frames // batch) * batch, np.random.default_rng(seed))
+    compared = list(dict.fromkeys(filter(None, imported.tensors)))
+    ranked = filter(None, (_ranked(graph, output) for output in graph.outputs))
+    wanted = list(dict.fromkeys([*compared, *graph.outputs, *ranked]))
+    try:
+        reference = execute(graph, _in_graph(imported, x), wanted, imported.options.sign_zero)
+    except ReferenceFailed as failure:
+        why = f"onnx's reference executor does not run it ({failure})"
+        return ImportCheck(0, 0, 0, perf_counter() - start, _not_checked(why))
+    own = list(evaluate(imported.network, x))
+    conclusive = np.ones(len(x), bool)
+    aside = np.zeros(len(x), bool)
+    for index, op in enumerate(imported.network.ops):
+        if isinstance(op, Dense | Conv2d):
+            conclusive &= ~aside
+        if name := imported.tensors[index]:
+            aside = _compare(imported, index, reference[name], own[index + 1], conclusive)
+    conclusive &= ~aside
+    _compare_golden(imported, lowered, x, own, conclusive)
+    _compare_outputs(imported, lowered, reference, own[-1], conclusive)
+    inconclusive = int(np.count_nonzero(~conclusive))
+    note = ""
+    if inconclusive:
+        note = (
+            f"The check of the import was inconclusive for {inconclusive} of {len(x)} random "
+            f"frames, in which a sign's input is zero but for rounding noise."
+        )
+    return ImportCheck(len(x), len(compared), inconclusive, perf_counter() - start, note)
+
+
+def _not_checked(why: str) -> str:
+    return (
+        f"The import was not checked against onnx's reference executor: {why}; --verify-import "
+        f"(in Python, verify_import=True) insists on it."
+    )
+
+
+# Frames
+
+
+def _frames(
+    imported: Imported, lowered: LoweredNetwork, count: int, rng: np.random.Generator
+) -> NDArray:
+    """Draw frames, shape (count, *network.input_shape)."""
+    quantizer, input_type = lowered.input, imported.graph.input_type
+    shape = (count, *quantizer.shape)
+    if quantizer.is_bytes:
+        return rng.integers(0, 256, shape, np.uint8)
+    thresholds = np.where(np.isfinite(quantizer.thresholds), quantizer.thresholds, 0)
+    # The smallest numbers stand for "above zero", and next to zero are nothing but noise.
+    thresholds = np.where(np.abs(thresholds) < _SMALLEST, 0, thresholds).astype(np.float32)
+    levels, features = thresholds.shape
+    column = np.arange(quantizer.features) % features
+    near = thresholds[rng.integers(0, levels, (count, quantizer.features)), column]
+    spread = np.abs(thresholds).max(axis=0)
+    if levels > 1:
+        spread = np.maximum(np.ptp(thresholds, axis=0), spread) / levels
+    spread = np.where(spread == 0, 1, spread)[column].astype(np.float64)
+    noise = rng.uniform(-1, 1, near.shape)
+    if input_type in _INTEGERS or imported.options.scales_input:
+        limits = np.iinfo(_INTEGERS.get(input_type, np.uint8))
+        x = np.rint(near + np.maximum(spread, 1) * noise)
+        return np.clip(x, int(limits.min), int(limits.max)).astype(limits.dtype).reshape(shape)
+    # A grid, on which sums are exact, if thresholds are.
+    grid = 2.0 ** (np.floor(np.log2(spread)) - 8)
+    x = (np.rint((near + spread * noise) / grid) * grid).astype(np.float32)
+    below = np.where(near == 0, -grid, np.nextafter(near, np.float32(-np.inf)))
+    place = rng.integers(0, 8, near.shape)
+    x = np.where(place == 0, near, np.where(place == 1, below, x))
+    return x.astype(np.float32).reshape(shape)
+
+
+def _in_graph(imported: Imported, x: NDArray) -> NDArray:
+    """Return frames as the graph takes them."""
+    graph, options = imported.graph, imported.options
+    if options.scales_input:
+        x = x * float(options.input_scale) + float(options.input_offset)
+    if imported.frame_layout is Layout.CHANNELS_FIRST:
+        x = np.moveaxis(x, -1, 1)
+    return x.astype(_INTEGERS.get(graph.input_type, np.float64))
+
+
+# The graph and the network
+
+
+def _compare(
+    imported: Imported,
+    index: int,
+    reference: NDArray,
+    own: Tensor,
+    conclusive: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """Compare the tensor behind an operation; return the frames in which noise made it differ.
+
+    Up to the next layer a later sign may set that right again, as in ``sign(sign(x) + 0.1)``.
+    """
+    name, layout = imported.tensors[index], imported.layouts[index]
+
+    def as_in_graph(array: NDArray) -> NDArray:
+        moved = np.moveaxis(array, -1, 1) if layout is Layout.CHANNELS_FIRST else array
+        return moved.reshape(reference.shape) if layout is Layout.FLAT else moved
+
+    frames = len(own.values)
+    if layout is Layout.FLAT:
+        same_shape = reference.size == own.values.size and len(reference) == frames
+    else:
+        same_shape = reference.shape == as_in_graph(own.values).shape
+    if not same_shape:
+        _fail(
+            imported,
+            name,
+            f"frames of shape {reference.shape[1:]}",
+            f"frames of shape {own.values.shape[1:]}",
+        )
+    values = as_in_graph(own.values)
+    size = as_in_graph(np.broadcast_to(own.size, own.values.shape))
+    with np.errstate(invalid="ignore"):
+        differs = ~(np.abs(reference - values) <= _TOLERANCE * size)
+    differs[~conclusive] = False
+    clear = differs & ~as_in_graph(own.near)
+    if clear.any():
+        frame, *element = (int(n) for n in np.argwhere(clear)[0])
+        place = (frame, *element)
+        where = f" (frame {frame}, element {', '.join(map(str, element))})"
+        _fail(imported, name, f"{reference[place]:.9g}", f"{values[place]:.9g}", where)
+    return differs.reshape(frames, -1).any(axis=1)
+
+
+def _fail(imported: Imported, name: str, expected: str, got: str, where: str = "") -> None:
+    graph = imported.graph
+    writer = next((node for node in graph.nodes if name in node.outputs), None)
+    raise WorkFailed(
+        f"{graph.path}: the import of {writer} is wrong: for tensor {name!r} onnx's reference "
+        f"executor gives {expected} and the imported network {got}{where}; {_MEND}"
+    )
+
+
+def _compare_outputs(
+    imported: Imported,
+    lowered: LoweredNetwork,
+    reference: dict[str, NDArray],
+    own: Tensor,
+    conclusive: NDArray[np.bool_],
+) -> None:
+    """Compare the classes, which may come after nodes that the import dropped."""
+    graph, classes, frames = imported.graph, lowered.classes, len(conclusive)
+    best = own.values.reshape(frames, -1).argmax(axis=1)
+    for name in graph.outputs:
+        given = output = reference[name].reshape(frames, -1)
+        source = _ranked(graph, name)
+        if source is not None:
+            output = reference[source].reshape(frames, -1)
+        if output.shape[1] != classes or (source and given.dtype.kind not in "iu"):
+            continue
+        chosen = given[:, 0] if source else output.argmax(axis=1)
+        legal = (chosen >= 0) & (chosen < classes)
+        largest = output.max(axis=1)
+        noise = _TOLERANCE * np.abs(output).max()
+        right = legal & (_at(output, chosen * legal) >= largest - noise)
+        right &= _at(output, best) >= largest - noise
+        wrong = np.flatnonzero(conclusive & ~right)
+        if wrong.size:
+            frame = int(wrong[0])
+            numbers = f"class {chosen[frame]}", f"class {best[frame]}"
+            _fail(imported, name, *numbers, f" (frame {frame})")
+
+
+def _ranked(graph: Graph, tensor: str) -> str | None:
+    """Return what `ArgMax` or `TopK` made classes of, or None if they did not make this tensor."""
+    for node in reversed(graph.live):
+        if tensor in node.outputs:
+            tensor = next((source for source in node.inputs if source in graph.computed), "")
+            if node.kind in ("ArgMax", "TopK"):
+                return tensor
+    return None
+
+
+def _at(rows: NDArray, columns: NDArray) -> NDArray:
+    return rows[np.arange(len(rows)), columns]
+
+
+# The network and the golden model
+
+
+def _compare_golden(
+    imported: Imported,
+    lowered: LoweredNetwork,
+    x: NDArray,
+    own: Sequence[Tensor],
+    conclusive: NDArray[np.bool_],
+) -> None:
+    """Compare the golden model's outputs; mark the frames in which they are inconclusive."""
+    prediction = golden.predict(lowered, x)
+    logits = own[-1].values.reshape(len(x), -1)
+    noise = _TOLERANCE * np.broadcast_to(own[-1].size, own[-1].values.shape).reshape(len(x), -1)
+    differs = np.abs(prediction.logits - logits) > noise
+    rank = _at(logits, prediction.classes) < logits.max(axis=1) - noise.max(axis=1)
+    wrong = conclusive & (differs.any(axis=1) | rank)
+    if not wrong.any():
+        return
+    found = _first_layer(imported, lowered, x, own, wrong)
+    conclusive &= ~wrong
+    if found is None:
+        return
+    layer, frame = found
+    raise WorkFailed(
+        f"{imported.graph.path}: the lowering of {layer} is wrong: for frame {frame} the golden "
+        f"model gives {_shown(prediction.logits[frame])} and the imported network, which agrees "
+        f"with onnx's reference executor, {_shown(logits[frame])}; {_MEND}"
+    )
+
+
+def _shown(logits: NDArray) -> str:
+    numbers = [f"{value:.6g}" for value in logits[:10].tolist()]
+    return f"({', '.join(numbers)}{', ...' if len(logits) > len(numbers) else ''})"
+
+
+def _first_layer(
+    imported: Imported,
+    lowered: LoweredNetwork,
+    x: NDArray,
+    own: Sequence[Tensor],
+    wrong: NDArray[np.bool_],
+) -> tuple[str, int] | None:
+    """Return the first layer whose bits differ in one of the frames, and the frame.
+
+    Returns
+    -------
+    tuple of str and int, or None
+        None if noise may be behind all differences.
+    """
+    quantized = golden.quantize(lowered, x)
+    sent = [quantized, *golden.activations(lowered, quantized)]
+    left, layer = wrong.copy(), "the frame"
+    for index, stage in enumerate(lowered.stages):
+        if not isinstance(stage, LoweredLayer):
+            continue
+        at = _place(imported, stage.name)
+        strict = index > 0 and isinstance(lowered.stages[index - 1], LoweredLayer)
+        expected, doubtful = _input_of(imported, own, at, strict)
+        bits = sent[index].reshape(expected.shape)
+        differs = (expected > 0) != bits if strict else _unlike(bits, expected)
+        clear = left & (differs & ~doubtful).reshape(len(x), -1).any(axis=1)
+        if clear.any():
+            return layer, int(np.flatnonzero(clear)[0])
+        left &= ~differs.reshape(len(x), -1).any(axis=1)
+        layer = f"layer {stage.name!r}"
+    return (layer, int(np.flatnonzero(left)[0])) if left.any() else None
+
+
+def _place(imported: Imported, layer: str) -> int:
+    """Return the index of a layer's operation."""
+    return next(
+        index
+        for index, op in enumerate(imported.network.ops)
+        if isinstance(op, Dense | Conv2d) and op.name == layer
+    )
+
+
+def _input_of(
+    imported: Imported, own: Sequence[Tensor], at: int, strict: bool
+) -> tuple[NDArray, NDArray[np.bool_]]:
+    """Return what an operation takes, (N, H, W, C) or (N, F), and where noise decided it.
+
+    Where a layer without a pool is before it (`strict`), that is the outcome of its sign: scales
+    behind that are the business of the operation.
+    """
+    ops = imported.network.ops
+    if strict:
+        while not isinstance(ops[at - 1], Sign):
+            at -= 1
+    values, doubtful = own[at].values, own[at].doubtful
+    flattens = [
+        index
+        for index, op in enumerate(ops[:at])
+        if isinstance(op, Flatten) and own[index].values.ndim == 4
+    ]
+    layers = [index for index, op in enumerate(ops[:at]) if isinstance(op, Dense | Conv2d)]
+    if not flattens or (layers and layers[-1] > flattens[-1]):
+        return values, doubtful
+    # As the image that it was, which is the order of the golden model.
+    frames, height, width, channels = own[flattens[-1]].values.shape
+    op = ops[flattens[-1]]
+    if isinstance(op, Flatten) and op.channels_first:
+        shape = (frames, channels, height, width)
+        return np.moveaxis(values.reshape(shape), 1, -1), np.moveaxis(
+            doubtful.reshape(shape), 1, -1
+        )
+    shape = (frames, height, width, channels)
+    return values.reshape(shape), doubtful.reshape(shape)
+
+
+def _unlike(integers: NDArray, values: NDArray) -> NDArray[np.bool_]:
+    """Return where integers are not to values as elsewhere in the channel.
+
+    The lowering may complement bits and count in other units, so that all that can be said is that
+    equal integers are equal values and different ones different values.
+
+    Parameters
+    ----------
+    integers, values : ndarray, shape (N, ..., C)
+    """
+    channels = values.shape[-1]
+    flat, columns = integers.reshape(-1, channels), values.reshape(-1, channels)
+    unlike = np.zeros(columns.shape, bool)
+    for channel in range(channels):
+        taken: set[float] = set()
+        constant = np.ptp(columns[:, channel]) == 0
+        for integer in np.unique(flat[:, channel]):
+            of_it = flat[:, channel] == integer
+            found, counts = np.unique(np.round(columns[of_it, channel], 9), return_counts=True)
+            usual = float(found[counts.argmax()])
+            wrong = np.abs(columns[:, channel] - usual) > 1e-8
+            unlike[:, channel] |= of_it & (wrong | (usual in taken and not constant))
+            taken.add(usual)
+    return unlike.reshape(values.shape)
