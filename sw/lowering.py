@@ -709,8 +709,9 @@ def _check_taps(window: Window, what: str) -> None:
         size, padding = window.shape[axis], window.padding[axis]
         for position in range(window.out_shape[axis]):
             start = position * window.stride[axis] - padding
-            taps = range(start, start + window.kernel[axis] * window.dilation[axis])
-            if not any(0 <= tap < size for tap in taps[:: window.dilation[axis]]):
+            step = window.dilation[axis]
+            first = max(-(start // step), 0)
+            if first >= window.kernel[axis] or start + first * step >= size:
                 raise UserError(
                     f"{what} has windows that see padding only; use less padding than the kernel"
                 )

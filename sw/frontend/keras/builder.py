@@ -18,6 +18,7 @@ from xnorflow.frontend.shapes import CHANNELS_FIRST, CHANNELS_LAST
 __all__ = ["Builder", "Pad", "Tensor"]
 
 _QONNX = "qonnx.custom_op.general"
+_ON_IMAGES = ("AveragePool", "Conv")
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,9 @@ class Builder:
         self, layer: Layer, x: Tensor, why: Refused, kind: str, shape: tuple[int, ...] | None
     ) -> Tensor:
         """Append a node that stands for what is not supported, of a kind that is like it."""
-        x = self.last(layer, self.padded(x))
+        x = self.padded(x)
+        image = kind in _ON_IMAGES and shape is not None
+        x = self.first(layer, x) if image else self.last(layer, x)
         refusal = (why.problem, why.mend)
         # A Reshape of unknown outcome ends the walk, unless a later layer tells the shape.
         kind = "Reshape" if shape is None else kind

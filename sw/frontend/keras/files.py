@@ -36,6 +36,7 @@ _SUFFIXES = (".keras", ".h5", ".hdf5")
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _MAX_CONFIG = 1 << 22
 _MAX_LIST = 1 << 20
+_MAX_DEPTH = 100
 _END_RECORD = struct.Struct("<4s4H2LH")
 _SAVE = 'save the whole model with model.save("model.keras")'
 _GROUPS = ("layers", "_layer_checkpoint_dependencies")
@@ -94,18 +95,25 @@ class _ByName(Weights):
 
     def __init__(self, content: Hdf5) -> None:
         self._content = content
+        self._found: dict[str, dict[str, list[Variable]]] = {}
 
     def of(self, place: Sequence[str], names: Sequence[str]) -> list[Variable]:
-        group = f"model_weights/{names[0]}"
-        variables = []
+        top = names[0]
+        if top not in self._found:
+            self._found[top] = self._by_layer(f"model_weights/{top}")
+        # A model within the model keeps the variables of all its layers in one list.
+        return self._found[top].get(names[-1] if len(names) > 1 else "", [])
+
+    def _by_layer(self, group: str) -> dict[str, list[Variable]]:
+        """Return a group's variables: those of each layer, and all under the empty name."""
+        found: dict[str, list[Variable]] = {"": []}
         for path in self._paths(group):
-            *layers, name = path.split("/")
-            # A model within the model keeps the variables of all its layers in one list.
-            inner = len(names) == 1 or (bool(layers) and layers[-1] == names[-1])
-            if inner and f"{group}/{path}" in self._content.arrays:
-                values = self._content.arrays[f"{group}/{path}"]
-                variables.append(Variable(name.partition(":")[0], values))
-        return variables
+            if (key := f"{group}/{path}") in self._content.arrays:
+                *layers, name = path.split("/")
+                variable = Variable(name.partition(":")[0], self._content.arrays[key])
+                for layer in {"", *layers[-1:]}:
+                    found.setdefault(layer, []).append(variable)
+        return found
 
     def _paths(self, group: str) -> list[str]:
         attributes = self._content.attributes.get(group, {})
@@ -251,9 +259,17 @@ def _parse(path: str, text: str) -> Mapping[str, Any]:
         config = json.loads(text)
     except (ValueError, RecursionError):
         raise _damaged(path) from None
-    if not isinstance(config, dict):
+    if not isinstance(config, dict) or _too_deep(config):
         raise _damaged(path)
     return config
+
+
+def _too_deep(config: Any) -> bool:
+    level = [config]
+    for _ in range(_MAX_DEPTH):
+        inner = [list(item.values()) if isinstance(item, dict) else item for item in level]
+        level = [item for items in inner for item in items if isinstance(item, dict | list)]
+    return bool(level)
 
 
 def _damaged(path: str) -> UserError:

@@ -94,7 +94,10 @@ def read_hdf5(path: str, file: IO[bytes], groups: tuple[str, ...]) -> Hdf5:
         if process.returncode:
             raise _damaged(path)
         output.seek(0)
-        header = json.loads(output.readline(_MAX_HEADER))
+        try:
+            header = json.loads(output.readline(_MAX_HEADER))
+        except ValueError:
+            raise _damaged(path) from None
         if "error" in header:
             if header["error"]:
                 raise UserError(f"{path}: {header['error']}; save the model again")

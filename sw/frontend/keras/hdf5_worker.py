@@ -149,7 +149,7 @@ def read(image: bytes, most: int, groups: tuple[str, ...]) -> tuple[dict[str, ob
     except Exception:
         return {"error": ""}, []
     shapes = [[path, array.dtype.str, array.shape] for path, array in reader.arrays]
-    header = {"attributes": reader.attributes, "arrays": shapes}
+    header: dict[str, object] = {"attributes": reader.attributes, "arrays": shapes}
     return header, [array for _, array in reader.arrays]
 
 

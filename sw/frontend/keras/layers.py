@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from xnorflow.frontend.graph import MAX_FRAME
 from xnorflow.frontend.keras.builder import Builder, Pad, Tensor
 from xnorflow.frontend.keras.files import Weights
 from xnorflow.frontend.keras.model import Layer
@@ -18,9 +19,28 @@ from xnorflow.frontend.keras.settings import Refused, simple_fraction
 __all__ = ["LAYERS", "Translator"]
 
 _SIGN = 'use Activation("ste_sign"), or input_quantizer="ste_sign" in the next layer'
+_LEAST_VARIANCE = 1e-14  # Keras divides by 1e-7 at least
 _INPUT = 'give the layer input_quantizer="ste_sign"'
 _MOST_BITS = 8
-_NOT_BINARY_LAYERS = ("ELU", "LeakyReLU", "PReLU", "ReLU", "ThresholdedReLU")
+_MAX_RANK = 8
+_MAX_WEIGHTS = 1 << 28
+_NOT_BINARY_LAYERS = ("PReLU", "ThresholdedReLU")
+_SQUASHING: dict[str, tuple[str, tuple[float, ...]]] = {
+    "elu": ("Elu", ()),
+    "gelu": ("Gelu", ()),
+    "hard_sigmoid": ("HardSigmoid", ()),
+    "hard_tanh": ("Clip", (-1, 1)),
+    "leaky_relu": ("LeakyRelu", ()),
+    "relu": ("Relu", ()),
+    "relu6": ("Clip", (0, 6)),
+    "selu": ("Selu", ()),
+    "sigmoid": ("Sigmoid", ()),
+    "softplus": ("Softplus", ()),
+    "softsign": ("Softsign", ()),
+    "tanh": ("Tanh", ()),
+}
+"""Keras' activations as operators with their constants."""
+_NOT_ZERO_AT_ZERO = ("HardSigmoid", "Sigmoid", "Softplus")
 
 
 class Translator:
@@ -34,6 +54,7 @@ class Translator:
 
     def __init__(self, builder: Builder, weights: Weights) -> None:
         self.builder, self.weights = builder, weights
+        self.size = 0
 
     def translate(self, layer: Layer, x: Tensor) -> Tensor:
         """Append a layer of one input, or what stands for it if it is refused.
@@ -50,6 +71,8 @@ class Translator:
             Its shape is None where nobody knows it.
         """
         try:
+            if layer.kind in _TRANSPOSED:
+                return transposed_conv_2d(self, layer, x)
             if layer.kind not in LAYERS:
                 raise _unknown(layer, x)
             return LAYERS[layer.kind](self, layer, x)
@@ -91,10 +114,22 @@ class Translator:
                 x = builder.last(layer, builder.padded(x))
                 kind = "Softmax" if what.name == "softmax" else "LogSoftmax"
                 return builder.elementwise(layer, kind, x, part=part, attributes={"axis": -1})
-            case "hard_tanh":
-                ends = (np.array(-1, np.float32), np.array(1, np.float32))
-                return builder.elementwise(layer, "Clip", x, *ends, part=part)
+            case name if name in _SQUASHING:
+                return self.squash(layer, x, name, part)
         return self.refused(layer, x, *_not_binary(what, part))
+
+    def squash(
+        self, layer: Layer, x: Tensor, name: str, part: str, alpha: float | None = None
+    ) -> Tensor:
+        """An activation of which the walk tells whether a sign behind it sees it."""
+        kind, ends = _SQUASHING[name]
+        constants = [np.array(end, np.float32) for end in ends]
+        attributes = {} if alpha is None else {"alpha": float(alpha)}
+        if kind in _NOT_ZERO_AT_ZERO:
+            x = self.builder.padded(x)
+        x = self.builder.elementwise(layer, kind, x, *constants, part=part, attributes=attributes)
+        # Whether that leaves sums is for the walk to say.
+        return replace(x, sums=None)
 
     def heaviside(self, layer: Layer, x: Tensor, part: str) -> Tensor:
         """1 where x > 0, else 0: half of 1 minus the sign of -x, which is +1 for 0."""
@@ -156,6 +191,13 @@ class Translator:
         **attributes: object,
     ) -> Tensor:
         """Append a layer that adds products; what is wrong with its weights is told as well."""
+        try:
+            constants = weights()
+            self.size += constants[0].size
+            if self.size > _MAX_WEIGHTS:
+                raise Refused(f"is beyond the first {_MAX_WEIGHTS} weights", "give less layers")
+        except Refused as refused:
+            raise _RefusedAt(x, refused.problem, refused.mend, kind=kind, shape=shape) from None
         if x.sums is not None:
             raise _RefusedAt(
                 x,
@@ -164,10 +206,6 @@ class Translator:
                 kind=kind,
                 shape=shape,
             )
-        try:
-            constants = weights()
-        except Refused as refused:
-            raise _RefusedAt(x, refused.problem, refused.mend, kind=kind, shape=shape) from None
         x = self.builder.node(layer, kind, [x], constants, shape=shape, attributes=attributes)
         return replace(x, sums=layer, frame=False)
 
@@ -360,6 +398,12 @@ def _convolved(
     stride, dilation = settings.pair("strides", (1, 1)), settings.pair("dilation_rate", (1, 1))
     x = t.input_of(layer, x)
     pad, shape = _padding(layer, x, kernel, stride, dilation)
+    quantizer = function(settings.get("input_quantizer"))
+    binary = quantizer is not None and quantizer.name in BINARY
+    if binary and pad is not None and abs(pad.value) not in (0, 1):
+        problem = f"pads with {pad.value:g} what is -1 or +1"
+        mend = "give pad_values of -1, 0 or 1"
+        raise _RefusedAt(x, problem, mend, kind="Conv", shape=(*shape, filters))
     if pad is not None and pad.value:
         x, pad = builder.padded(replace(builder.first(layer, x), pad=pad)), None
     else:
@@ -414,6 +458,9 @@ def _padding(
             f"{around[1]}",
             "give a smaller kernel or a larger image",
         )
+    padded = [n + own[axis] + own[axis + 2] for axis, n in enumerate(around)]
+    if prod(padded) > MAX_FRAME:
+        raise Refused(f"pads its image to {padded[0]} x {padded[1]} pixels", "pad less")
     return _merged(layer, x.pad, own), (windows[0], windows[1])
 
 
@@ -527,19 +574,22 @@ def flatten(t: Translator, layer: Layer, x: Tensor) -> Tensor:
         raise Refused("keeps the channels first", 'give data_format="channels_last"')
     x = t.builder.last(layer, t.builder.padded(x))
     shape = (prod(x.sizes),)
-    return t.builder.node(layer, "Flatten", [x], shape=shape, part="flatten")
+    part = "" if layer.kind == "Flatten" else "flatten"
+    return t.builder.node(layer, "Flatten", [x], shape=shape, part=part)
 
 
 def reshape(t: Translator, layer: Layer, x: Tensor) -> Tensor:
     """Frames of another shape."""
     target = layer.settings.get("target_shape")
     size = prod(x.sizes)
-    if not isinstance(target, list) or not all(isinstance(n, int) for n in target):
-        raise Refused(f"makes frames of shape {target!r}"[:80], "give integers")
+    if not isinstance(target, list) or not 0 < len(target) <= _MAX_RANK:
+        raise Refused("has no list of sizes as its target_shape")
+    if not all(isinstance(n, int) and -1 <= n <= size for n in target):
+        raise Refused(f"makes frames of shape {target} of {x.shape}", "give as many values")
     known = prod(n for n in target if n != -1)
     if target.count(-1) == 1 and known > 0 and size % known == 0:
         target = [size // known if n == -1 else n for n in target]
-    if not target or min(target) < 1 or prod(target) != size:
+    if min(target) < 1 or prod(target) != size:
         raise Refused(f"makes frames of shape {target} of {x.shape}", "give as many values")
     x = t.builder.last(layer, t.builder.padded(x))
     shape = np.array([0, *target], np.int64)
@@ -577,6 +627,82 @@ def softmax(t: Translator, layer: Layer, x: Tensor) -> Tensor:
 def quantizer(t: Translator, layer: Layer, x: Tensor) -> Tensor:
     """A quantizer of Larq in the place of a layer."""
     return t.apply(layer, x, Function(layer.kind, layer.settings), "quantizer")
+
+
+def relu(t: Translator, layer: Layer, x: Tensor) -> Tensor:
+    """``max(x, 0)``, with a slope below 0 or a largest value."""
+    settings = layer.settings
+    slope, largest = settings.number("negative_slope", 0.0), settings.get("max_value")
+    if settings.number("threshold", 0.0) or (slope and largest is not None) or slope < 0:
+        problem = "is an activation that is not binary"
+        raise _RefusedAt(x, problem, _SIGN, kind="Activation", shape=x.shape)
+    if largest is not None:
+        ends = (np.array(0, np.float32), np.array(settings.number("max_value", 0), np.float32))
+        return replace(t.builder.elementwise(layer, "Clip", x, *ends), sums=None)
+    if slope:
+        return t.squash(layer, x, "leaky_relu", "", slope)
+    return t.squash(layer, x, "relu", "")
+
+
+def leaky_relu(t: Translator, layer: Layer, x: Tensor) -> Tensor:
+    """``x`` from 0 on, below times a slope."""
+    key = "alpha" if layer.settings.get("alpha") is not None else "negative_slope"
+    return t.squash(layer, x, "leaky_relu", "", layer.settings.number(key, 0.3))
+
+
+def elu(t: Translator, layer: Layer, x: Tensor) -> Tensor:
+    """``x`` from 0 on, below ``alpha * (exp(x) - 1)``."""
+    return t.squash(layer, x, "elu", "", layer.settings.number("alpha", 1.0))
+
+
+def transposed_conv_2d(t: Translator, layer: Layer, x: Tensor) -> Tensor:
+    """Refused; what lies behind it can be examined."""
+    _image(x)
+    settings = layer.settings
+    kernel, stride = settings.pair("kernel_size", (0, 0)), settings.pair("strides", (1, 1))
+    same = settings.text("padding", "valid") == "same"
+    plain = settings.get("output_padding") is None
+    sizes = [
+        n * s if same else (n - 1) * s + max(k, s)
+        for n, k, s in zip(x.sizes, kernel, stride, strict=False)
+    ]
+    shape = (*sizes, settings.integer("filters", 0)) if plain and prod(sizes) < MAX_FRAME else None
+    problem, mend = "is a transposed convolution, which is not supported", "leave it out"
+    raise _RefusedAt(x, problem, mend, kind="Conv", shape=shape)
+
+
+def normalization(t: Translator, layer: Layer, x: Tensor) -> Tensor:
+    """``(x - mean) / sqrt(variance)``, along the last axis or all alike."""
+    settings = layer.settings
+    rank = len(x.sizes)
+    axis = settings.get("axis")
+    if rank not in (1, 3) or settings.flag("invert", False):
+        raise Refused("does more than to normalize the channels of images or vectors", "leave it")
+    if axis not in (None, -1, rank, [], [-1], [rank]):
+        raise Refused(f"works along axis {axis!r}"[:80], "give axis=-1, the channels, or None")
+    if settings.get("mean") is None:
+        mean, variance, _ = t.variables(layer, ("mean", "variance", "count"))
+    else:
+        mean, variance = (
+            np.array(settings.numbers(key, 1), np.float32) for key in ("mean", "variance")
+        )
+    channels = x.sizes[-1]
+    if {mean.size, variance.size} - {1, channels}:
+        raise Refused(f"has {mean.size} means for {channels} channels", "give one for each")
+    mean, variance = (np.resize(values.reshape(-1), channels) for values in (mean, variance))
+    if not np.all(variance > _LEAST_VARIANCE):
+        raise Refused("divides by the square root of a variance of 0", "adapt it to other data")
+    x = t.builder.padded(x)
+    return t.builder.elementwise(
+        layer,
+        "BatchNormalization",
+        t.builder.first(layer, x) if rank == 3 else x,
+        np.ones(channels, np.float32),
+        np.zeros(channels, np.float32),
+        mean,
+        variance,
+        attributes={"epsilon": 0.0},
+    )
 
 
 def rescaling(t: Translator, layer: Layer, x: Tensor) -> Tensor:
@@ -617,14 +743,18 @@ LAYERS: dict[str, Callable[[Translator, Layer, Tensor], Tensor]] = {
     "Conv2D": conv_2d,
     "Dense": dense,
     "DepthwiseConv2D": depthwise_conv_2d,
+    "ELU": elu,
     "Flatten": flatten,
     "GlobalAveragePooling2D": global_average_pooling_2d,
     "GlobalMaxPooling2D": global_max_pooling_2d,
+    "LeakyReLU": leaky_relu,
     "MaxPooling2D": max_pooling_2d,
+    "Normalization": normalization,
     "QuantConv2D": conv_2d,
     "QuantDense": dense,
     "QuantDepthwiseConv2D": depthwise_conv_2d,
     "QuantSeparableConv2D": separable_conv_2d,
+    "ReLU": relu,
     "Rescaling": rescaling,
     "Reshape": reshape,
     "SeparableConv2D": separable_conv_2d,
@@ -633,10 +763,13 @@ LAYERS: dict[str, Callable[[Translator, Layer, Tensor], Tensor]] = {
     **dict.fromkeys(
         (
             *("ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout"),
-            *("GaussianNoise", "SpatialDropout2D"),
+            *("GaussianNoise", "RandomBrightness", "RandomContrast", "RandomFlip"),
+            *("RandomRotation", "RandomTranslation", "RandomZoom", "SpatialDropout2D"),
         ),
         dropped,
     ),
     **dict.fromkeys((*BINARY, "DoReFa", "SteHeaviside"), quantizer),
 }
 """How each kind of layer is translated."""
+
+_TRANSPOSED = ("Conv2DTranspose", "QuantConv2DTranspose")

@@ -8,19 +8,20 @@ from pathlib import Path
 from onnx import TensorProto
 
 from xnorflow.errors import UserError
-from xnorflow.frontend.graph import Graph, Node
+from xnorflow.frontend.graph import Graph
 from xnorflow.frontend.keras.builder import Builder, Tensor
 from xnorflow.frontend.keras.files import KerasFile, read_file
 from xnorflow.frontend.keras.layers import Translator
 from xnorflow.frontend.keras.model import Call, Layer, Model, Place, read_model
-from xnorflow.frontend.keras.settings import frame_shape
+from xnorflow.frontend.keras.settings import Refused, frame_shape
 
 __all__ = ["read_keras", "translate"]
 
 _OPERATOR_SET = 13
 _INPUT = "input"
 _FLOATS = ("bfloat16", "float16", "float32", "float64")
-_MERGES = {"Add": "Add", "Concatenate": "Concat", "Multiply": "Mul", "Subtract": "Sub"}
+_MERGED = "Identity"
+_UNSEEN = "what lies behind it was not examined"
 
 
 def read_keras(path: str | Path) -> Graph:
@@ -75,8 +76,9 @@ class _Writer:
     def graph(self) -> Graph:
         """Return the whole graph."""
         builder, model = self.builder, self.model
-        outputs = self.outputs(model, [self.input])
-        ends = tuple(self.end(x).name for x in outputs)
+        layers = {call.output: call.layer for call in model.calls}
+        tensors = self.outputs(model, [self.input])
+        end = self.end([(layers.get(p), x) for p, x in zip(model.outputs, tensors, strict=True)])
         batch = model.batch_shape[0]
         return Graph(
             path=self.path,
@@ -86,23 +88,28 @@ class _Writer:
             input_type=TensorProto.UINT8 if model.dtype == "uint8" else TensorProto.FLOAT,
             batch=batch if isinstance(batch, int) and batch > 0 else None,
             input_shape=self.input.sizes,
-            outputs=ends,
+            outputs=(end.name,),
             nodes=tuple(builder.nodes),
             initializers=builder.initializers,
             shapes=builder.shapes,
         )
 
-    def end(self, x: Tensor) -> Tensor:
-        """Return a tensor that is an output, with whatever still waits for a later layer."""
-        if x.shape is not None or x.name == self.input.name:
-            return self.builder.padded(x)
-        # What lies behind a layer of unknown outcome was not examined, which a reader tells.
-        node = next(node for node in self.builder.nodes if x.name in node.outputs)
-        output = self.builder.unique(f"{x.name}/end")
-        self.builder.nodes.append(
-            Node(output, True, "Identity", "", (x.name,), (output,), {}, node.label)
-        )
-        return replace(x, name=output)
+    def end(self, outputs: list[tuple[Layer | None, Tensor]]) -> Tensor:
+        """Return the tensor that the graph gives, with whatever still waits for a later layer."""
+        _, x = outputs[0]
+        if x.shape is None:
+            nodes = self.builder.nodes
+            index = next(i for i, node in enumerate(nodes) if x.name in node.outputs)
+            problem, mend = nodes[index].refusal or ("", "")
+            nodes[index] = replace(nodes[index], refusal=(problem, f"{mend} ({_UNSEEN})"))
+            return x
+        x = self.builder.padded(x)
+        if len(outputs) > 1:
+            for layer, _ in outputs:
+                if layer is not None:
+                    why = Refused(f"gives one of {len(outputs)} outputs", "give a network with one")
+                    x = self.builder.refused(layer, x, why, "Identity", x.shape)
+        return x
 
     def outputs(self, model: Model, inputs: list[Tensor]) -> list[Tensor]:
         """Append a model's layers; return its outputs."""
@@ -139,9 +146,14 @@ class _Writer:
         return self.outputs(model, inputs)[0]
 
     def merged(self, layer: Layer, inputs: list[Tensor]) -> Tensor:
-        """Append a layer of several inputs, at which the walk finds what went two ways."""
-        builder = self.builder
-        inputs = [builder.last(layer, builder.padded(x)) for x in inputs]
-        kind = _MERGES.get(layer.kind, "Add")
-        refusal = ("takes several inputs", "give a chain of layers")
-        return builder.node(layer, kind, inputs, shape=inputs[0].shape, refusal=refusal)
+        """Refuse a layer of several inputs, and go on with the longest way there."""
+        nodes = self.builder.nodes
+        places = {node.outputs[0]: index for index, node in enumerate(nodes)}
+        x = max(inputs, key=lambda x: places.get(x.name, -1))
+        shape = x.shape
+        if layer.kind == "Concatenate":
+            shape = (*x.sizes[:-1], sum(one.sizes[-1] for one in inputs))
+        why = Refused(
+            f"takes {len(inputs)} inputs", "give a chain of layers without skip connections"
+        )
+        return self.builder.refused(layer, x, why, _MERGED, shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fractions import Fraction
 from math import isfinite, prod
 from typing import Any
@@ -15,6 +15,9 @@ __all__ = ["Refused", "Settings", "frame_shape", "simple_fraction"]
 
 _AGAIN = "save the model again"
 _MAX_SIZE = 1 << 31
+_MAX_WINDOW = 1 << 12
+_MAX_RANK = 8
+_LARGEST = float(np.finfo(np.float32).max)
 _MOST_DENOMINATOR = 1 << 16
 
 
@@ -81,13 +84,13 @@ class Settings:
         return values
 
     def pair(self, key: str, default: tuple[int, int]) -> tuple[int, int]:
-        """Return two positive integers, given as one or both."""
+        """Return two sizes of windows, given as one or both."""
         value = self._values.get(key)
         if value is None:
             return default
         pair = value if isinstance(value, list) else [value, value]
-        if len(pair) != 2 or not all(map(_is_size, pair)):
-            raise _wrong(key, value, "not one or two positive integers")
+        if len(pair) != 2 or not all(_is_size(size) and size <= _MAX_WINDOW for size in pair):
+            raise _wrong(key, value, f"not one or two integers from 1 to {_MAX_WINDOW}")
         return pair[0], pair[1]
 
 
@@ -98,7 +101,7 @@ def _is_size(value: object) -> bool:
 def _is_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return abs(value) < float(np.finfo(np.float32).max) if isfinite(value) else False
+    return (isinstance(value, int) or isfinite(value)) and abs(value) < _LARGEST
 
 
 def _wrong(key: str, value: object, fault: str) -> Refused:
@@ -109,7 +112,7 @@ def _wrong(key: str, value: object, fault: str) -> Refused:
 
 def frame_shape(value: object) -> tuple[int, ...] | None:
     """Return a frame's shape from a list of sizes whose first is the batch, if all are known."""
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) < 2:
+    if not isinstance(value, list) or not 2 <= len(value) <= _MAX_RANK:
         return None
     sizes = tuple(value[1:])
     if not all(map(_is_size, sizes)) or prod(sizes) > MAX_FRAME:
