@@ -27,9 +27,10 @@ from xnorflow.builder import Build, Request
 from xnorflow.builder import build as build_bitstream
 from xnorflow.errors import UserError
 from xnorflow.frames import PreparedFrames, digits_for, prepare, scale_hint
-from xnorflow.frontend import load as load_network
+from xnorflow.frontend import read
 from xnorflow.frontend.options import ImportOptions
 from xnorflow.golden import Prediction, predict_quantized
+from xnorflow.import_check import lower_verified
 from xnorflow.lowered import LoweredNetwork
 from xnorflow.lowering import lower
 from xnorflow.network import Network
@@ -57,6 +58,7 @@ def load(
     input_scale: float | Fraction = 1,
     input_offset: float | Fraction = 0,
     name: str | None = None,
+    verify_import: bool | None = None,
 ) -> Network:
     """Read a trained network from a file or from a live module.
 
@@ -76,6 +78,9 @@ def load(
         the nearest float to, so that ``1 / 255`` is exactly that.
     name : str, optional
         The network's name; without it, the file's stem or the module's class.
+    verify_import : bool, optional
+        Whether to compare what was read with onnx's reference executor on random frames; without
+        it, if that takes no more than half a second.
 
     Returns
     -------
@@ -89,6 +94,8 @@ def load(
         The model cannot be read or exported, or an argument is wrong.
     xnorflow.frontend.obstacles.ModelRefused
         A `UserError`: the model cannot become hardware. ``obstacles`` holds all the reasons.
+    WorkFailed
+        The import was checked and differs from the model.
 
     Examples
     --------
@@ -99,7 +106,10 @@ def load(
     options = ImportOptions(
         sign_zero, _exact(input_scale, "input_scale"), _exact(input_offset, "input_offset")
     )
-    return load_network(model, options, input_shape=input_shape, name=name)
+    imported = read(model, options, input_shape=input_shape, name=name)
+    network, lowered = lower_verified(imported, verify_import)
+    _lowered[network] = lowered
+    return network
 
 
 def predict(
