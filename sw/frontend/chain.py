@@ -406,17 +406,14 @@ class Chain:
         self.flatten(node)
         self.ops.append(Dense(_layer_name(node), weights))
         self.shape = (*self.shape[:-1], weights.shape[0])
-        self._begin_sums(node, weights.shape[1])
+        self._begin_sums(node, weights)
 
     def conv(self, node: Node, op: Conv2d, shape: tuple[int, int]) -> None:
         """Append a convolution whose outputs have `shape` rows and columns, named as `dense`."""
         self.ops.append(replace(op, name=_layer_name(node)))
         self.shape, self.padding = (op.weights.shape[0], *shape), None
-        padded = any(op.padding) and op.pad_value == 0
-        self._begin_sums(node, op.weights[0].size, 1 if padded else 2)
-        if any(op.padding) and not padded:
-            # Its terms need not be bits.
-            self.values = None
+        weights = op.weights.reshape(len(op.weights), -1)
+        self._begin_sums(node, weights, op.pad_value if any(op.padding) else None)
 
     def pool(self, node: Node, op: MaxPool | AveragePool, shape: tuple[int, int]) -> None:
         """Append a pool whose outputs have `shape` rows and columns."""
@@ -438,18 +435,28 @@ class Chain:
             self.values = range(taps * first, taps * last + 1, step)
             self.maps = [Affine("", (Fraction(1, taps),)), *self.maps]
 
-    def _begin_sums(self, node: Node, terms: int, step: int = 2) -> None:
-        """Begin with sums of `terms` bits, if no map but one factor lies before them."""
-        factors = self.maps
-        plain = self.content is Content.BITS and all(
-            isinstance(op, Affine) and len(set(op.scale)) == 1 and set(op.offset) == {0}
-            for op in factors
-        )
-        values = range(-terms, terms + 1, step) if plain else None
-        self._begin(Content.ACCUMULATORS, node, values)
-        if plain:
-            # One per channel of the input, but all alike.
-            self.maps = [Affine(op.name, op.scale[:1]) for op in factors if isinstance(op, Affine)]
+    def _begin_sums(
+        self, node: Node, weights: NDArray[np.int8], pad: Fraction | None = None
+    ) -> None:
+        """Begin with sums of bits by the rows of weights, if the bits are the same numbers all.
+
+        The numbers are ``scale * b + offset`` of b = -1 and +1; taps of the padding hold `pad`.
+        """
+        ends = [Fraction(end) for end in BITS]
+        uniform = self.content is Content.BITS
+        for op in self.maps:
+            uniform = uniform and isinstance(op, Affine) and _channels(op) == 1
+            if isinstance(op, Affine):
+                ends = [op.scale[0] * end + op.offset[0] for end in ends]
+        scale, offset = (ends[1] - ends[0]) / 2, (ends[1] + ends[0]) / 2
+        terms = weights.shape[1]
+        if not uniform or (pad is not None and pad not in ends and (pad or offset)):
+            self._begin(Content.ACCUMULATORS, node)
+            return
+        step = 1 if pad is not None and pad not in ends else 2
+        self._begin(Content.ACCUMULATORS, node, range(-terms, terms + 1, step))
+        sums = weights.sum(axis=1, dtype=np.int64).tolist() if offset else [0]
+        self.maps = [Affine(node.name, (scale,), tuple(offset * total for total in sums))]
 
     def reshape(self, node: Node, shape: tuple[int, ...]) -> None:
         """Give each frame another shape with the same values in row-major order."""
@@ -473,9 +480,14 @@ class Chain:
 
 
 def _channels(op: Affine | BatchNorm) -> int:
+    """Return the number of channels that have a map of their own."""
     if isinstance(op, BatchNorm):
         return len(op.gamma)
-    return max(len(op.scale), len(op.offset))
+    pairs = (
+        (op.scale[channel % len(op.scale)], op.offset[channel % len(op.offset)])
+        for channel in range(max(len(op.scale), len(op.offset)))
+    )
+    return len(set(pairs))
 
 
 def _layer_name(node: Node) -> str:

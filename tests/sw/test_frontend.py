@@ -430,7 +430,15 @@ def test_a_bias_may_keep_the_sums_off_zero(bias, accepted, tmp_path):
 
 @pytest.mark.parametrize(
     ("scale", "offset", "accepted"),
-    [(0.5, 0, True), (-2, 0, True), ([2, 2, 2], 0, True), ([1, 1, 2], 0, False), (1, 1 / 3, False)],
+    [
+        (0.5, 0, True),
+        (-2, 0, True),
+        ([2, 2, 2], 0, True),
+        ([1, 1, 2], 0, False),
+        (1, 1 / 3, True),
+        (1, 1, False),
+        (1, [0, 0, 1 / 3], False),
+    ],
 )
 def test_what_lies_before_a_layer_may_bring_its_sums_to_zero(scale, offset, accepted, tmp_path):
     graph = Graphs(("N", 3))
