@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """What a folding costs: logic, flip-flops and block RAMs of every layer, before synthesis.
 
 Each stage of the pipeline is a component of `xnorflow.hw`, and the function beside the component
