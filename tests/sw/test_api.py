@@ -246,6 +246,14 @@ class TestSimulate:
         assert waves.stat().st_size
         assert capsys.readouterr() == ("", "")
 
+    def test_nothing_is_printed_at_the_end_of_the_process_either(self):
+        code = (
+            "import numpy, xnorflow; xnorflow.simulate("
+            f"{MINI!r}, numpy.zeros((1, 784), numpy.uint8), board='icebreaker')"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
