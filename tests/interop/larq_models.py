@@ -7,8 +7,8 @@ Run with the Python of an environment that has ``larq-requirements.txt``::
 For every case FOLDER then holds ``CASE.keras`` and ``CASE.h5``, the saved network;
 
 - ``CASE.json``: ``frames`` (``bytes`` or ``reals``), ``options`` (how the frames were scaled, as
-  import options) and ``obstacles`` (the layers that no one-bit hardware can have, which is why the
-  network has to be refused; empty otherwise);
+  import options) and ``obstacles`` (where no one-bit hardware can have the network: words in each
+  of the reasons for which it has to be refused, in order; else empty);
 - ``CASE.npz``, unless it has to be refused: ``x`` (N, ...), the frames; ``classes`` (N,);
   ``logits`` (N, classes), the network's outputs before a softmax; ``accumulators`` (N, classes),
   the last layer's dot products of bits, summed over all pixels where a mean follows; ``slopes``
@@ -18,7 +18,7 @@ For every case FOLDER then holds ``CASE.keras`` and ``CASE.h5``, the saved netwo
 All parameters are random, with a seed for each case. Decisions of floating point and of exact
 arithmetic are the same as long as nothing is nearly a tie. Exact ties are only those of integers,
 of which both know which way they go: the sign of 0 is +1, and among equal scores the lowest class
-wins. The script stops if a margin is within reach of rounding.
+wins.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import json
 import os
 import sys
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +48,8 @@ QuantDense = lq.layers.QuantDense
 QuantDepthwiseConv2D = lq.layers.QuantDepthwiseConv2D
 
 FRAMES = 1000
+FEWEST_CLASSES = 5
+ATTEMPTS = 5
 SMALLEST_MARGIN = 1e-5
 """In standard deviations; float32 sums of a few hundred terms are good to about 1e-6."""
 
@@ -58,6 +61,10 @@ BINARY = {
 }
 FIRST = {**BINARY, "input_quantizer": None}
 """A first layer, of which only the weights are bits."""
+
+
+class TooClose(RuntimeError):
+    """A network that a comparison cannot do with."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ class Case:
     options : dict
         Import options: the network sees ``input_scale * byte + input_offset``.
     obstacles : tuple of str
-        Names of the layers for which the network has to be refused.
+        Words in each of the reasons for which the network has to be refused.
     trained : bool
         Whether the file is saved after a few steps of training, with its optimizer, loss and
         metrics in it.
@@ -211,6 +218,32 @@ def named() -> keras.Model:
     )
 
 
+def built_late() -> keras.Model:
+    """Return a network that has not known its input's shape from the start."""
+    model = keras.Sequential(
+        [QuantDense(32, **BINARY), norm(), QuantDense(10, **BINARY), norm()], name="built_late"
+    )
+    model.build((None, 40))
+    return model
+
+
+def frozen() -> keras.Model:
+    """Return a network of which not all layers are trained."""
+    model = mlp(use_bias=True)
+    for layer in model.layers[:3]:
+        layer.trainable = False
+    return model
+
+
+def shared() -> keras.Model:
+    """Return a network that uses a layer and a batch norm twice."""
+    frame = x = keras.Input((32,))
+    dense, twice = QuantDense(32, **BINARY, name="twice"), norm()
+    x = twice(dense(x))
+    x = twice(dense(x))
+    return keras.Model(frame, QuantDense(10, **BINARY)(x))
+
+
 def functional() -> keras.Model:
     """Return a network of the functional interface, with layers that do nothing at inference."""
     image = x = keras.Input((9, 8, 3), name="image")
@@ -276,22 +309,23 @@ def depthwise() -> keras.Model:
 
 def larq_mnist() -> keras.Model:
     """Return the network of Larq's tutorial on MNIST, with fewer channels and smaller images."""
-    return sequential(
-        (16, 16, 1),
-        QuantConv2D(8, 3, **FIRST),
-        layers.MaxPooling2D((2, 2)),
-        norm(scale=False),
-        QuantConv2D(16, 3, **BINARY),
-        layers.MaxPooling2D((2, 2)),
-        norm(scale=False),
-        QuantConv2D(16, 2, **BINARY),
-        norm(scale=False),
-        layers.Flatten(),
-        QuantDense(32, **BINARY),
-        norm(scale=False),
-        QuantDense(10, **BINARY),
-        norm(scale=False),
-        layers.Activation("softmax"),
+    return keras.Sequential(
+        [
+            QuantConv2D(8, 3, **FIRST, input_shape=(16, 16, 1)),
+            layers.MaxPooling2D((2, 2)),
+            norm(scale=False),
+            QuantConv2D(16, 3, **BINARY),
+            layers.MaxPooling2D((2, 2)),
+            norm(scale=False),
+            QuantConv2D(16, 2, **BINARY),
+            norm(scale=False),
+            layers.Flatten(),
+            QuantDense(32, **BINARY),
+            norm(scale=False),
+            QuantDense(10, **BINARY),
+            norm(scale=False),
+            layers.Activation("softmax"),
+        ]
     )
 
 
@@ -299,31 +333,32 @@ def larq_cifar() -> keras.Model:
     """Return Larq's BinaryNet for CIFAR-10, with fewer channels and smaller images."""
     norms = {"momentum": 0.999, "scale": False}
     pool = {"pool_size": (2, 2), "strides": (2, 2)}
-    return sequential(
-        (18, 18, 3),
-        QuantConv2D(8, 3, **FIRST),
-        norm(**norms),
-        QuantConv2D(8, 3, padding="same", **BINARY),
-        layers.MaxPool2D(**pool),
-        norm(**norms),
-        QuantConv2D(16, 3, padding="same", **BINARY),
-        norm(**norms),
-        QuantConv2D(16, 3, padding="same", **BINARY),
-        layers.MaxPool2D(**pool),
-        norm(**norms),
-        QuantConv2D(24, 3, padding="same", **BINARY),
-        norm(**norms),
-        QuantConv2D(24, 3, padding="same", **BINARY),
-        layers.MaxPool2D(**pool),
-        norm(**norms),
-        layers.Flatten(),
-        QuantDense(48, **BINARY),
-        norm(**norms),
-        QuantDense(48, **BINARY),
-        norm(**norms),
-        QuantDense(10, **BINARY),
-        norm(**norms),
-        layers.Activation("softmax"),
+    return keras.Sequential(
+        [
+            QuantConv2D(8, 3, **FIRST, input_shape=(18, 18, 3)),
+            norm(**norms),
+            QuantConv2D(8, 3, padding="same", **BINARY),
+            layers.MaxPool2D(**pool),
+            norm(**norms),
+            QuantConv2D(16, 3, padding="same", **BINARY),
+            norm(**norms),
+            QuantConv2D(16, 3, padding="same", **BINARY),
+            layers.MaxPool2D(**pool),
+            norm(**norms),
+            QuantConv2D(24, 3, padding="same", **BINARY),
+            norm(**norms),
+            QuantConv2D(24, 3, padding="same", **BINARY),
+            layers.MaxPool2D(**pool),
+            norm(**norms),
+            layers.Flatten(),
+            QuantDense(48, **BINARY),
+            norm(**norms),
+            QuantDense(48, **BINARY),
+            norm(**norms),
+            QuantDense(10, **BINARY),
+            norm(**norms),
+            layers.Activation("softmax"),
+        ]
     )
 
 
@@ -341,8 +376,12 @@ def real_valued() -> keras.Model:
     )
 
 
-def separable() -> keras.Model:
-    """Return a network with a separable convolution, whose inner sums are not binary."""
+def separable(depth_multiplier: int = 1) -> keras.Model:
+    """Return a network with a separable convolution.
+
+    With a multiplier of 1 the products of its two kernels are those of one binary convolution;
+    with more, outputs add several of them.
+    """
     return sequential(
         (8, 8, 3),
         QuantConv2D(8, 3, **FIRST, name="conv1"),
@@ -353,6 +392,11 @@ def separable() -> keras.Model:
             input_quantizer="ste_sign",
             depthwise_quantizer="ste_sign",
             pointwise_quantizer="ste_sign",
+            depthwise_constraint="weight_clip",
+            pointwise_constraint="weight_clip",
+            padding="same",
+            pad_values=-1.0,
+            depth_multiplier=depth_multiplier,
             use_bias=False,
             name="separable",
         ),
@@ -394,6 +438,26 @@ def residual() -> keras.Model:
     x = layers.Add(name="add")([norm(name="bn2")(x), shortcut])
     x = layers.GlobalAveragePooling2D(name="mean")(x)
     return keras.Model(image, QuantDense(10, **BINARY, name="fc")(x), name="residual")
+
+
+def two_outputs() -> keras.Model:
+    """Return a network with two outputs."""
+    frame = keras.Input((40,), name="frame")
+    x = norm(name="bn1")(QuantDense(32, **BINARY, name="fc1")(frame))
+    outputs = [QuantDense(10, **BINARY, name=name)(x) for name in ("scores", "others")]
+    return keras.Model(frame, outputs, name="two_outputs")
+
+
+def other_layers() -> keras.Model:
+    """Return a network of layers that no hardware is made for."""
+    return sequential(
+        (8, 8, 3),
+        lq.layers.QuantConv2DTranspose(4, 3, **BINARY, name="transposed"),
+        norm(name="bn1"),
+        layers.AveragePooling2D(3, 2, padding="same", name="mean"),
+        layers.Flatten(name="flatten"),
+        QuantDense(10, **BINARY, name="fc"),
+    )
 
 
 def lambdas() -> keras.Model:
@@ -451,6 +515,15 @@ CASES = {
         ),
         "bytes",
     ),
+    "mlp_norm_first": Case(
+        lambda: sequential(
+            (40,), norm(), QuantDense(32, **BINARY), norm(), QuantDense(10, **BINARY)
+        ),
+        "bytes",
+    ),
+    "mlp_built_late": Case(built_late),
+    "mlp_frozen": Case(frozen),
+    "mlp_shared": Case(shared),
     "mlp_heaviside": Case(heaviside),
     "mlp_named": Case(named, trained=True),
     "cnn_valid": Case(lambda: cnn((8, 7, 3))),
@@ -473,6 +546,8 @@ CASES = {
     "cnn_same_minus_one_stride_even": same(-1.0, (6, 8), strides=2),
     "cnn_same_minus_one_stride_odd": same(-1.0, (7, 9), strides=2),
     "cnn_same_even_kernel": same(0.0, (6, 7), kernel_size=(2, 4)),
+    "cnn_same_even_kernel_one": same(1.0, (6, 7), kernel_size=(2, 4)),
+    "cnn_same_wide_stride_one": same(1.0, (6, 7), kernel_size=(2, 3), strides=(3, 2)),
     "cnn_same_wide_stride": same(0.0, (6, 7), kernel_size=(2, 3), strides=(3, 2)),
     "cnn_dilated": Case(lambda: cnn((10, 9, 3), dilation_rate=2)),
     "cnn_dilated_same_zero": same(0.0, (6, 7), dilation_rate=(2, 1)),
@@ -517,6 +592,32 @@ CASES = {
             norm(),
         )
     ),
+    "cnn_zero_padding_then_sign": Case(
+        lambda: sequential(
+            (6, 7, 3),
+            QuantConv2D(8, 3, **FIRST),
+            norm(),
+            layers.ZeroPadding2D(1),
+            QuantConv2D(8, 3, **BINARY),
+            norm(),
+            layers.Flatten(),
+            QuantDense(10, **BINARY),
+            norm(),
+        ),
+        "bytes",
+    ),
+    "cnn_dense_per_pixel": Case(lambda: cnn((7, 7, 3), norm(), QuantDense(4, **BINARY), norm())),
+    "cnn_activation_arguments": Case(
+        lambda: sequential(
+            (7, 7, 3),
+            QuantConv2D(8, 3, activation=lq.quantizers.SteSign(), **{**FIRST, "use_bias": True}),
+            layers.MaxPool2D(2, 1),
+            QuantConv2D(12, 3, activation=lq.quantizers.SteSign(), **FIRST),
+            layers.Flatten(),
+            QuantDense(10, **FIRST),
+        ),
+        "bytes",
+    ),
     "cnn_rescaling": Case(
         lambda: sequential(
             (7, 7, 3),
@@ -530,6 +631,7 @@ CASES = {
         "bytes",
     ),
     "cnn_depthwise": Case(depthwise, "bytes"),
+    "cnn_separable": Case(separable, "bytes"),
     "cnn_functional": Case(functional, "bytes"),
     "cnn_nested": Case(nested, "bytes"),
     "cnn_reshape": Case(
@@ -546,36 +648,47 @@ CASES = {
     ),
     "larq_mnist": Case(larq_mnist, "bytes", CENTRED, trained=True),
     "larq_cifar": Case(larq_cifar, "bytes", CENTRED, trained=True),
-    "refused_real_valued": Case(real_valued, obstacles=("relu1", "relu2", "head")),
-    "refused_separable": Case(separable, obstacles=("separable",)),
+    "refused_real_valued": Case(
+        real_valued, obstacles=("layer 'relu1'", "layer 'relu2'", "layer 'head'")
+    ),
+    "refused_separable": Case(lambda: separable(2), obstacles=("layer 'separable'",)),
     "refused_many_bits": Case(
         many_bits,
         obstacles=(
-            "dorefa_input",
-            "dorefa_kernel",
-            "ternary_kernel",
-            "magnitude_input",
-            "real_kernel",
-            "no_input_quantizer",
+            "layer 'dorefa_input'",
+            "layer 'dorefa_kernel'",
+            "layer 'ternary_kernel'",
+            "layer 'magnitude_input'",
+            "layer 'real_kernel'",
+            "layer 'no_input_quantizer'",
         ),
     ),
-    "refused_residual": Case(residual, obstacles=("add",)),
-    "refused_lambda": Case(lambdas, obstacles=("negate",)),
+    "refused_layers": Case(other_layers, obstacles=("layer 'transposed'", "layer 'mean'")),
+    "refused_outputs": Case(two_outputs, obstacles=("layer 'scores'", "2 outputs")),
+    "refused_padding": Case(
+        lambda: cnn((6, 7, 3), padding="same", pad_values=0.5, name="half"),
+        obstacles=("layer 'half'",),
+    ),
+    "refused_residual": Case(residual, obstacles=("layer 'add'",)),
+    "refused_lambda": Case(lambdas, obstacles=("layer 'negate'",)),
 }
 
 
 def chain_of(model: keras.Model) -> Iterator[layers.Layer]:
-    """Yield the layers of a chain in order, those of inner networks as well."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from chain_of(layer)
-        elif not isinstance(layer, layers.InputLayer):
-            yield layer
+    """Yield the layers of a chain in the order of their calls, those of inner networks as well."""
+    for depth in sorted(model._nodes_by_depth, reverse=True):  # the order in which Keras calls them
+        (node,) = model._nodes_by_depth[depth]
+        if isinstance(node.layer, keras.Model):
+            yield from chain_of(node.layer)
+        elif not isinstance(node.layer, layers.InputLayer):
+            yield node.layer
 
 
 def is_weighted(layer: layers.Layer) -> bool:
     """Return whether a layer has a kernel."""
-    return isinstance(layer, layers.Dense | layers.Conv2D | layers.DepthwiseConv2D)
+    return isinstance(
+        layer, layers.Dense | layers.Conv2D | layers.DepthwiseConv2D | layers.SeparableConv2D
+    )
 
 
 def randomize(
@@ -593,19 +706,24 @@ def randomize(
     rng : Generator
     """
     x = tf.constant(frames)
-    for layer in chain_of(model):
-        if is_weighted(layer):
-            kernel = rng.normal(0, 0.5, layer.get_weights()[0].shape)
-            kernel += np.copysign(0.01, kernel)
-            if zeros:
-                kernel[rng.random(kernel.shape) < 0.1] = 0
-            bias = [rng.normal(0, 2, len(b)) for b in layer.get_weights()[1:]]
-            layer.set_weights([kernel, *bias])
+    chain = list(chain_of(model))
+    for place, layer in enumerate(chain):
+        if layer in chain[:place]:
+            pass
+        elif is_weighted(layer):
+            weights = [rng.normal(0, 0.5, w.shape) for w in layer.get_weights()]
+            for kernel in weights[: len(weights) - layer.use_bias]:
+                kernel += np.copysign(0.01, kernel)
+                if zeros:
+                    kernel[rng.random(kernel.shape) < 0.1] = 0
+            if layer.use_bias:
+                weights[-1] *= 4
+            layer.set_weights(weights)
         elif isinstance(layer, layers.BatchNormalization):
             values = x.numpy().reshape(-1, x.shape[-1])
             channels, spread = values.shape[1], values.std(axis=0) + 0.1
             gamma = rng.choice([-1, 1, 1], channels) * rng.uniform(0.5, 1.5, channels)
-            if layer is not model.layers[-1]:
+            if place + 1 < len(chain):
                 gamma[rng.random(channels) < 0.06] = 0
             beta = rng.normal(0, 0.3, channels)
             layer.set_weights(
@@ -623,7 +741,7 @@ def train(model: keras.Model, frames: np.ndarray, rng: np.random.Generator) -> N
     """Train a few steps towards random classes."""
     model.compile(
         optimizer=keras.optimizers.Adam(0.01),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
     model.fit(frames, rng.integers(0, 10, len(frames)), batch_size=50, epochs=1, verbose=0)
@@ -653,9 +771,9 @@ def run(model: keras.Model, frames: np.ndarray) -> dict[str, np.ndarray]:
     for place, layer in enumerate(chain):
         if takes_sign(layer) and rounded:
             values = np.abs(x.numpy())
-            margin = min(margin, values[values > 0].min() / values.std())
+            margin = min(margin, values[values > 0].min() / x.numpy().std())
         before, x = x, layer(x, training=False)
-        rounded = rounded or is_weighted(layer)
+        rounded = rounded or bool(layer.weights)
         if place == last:
             sums = dot_products(layer, before)
             result["accumulators"] = sums.sum(axis=(1, 2)) if sums.ndim == 4 else sums
@@ -695,11 +813,11 @@ def scaled(case: Case, x: np.ndarray) -> np.ndarray:
     return x / np.float32(127.5) - 1 if case.options else x
 
 
-def write(name: str, case: Case, folder: Path) -> str:
-    """Write all files of a case and return a line about it."""
+def attempt(name: str, case: Case, folder: Path, seed: int) -> str:
+    """Write all files of a case and return a line about it; see `write`."""
     keras.backend.clear_session()
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
-    keras.utils.set_random_seed(zlib.crc32(name.encode()) % 2**31)
+    keras.utils.set_random_seed(seed)
+    rng = np.random.default_rng(seed)
     model = case.build()
     x = frames_of(case, model.input_shape[1:], rng)
     frames = scaled(case, x)
@@ -708,8 +826,10 @@ def write(name: str, case: Case, folder: Path) -> str:
     if case.trained:
         train(model, frames[:300], rng)
     paths = [folder / f"{name}.keras", folder / f"{name}.h5"]
-    for path in paths:
-        model.save(path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You are saving your model as an HDF5 file")
+        for path in paths:
+            model.save(path)
     facts = {"frames": case.frames, "options": case.options, "obstacles": case.obstacles}
     (folder / f"{name}.json").write_text(json.dumps(facts, indent=2) + "\n")
     if case.obstacles:
@@ -723,10 +843,27 @@ def write(name: str, case: Case, folder: Path) -> str:
     classes = outputs.reshape(FRAMES, -1).argmax(axis=1)
     if not np.array_equal(classes, results["logits"].argmax(axis=1)):
         raise RuntimeError(f"{name}: the network run layer by layer has other classes")
+    different = len(set(classes))
+    if different < FEWEST_CLASSES:
+        raise TooClose(f"{name}: the frames fall into {different} classes only")
     if results["margin"] < SMALLEST_MARGIN:
-        raise RuntimeError(f"{name}: a sign hangs on rounding ({results['margin']:.1e})")
+        raise TooClose(f"{name}: a sign hangs on rounding ({results['margin']:.1e})")
     np.savez_compressed(folder / f"{name}.npz", x=x, classes=classes, **results)
-    return f"{len(set(classes))} classes, margin {results['margin']:.1e}"
+    return f"{different} classes, margin {results['margin']:.1e}"
+
+
+def write(name: str, case: Case, folder: Path) -> str:
+    """Write all files of a case and return a line about it.
+
+    Training does not give the same on every processor, and a network in which a sign hangs on
+    rounding is thrown away for another one.
+    """
+    for number in range(ATTEMPTS):
+        try:
+            return attempt(name, case, folder, zlib.crc32(f"{name} {number}".encode()))
+        except TooClose as error:
+            reason = error
+    raise reason
 
 
 def main(folder: str, *names: str) -> None:
