@@ -18,7 +18,7 @@ import numpy as np
 
 __all__ = ["main", "read"]
 
-_MAX_OBJECTS = 20_000
+_MAX_OBJECTS = 10_000
 _MAX_DEPTH = 64
 _MAX_RATIO = 1100
 """Most bytes that one stored byte can unpack to: deflate gives 1032."""
@@ -115,9 +115,7 @@ class _Reader:
         stored = dataset.id.get_storage_size()
         self.most -= size
         if size > stored * (_MAX_RATIO if dataset.chunks else 1) or self.most < 0:
-            raise _Refused(
-                f"holds an array of {size} bytes at {path!r}, of which {stored} are there"
-            )
+            raise _Refused(f"holds {size} bytes at {path!r}, of which {stored} are stored")
         array = np.asarray(dataset[()], dtype=f"<{kind}", order="C")
         self.arrays.append((path, array))
 
