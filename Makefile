@@ -1,11 +1,14 @@
 # `make demo` runs the main job, `make test` the checks; each sets up its own virtual environment.
+# `make test-interop` compares with the real frameworks, each in an environment of its own.
 
 PYTHON ?= python3
 VENV := .venv
+LARQ := .venv-larq
+INTEROP := build/interop
 BIN := $(VENV)/bin
 SOURCES := $(wildcard hw/*.py hw/*/*.py sw/*.py sw/*/*.py sim/*.py boards/*.py)
 
-.PHONY: demo test lint types slow clean
+.PHONY: demo test lint types slow test-interop clean
 
 demo: $(VENV)/.run
 	$(BIN)/xnorflow demo
@@ -23,6 +26,20 @@ types: $(VENV)/.test
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -q -m slow -n auto
 
+test-interop: $(VENV)/.test $(INTEROP)/larq/.done
+	XNORFLOW_INTEROP=$(INTEROP) $(BIN)/python -m pytest -q -m interop -n auto tests/interop
+
+# What a framework needs is pinned to the last package, and no dependency is asked for.
+$(LARQ)/.done: tests/interop/larq-requirements.txt
+	$(PYTHON) -m venv $(LARQ)
+	$(LARQ)/bin/python -m pip install --quiet --no-deps -r $<
+	touch $@
+
+$(INTEROP)/larq/.done: tests/interop/larq_models.py $(LARQ)/.done
+	rm -rf $(@D)
+	$(LARQ)/bin/python $< $(@D)
+	touch $@
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -36,4 +53,4 @@ $(VENV)/.test: $(BIN)/python pyproject.toml $(SOURCES)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build demo-output *.egg-info
+	rm -rf $(VENV) $(LARQ) build demo-output *.egg-info
