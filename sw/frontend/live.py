@@ -32,6 +32,9 @@ _BATCH = 2
 _OPSET = 17
 """Standard operator set, of 2022; every torch with this exporter knows it."""
 
+_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
+"""Usual ranges of pixels."""
+
 _PACKAGES = "onnxoptimizer onnxscript"
 """What exporting needs besides onnx; neither torch nor Brevitas installs them."""
 
@@ -62,8 +65,8 @@ def read_module(module: torch.nn.Module, input_shape: tuple[int, ...] | None) ->
     Raises
     ------
     UserError
-        `input_shape` is missing or does not suit the module, the exporter does not take the
-        module, or a package that exporting needs is missing.
+        `input_shape` is missing or does not suit the module, the module branches by values, the
+        exporter does not take it, or a package that exporting needs is missing.
     """
     module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
     name = type(module).__name__
@@ -74,6 +77,7 @@ def read_module(module: torch.nn.Module, input_shape: tuple[int, ...] | None) ->
         _try(module, frames, name)
         export = _export_brevitas if _is_brevitas(module) else _export_torch
         try:
+            constant = _takes_one_path(module, frames)
             model = export(module, frames)
         except ModuleNotFoundError as error:
             raise UserError(
@@ -85,6 +89,11 @@ def read_module(module: torch.nn.Module, input_shape: tuple[int, ...] | None) ->
                 f"{name}: torch cannot export the module ({_first_line(error)}); "
                 "leave out what is no tensor operation, or export it to ONNX yourself"
             ) from error
+    if not constant:
+        raise UserError(
+            f"{name}: what the module computes depends on the values of its frames in a way that "
+            "cannot be exported, such as an if; compute the same for all frames"
+        )
     return graph_of(model, name)
 
 
@@ -165,6 +174,20 @@ def _try(module: torch.nn.Module, frames: torch.Tensor, name: str) -> None:
             f"{name}: the module does not take frames of shape {shape} ({_first_line(error)}); "
             "give the shape of one frame without the batch dimension as `input_shape`"
         ) from error
+
+
+def _takes_one_path(module: torch.nn.Module, frames: torch.Tensor) -> bool:
+    """Tell whether a module does with other frames what it does with these, which are traced."""
+    import torch
+
+    traced = torch.jit.trace(module, (frames,), check_trace=False)
+    generator = torch.Generator().manual_seed(0)
+    for low, high in _RANGES:
+        values = low + (high - low) * torch.rand(frames.shape, generator=generator)
+        given, again = module(values.to(frames)), traced(values.to(frames))
+        if isinstance(given, torch.Tensor) and not torch.equal(given, again):
+            return False
+    return True
 
 
 def _is_brevitas(module: torch.nn.Module) -> bool:

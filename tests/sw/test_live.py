@@ -288,6 +288,15 @@ class TestRefusals:
             xnorflow.load(Odd(), input_shape=(4,))
         assert capfd.readouterr() == ("", "")
 
+    def test_a_module_that_branches_by_values(self):
+        class Scaling(Perceptron):
+            def forward(self, x):
+                return super().forward(x / 255 if x.max() > 1 else x)
+
+        torch.manual_seed(1)
+        with pytest.raises(xnorflow.UserError, match="Scaling: what the module computes depends"):
+            xnorflow.load(Scaling(Straight.apply), input_shape=(1, 5, 7))
+
     def test_a_module_that_gives_no_tensor(self):
         class Several(nn.Module):
             def forward(self, x):
