@@ -1,14 +1,27 @@
-"""Damage to model files: of their bytes, and of what an ONNX file holds."""
+"""Damage to model files: of their bytes, and of what ONNX and Keras files hold."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from typing import Any
 
 import onnx
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-__all__ = ["damaged_bytes", "damaged_model"]
+__all__ = ["Files", "damaged_bytes", "damaged_keras", "damaged_model"]
+
+
+class Files(tuple[bytes, ...]):
+    """Contents of files, which hypothesis is not to print."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} files>"
+
 
 _NUMBERS = (0, 1, -1, 2, 3, 7, 127, 255, -128, 1 << 15, 1 << 31, -(1 << 31), 1 << 40, (1 << 63) - 1)
 _FLOATS = (0.0, -0.0, 1.0, -1.0, 0.5, 1e-30, 1e30, 3.4e38, float("inf"), float("nan"))
@@ -24,9 +37,9 @@ _TEXTS = ("", "x", "NaN", "\x00", "a" * 300, "../../etc/passwd", "SAME_UPPER", "
 
 
 @st.composite
-def damaged_bytes(draw: st.DrawFn, contents: Sequence[bytes]) -> bytes:
+def damaged_bytes(draw: st.DrawFn, contents: Files) -> bytes:
     """Draw one of `contents` with some of its bytes changed, lost, repeated or swapped."""
-    content = bytearray(draw(st.sampled_from(contents)))
+    content = bytearray(contents[_pick(draw, contents)])
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, max(len(content) - 1, 0)))
         size = draw(st.integers(1, 64))
@@ -52,9 +65,9 @@ def damaged_bytes(draw: st.DrawFn, contents: Sequence[bytes]) -> bytes:
 
 
 @st.composite
-def damaged_model(draw: st.DrawFn, contents: Sequence[bytes]) -> bytes:
+def damaged_model(draw: st.DrawFn, contents: Files) -> bytes:
     """Draw one of the ONNX files `contents` with some of its fields changed."""
-    model = onnx.load_model_from_string(draw(st.sampled_from(contents)))
+    model = onnx.load_model_from_string(contents[_pick(draw, contents)])
     for _ in range(draw(st.integers(1, 3))):
         draw(st.sampled_from([_change_node, _change_tensor, _change_graph]))(draw, model.graph)
     return model.SerializeToString()
@@ -150,3 +163,57 @@ def _change_graph(draw: st.DrawFn, graph: onnx.GraphProto) -> None:
             graph.input[0].name = draw(st.sampled_from(_tensors(graph)))
         case "output" if graph.output:
             graph.output[0].name = draw(st.sampled_from(_tensors(graph)))
+
+
+_VALUES = (
+    *(None, True, False, *_NUMBERS, 1e308, -0.5, float("nan"), *_TEXTS),
+    *([], {}, [[[]]], [1, 2], [3, 3, 3], [None, 1 << 40], {"class_name": "Lambda", "config": {}}),
+    *(
+        "same",
+        "valid",
+        "causal",
+        "ste_sign",
+        "dorefa_quantizer",
+        "relu",
+        "softmax",
+        "channels_first",
+    ),
+    *("Lambda", "QuantDense", "QuantConv2D", "Flatten", "LSTM", "Concatenate", "InputLayer"),
+)
+
+
+@st.composite
+def damaged_keras(draw: st.DrawFn, contents: Files) -> bytes:
+    """Draw one of the ``.keras`` files `contents` with some of its configuration changed."""
+    with zipfile.ZipFile(io.BytesIO(contents[_pick(draw, contents)])) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    for _ in range(draw(st.integers(1, 3))):
+        places = list(_places(config))
+        if not places:
+            break
+        parent, key = places[_pick(draw, places)]
+        match draw(st.sampled_from(["value", "drop", "copy", "other"])):
+            case "value":
+                parent[key] = deepcopy(_VALUES[_pick(draw, _VALUES)])
+            case "drop":
+                del parent[key]
+            case "copy" if isinstance(parent, list):
+                parent.append(deepcopy(parent[key]))
+            case "other":
+                source, name = places[_pick(draw, places)]
+                parent[key] = deepcopy(source[name])
+    members["config.json"] = json.dumps(config).encode()
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return memory.getvalue()
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield every container and key in nested JSON."""
+    if isinstance(value, dict | list):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from _places(value[key])

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import faulthandler
 import resource
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from damage import damaged_bytes, damaged_model
+from damage import Files, damaged_bytes, damaged_keras, damaged_model
 from hypothesis import HealthCheck, given, settings
+from keras_files import FORMS as KERAS_FORMS
+from keras_files import KerasModel, read_here
 from qonnx_graphs import CNN_FORMS, FORMS, CnnForm, Form, cnn, mlp
 
 from xnorflow.errors import UserError
-from xnorflow.frontend import load
+from xnorflow.frontend import read
+from xnorflow.frontend.keras import files as keras_reader
+from xnorflow.import_check import check_import
 from xnorflow.lowering import lower
 
 #: Bytes that a process may take on top of what it has.
@@ -28,10 +33,27 @@ PATIENCE = 30
 
 MLPS = [Form(**{key: value}) for key, values in FORMS.items() for value in values]
 CNNS = [CnnForm(**{key: value}) for key, values in CNN_FORMS.items() for value in values]
-FILES = [
-    *(mlp(np.random.default_rng(0), [4, 3, 2], form).SerializeToString() for form in MLPS),
-    *(cnn(np.random.default_rng(0), (5, 6, 1), form).SerializeToString() for form in CNNS),
-]
+FILES = Files(
+    [
+        *(mlp(np.random.default_rng(0), [4, 3, 2], form).SerializeToString() for form in MLPS),
+        *(cnn(np.random.default_rng(0), (5, 6, 1), form).SerializeToString() for form in CNNS),
+    ]
+)
+
+
+def keras_files() -> Iterator[tuple[str, bytes]]:
+    """Yield the form and the bytes of small models in every form of file."""
+    vectors = KerasModel((6,)).dense(4).batch_norm().dense(3).batch_norm(scale=False)
+    images = KerasModel((6, 5, 2)).conv(3, 3, quantizer=None, padding="same").pool("Max")
+    images.batch_norm().conv(4, 2, padding="same").batch_norm().flatten().dense(3, bias=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for model in (vectors, images):
+            for form in KERAS_FORMS:
+                yield form, model.save(Path(folder) / "net", form).read_bytes()
+
+
+KERAS = Files(content for form, content in keras_files() if form.startswith("keras"))
+ARCHIVES = Files(content for _, content in keras_files())
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,11 +69,12 @@ def limits() -> Iterator[None]:
 
 
 def examine(content: bytes, path: Path) -> None:
-    """Import a file, and check that it ends in a network or in one sentence."""
+    """Import a file; it must end in one sentence, or mean what the reference executor computes."""
     faulthandler.dump_traceback_later(PATIENCE, exit=True)
     path.write_bytes(content)
     try:
-        lower(load(path))
+        imported = read(path)
+        check_import(imported, lower(imported.network), frames=2)
     except UserError as error:
         sentence = str(error)
         assert path.stem in sentence
@@ -90,4 +113,36 @@ def test_5000_files_of_damaged_bytes(path, content):
 @settings(relaxed, max_examples=5_000)
 @given(damaged_model(FILES))
 def test_5000_files_of_damaged_fields(path, content):
+    examine(content, path)
+
+
+@pytest.fixture
+def hdf5_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read HDF5 that is whole in this process: another one for each file would take longest."""
+    monkeypatch.setattr(keras_reader, "read_hdf5", read_here)
+
+
+@settings(relaxed, max_examples=150)
+@given(damaged_keras(KERAS))
+def test_damaged_configurations(hdf5_here, path, content):
+    examine(content, path)
+
+
+@settings(relaxed, max_examples=20)
+@given(damaged_bytes(ARCHIVES))
+def test_damaged_archives(path, content):
+    examine(content, path)
+
+
+@pytest.mark.slow
+@settings(relaxed, max_examples=5_000)
+@given(damaged_keras(KERAS))
+def test_5000_damaged_configurations(hdf5_here, path, content):
+    examine(content, path)
+
+
+@pytest.mark.slow
+@settings(relaxed, max_examples=250)
+@given(damaged_bytes(ARCHIVES))
+def test_250_damaged_archives(path, content):
     examine(content, path)
