@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from xnorflow.frontend.constants import Constants
+from xnorflow.frontend.evaluators import signed_again
 from xnorflow.frontend.graph import QONNX, STANDARD, Graph, Node
 from xnorflow.frontend.layers import WEIGHT_NOISE, row_magnitudes
 
@@ -35,7 +36,6 @@ __all__ = ["ReferenceFailed", "execute"]
 
 _SINGLE = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _LAYERS = ("Conv", "Gemm", "MatMul")
-_DOMAINS = {STANDARD: "", QONNX: "qonnx"}
 
 
 class ReferenceFailed(Exception):
@@ -83,18 +83,19 @@ def _execute(
     from onnx.reference import ReferenceEvaluator
 
     constant, data = _split(graph)
-    operators = [*_operators(), _sign(sign_zero)]
+    operators = [*_operators(), *_sign(sign_zero)]
     values = _stored(graph)
     if constant:
         names = [output for node in constant for output in node.outputs[:1]]
-        model = _model(graph, constant, names, single=True)
+        model = _model(graph, constant, names, sign_zero, single=True)
         results = ReferenceEvaluator(model, new_ops=operators).run(names, values)
         values.update(zip(names, results, strict=True))
     values = {name: _double(value) for name, value in values.items()}
     for node in data:
         if node.kind in _LAYERS and node.opset == STANDARD and node.inputs[1] in values:
             values[node.inputs[1]] = _evened(node, values[node.inputs[1]])
-    evaluator = ReferenceEvaluator(_model(graph, data, tensors, single=False), new_ops=operators)
+    model = _model(graph, data, tensors, sign_zero, single=False)
+    evaluator = ReferenceEvaluator(model, new_ops=operators)
     batch = graph.batch or 1
     batches: list[Any] = [
         evaluator.run(list(tensors), {**values, graph.input: _double(frames[at : at + batch])})
@@ -150,27 +151,39 @@ def _evened(node: Node, weights: NDArray) -> NDArray:
 
 
 def _model(
-    graph: Graph, nodes: Iterable[Node], outputs: Iterable[str], *, single: bool
+    graph: Graph,
+    nodes: Iterable[Node],
+    outputs: Iterable[str],
+    sign_zero: int | None,
+    *,
+    single: bool,
 ) -> onnx.ModelProto:
     """Return a model without weights, which are fed."""
     proto = helper.make_graph(
-        [_node(graph, node, single) for node in nodes],
+        [_node(graph, node, _domain(graph, node, sign_zero), single) for node in nodes],
         "graph",
         [],
         [onnx.ValueInfoProto(name=name) for name in outputs],
     )
-    opsets = [helper.make_opsetid("", graph.version), helper.make_opsetid("qonnx", 1)]
+    opsets = [helper.make_opsetid(domain, 1) for domain in ("qonnx", "xnorflow")]
+    opsets.append(helper.make_opsetid("", graph.version))
     return helper.make_model(proto, opset_imports=opsets)
 
 
-def _node(graph: Graph, node: Node, single: bool) -> onnx.NodeProto:
+def _domain(graph: Graph, node: Node, sign_zero: int | None) -> str:
+    if node.opset != STANDARD:
+        return "qonnx" if node.opset == QONNX else node.domain
+    # A zero that a second sign decides is no matter of the user's word.
+    own = node.kind == "Sign" and sign_zero is not None and not signed_again(graph, node)
+    return "xnorflow" if own else ""
+
+
+def _node(graph: Graph, node: Node, domain: str, single: bool) -> onnx.NodeProto:
     outputs = list(node.outputs)
     # Second outputs that nobody reads, such as a dropout's mask.
     while len(outputs) > 1 and node.kind != "TopK" and not _in_use(graph, outputs[-1]):
         outputs.pop()
-    proto = helper.make_node(
-        node.kind, node.inputs, outputs, node.name, domain=_DOMAINS.get(node.opset, node.domain)
-    )
+    proto = helper.make_node(node.kind, node.inputs, outputs, node.name, domain=domain)
     for key, value in node.attributes.items():
         if node.kind == "Cast" and key == "to" and value in _SINGLE and not single:
             value = TensorProto.DOUBLE
@@ -251,16 +264,19 @@ def _operators() -> tuple[type, ...]:
     return (*of_qonnx, Conv, BatchNormalization, MaxPool, AveragePool)
 
 
-def _sign(zero: int | None) -> type:
+def _sign(zero: int | None) -> tuple[type, ...]:
+    """Return the operator `Sign` that gives for 0 what the user says, if he says it."""
+    if zero is None:
+        return ()
     from onnx.reference.op_run import OpRun
 
     class Sign(OpRun):
-        op_domain = ""
+        op_domain = "xnorflow"
 
         def _run(self, x: NDArray) -> tuple[NDArray]:
-            return (np.where(x == 0, np.array(zero or 0, x.dtype), np.sign(x)),)
+            return (np.where(x == 0, np.array(zero, x.dtype), np.sign(x)),)
 
-    return Sign
+    return (Sign,)
 
 
 def _quantize(

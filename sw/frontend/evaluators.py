@@ -25,6 +25,7 @@ __all__ = [
     "bipolar_scale",
     "bit_width",
     "multi_bit",
+    "signed_again",
     "size_of_result",
 ]
 
@@ -339,7 +340,7 @@ def _sign(constants: Constants, node: Node, inputs: Sequence[Any]) -> Any:
     _check_latent(constants, node, inputs[0])
     signs = np.sign(inputs[0])
     zero = signs == 0
-    if not np.any(zero) or _signed_again(constants.graph, node):
+    if not np.any(zero) or signed_again(constants.graph, node):
         return signs
     if constants.sign_zero is None:
         constants.obstacle(
@@ -351,7 +352,7 @@ def _sign(constants: Constants, node: Node, inputs: Sequence[Any]) -> Any:
     return signs
 
 
-def _signed_again(graph: Graph, node: Node) -> bool:
+def signed_again(graph: Graph, node: Node) -> bool:
     """Whether signs are shifted and taken again, as in sign(sign(x) + 0.1)."""
     for kinds in (("Add", "Sub"), ("Sign", "BipolarQuant", *_COMPARISONS)):
         readers = graph.readers(node.outputs[0])
