@@ -387,3 +387,92 @@ def test_a_pool_of_the_network_is_that_of_the_file(tmp_path):
     model = KerasModel((7, 7, 1)).conv(4, 2).pool("Max", 3, 2, "same").flatten().dense(3)
     (pool,) = [op for op in load(model.save(tmp_path / "m")).ops if isinstance(op, MaxPool)]
     assert (pool.kernel, pool.stride, pool.padding) == ((3, 3), (2, 2), (0, 0, 1, 1))
+
+
+SQUASHING = {
+    "tanh": np.tanh,
+    "hard_tanh": lambda x: np.clip(x, -1, 1),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "softsign": lambda x: x / (1 + np.abs(x)),
+}
+
+
+@pytest.mark.parametrize("name", SQUASHING)
+def test_activations_that_a_sign_does_not_see(name, tmp_path):
+    model = KerasModel((6, 6, 2)).conv(4, 3).batch_norm().activation(name, SQUASHING[name])
+    model.pool("Max").zero_padding(1, 0, 0, 1).conv(3, 2).batch_norm()
+    model.activation(name, SQUASHING[name]).flatten().dense(4)
+    check(model, tmp_path, reals(model))
+
+
+def test_activation_layers_that_a_sign_does_not_see(tmp_path):
+    model = KerasModel((12,)).dense(9).batch_norm()
+    model.add("LeakyReLU", {"alpha": 0.25}, lambda x: np.where(x > 0, x, x / 4)).dense(8)
+    model.batch_norm().add("ELU", {"alpha": 0.5}, lambda x: np.where(x > 0, x, x / 9)).dense(8)
+    config = {"max_value": None, "negative_slope": 0.5, "threshold": 0.0}
+    model.batch_norm().add("ReLU", config, lambda x: np.where(x > 0, x, x / 2)).dense(4)
+    check(model, tmp_path, reals(model))
+
+
+@pytest.mark.parametrize("form", ["keras", "h5"])
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_normalization_of_the_pixels(form, stored, tmp_path):
+    mean, variance = np.float32(100), np.float32(55**2)
+    config = {"axis": -1 if stored else None, "mean": None, "variance": None, "invert": False}
+    weights = []
+    if stored:
+        values = [np.full(2, mean), np.full(2, variance), np.array(300, np.int64)]
+        weights = list(zip(("mean", "variance", "count"), values, strict=True))
+    else:
+        config |= {"mean": 100.0, "variance": 55.0**2}
+    model = KerasModel((5, 5, 2))
+    model.add("Normalization", config, lambda x: (x - 100) / 55, weights)
+    # The padding of 0 is the mean, a byte.
+    model.conv(4, 3, quantizer=None, padding="same").batch_norm().flatten().dense(3)
+    check(model, tmp_path, pixels(model), form)
+
+
+def test_a_normalization_of_each_channel_before_a_quantizer(tmp_path):
+    mean, variance = np.array([3, 90], np.float32), np.array([7, 5000], np.float32)
+    config = {"axis": [3], "mean": None, "variance": None}
+    weights = [("mean", mean), ("variance", variance), ("count", np.array(0))]
+    model = KerasModel((5, 5, 2))
+    model.add("Normalization", config, lambda x: (x - mean) / np.sqrt(variance), weights)
+    check(model.conv(4, 3).batch_norm().flatten().dense(3), tmp_path, pixels(model))
+
+
+def test_augmentation_is_dropped(tmp_path):
+    model = KerasModel((5, 5, 2)).other("RandomFlip", mode="horizontal")
+    model.other("RandomRotation", factor=0.1).conv(4, 3, quantizer=None).flatten().dense(3)
+    notes = check(model, tmp_path, pixels(model)).notes
+    assert sum("at inference it changes nothing" in note for note in notes) == 2
+
+
+def test_frames_of_bytes_may_have_their_type(tmp_path, monkeypatch):
+    model = KerasModel((5, 5, 2)).conv(4, 3).batch_norm().flatten().dense(3)
+    whole = model.config
+
+    def config(*arguments):
+        entry = whole(*arguments)
+        entry["config"]["layers"][0]["config"]["dtype"] = "uint8"
+        return entry
+
+    monkeypatch.setattr(model, "config", config)
+    check(model, tmp_path, pixels(model))
+
+
+def test_where_the_file_tells_the_shape_of_the_frame(tmp_path, monkeypatch):
+    """Without an InputLayer: in the first layer, in the model or beside it."""
+    model = perceptron()
+    for place in ("first layer", "model", "beside"):
+        whole = KerasModel.config(model)
+        del whole["config"]["layers"][0], whole["build_config"]
+        del whole["config"]["layers"][0]["build_config"]
+        if place == "first layer":
+            whole["config"]["layers"][0]["config"]["batch_input_shape"] = [None, 30]
+        elif place == "model":
+            whole["config"]["build_input_shape"] = [None, 30]
+        else:
+            whole["build_config"] = {"input_shape": [None, 30]}
+        monkeypatch.setattr(model, "config", lambda *_, entry=whole: entry)
+        check(model, tmp_path, reals(model))
