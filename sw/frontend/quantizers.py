@@ -11,10 +11,10 @@ from xnorflow.frontend.comparisons import COMPARISONS, compare, decision, spread
 from xnorflow.frontend.elementwise import arithmetic, negate
 from xnorflow.frontend.evaluators import bipolar_scale, bit_width, multi_bit
 from xnorflow.frontend.graph import Node
-from xnorflow.frontend.squashing import settle
+from xnorflow.frontend.squashing import ends, require_unsquashed, settle
 from xnorflow.network import Affine, BatchNorm, Quantize
 
-__all__ = ["bipolar_quant", "other_quant", "quant", "sign", "zero_is_reachable"]
+__all__ = ["bipolar_quant", "other_quant", "quant", "rounding", "sign", "zero_is_reachable"]
 
 _MOST_BITS = 8
 _HALF, _ONE = Fraction(1, 2), Fraction(1)
@@ -60,11 +60,9 @@ def quant(chain: Chain, node: Node) -> None:
         chain.sign(node)
         return
     signed, narrow = _range(chain, node)
-    rounding = chain.graph.text(node, "rounding_mode", "ROUND")
-    if rounding not in ("ROUND", "HALF_EVEN"):
-        chain.obstacle(
-            node, f"rounds in the mode {rounding}", "give ROUND, which takes halves to even"
-        )
+    mode = chain.graph.text(node, "rounding_mode", "ROUND")
+    if mode not in ("ROUND", "HALF_EVEN"):
+        chain.obstacle(node, f"rounds in the mode {mode}", "give ROUND, which takes halves to even")
     scale = _number(chain, node, 1, "scale")
     if scale <= 0:
         chain.graph.refuse(
@@ -105,17 +103,17 @@ def _one_bit(chain: Chain, node: Node) -> None:
         compare(chain, node, tuple(-zero * scale for scale, zero in pairs))
         chain.affine(node, scales, (-zero * scale for scale, zero in pairs))
         return
-    rounding = chain.graph.text(node, "rounding_mode", "ROUND")
-    if narrow or rounding not in _ROUNDINGS:
+    mode = chain.graph.text(node, "rounding_mode", "ROUND")
+    if narrow or mode not in _ROUNDINGS:
         problem = (
             "has a narrow range of 1 bit, in which only 0 lies"
             if narrow
-            else f"rounds in the unknown mode {rounding}"
+            else f"rounds in the unknown mode {mode}"
         )
         chain.obstacle(node, problem, "use BipolarQuant, which gives -1 and +1")
         chain.sign(node)
         return
-    step, above = _ROUNDINGS[rounding]
+    step, above = _ROUNDINGS[mode]
     thresholds = tuple((step - zero) * scale for scale, zero in pairs)
     compare(chain, node, thresholds, above=above)
     chain.affine(
@@ -139,9 +137,31 @@ def _number(chain: Chain, node: Node, index: int, role: str) -> Fraction:
 
 def other_quant(chain: Chain, node: Node) -> None:
     """Refuse a quantizer to several bits, and go on as if it were a sign."""
+    require_unsquashed(chain)
     what = "the input" if chain.content is Content.FRAME else "activations"
     chain.obstacle(node, *multi_bit(bit_width(chain.constants, node), what))
     chain.sign(node)
+
+
+def rounding(chain: Chain, node: Node) -> None:
+    """Round to the nearest integer, halves to even, what a clip leaves two integers for.
+
+    DoReFa-Net's activations of one bit are ``round(clip(x, 0, 1))``.
+    """
+    chain.require_float(node)
+    between = ends(chain)
+    low, high = (round(end) for end in between) if between else (0, 0)
+    if high != low + 1:
+        chain.obstacle(
+            node,
+            "rounds to more than two integers, and this version takes one bit",
+            "clip what it rounds to a range that holds two, such as 0 to 1, or use BipolarQuant",
+        )
+        chain.sign(node)
+        return
+    # Halves go up where the integer below is odd.
+    compare(chain, node, (low + _HALF,), above=low % 2 == 0)
+    chain.affine(node, (_HALF,), (low + _HALF,))
 
 
 def sign(chain: Chain, node: Node) -> None:
@@ -211,8 +231,11 @@ def _bit_of_zero(chain: Chain, reader: Node) -> int | None:
     elif reader.kind not in ("Sign", "BipolarQuant"):
         return None
     bits = set()
-    channels = max(len(thresholds), *(len(p) for op in maps for p in (op.scale, op.offset)), 1)
-    for channel in range(channels):
+    sizes = {len(thresholds), *(len(p) for op in maps for p in (op.scale, op.offset))}
+    # Channels of an image and features of the vector made of it are not told apart.
+    if len(sizes - {1}) > 1:
+        return None
+    for channel in range(max(sizes)):
         values = []
         for value in (Fraction(-1), Fraction(0), Fraction(1)):
             for op in maps:

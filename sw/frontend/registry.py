@@ -45,6 +45,7 @@ HANDLERS: dict[tuple[str, str], Handler] = {
     (STANDARD, "Pad"): windows.pad,
     (STANDARD, "ReduceMean"): pools.reduce_mean,
     (STANDARD, "Reshape"): shapes.reshape,
+    (STANDARD, "Round"): quantizers.rounding,
     (STANDARD, "Sign"): quantizers.sign,
     (STANDARD, "Softmax"): scores.softmax,
     (STANDARD, "Squeeze"): shapes.squeeze,

@@ -16,13 +16,21 @@ from xnorflow.frontend.graph import Graph, Node
 from xnorflow.frontend.scores import RISING
 from xnorflow.network import Affine
 
-__all__ = ["ACTIVATIONS", "SQUASHES", "activation", "require_unsquashed", "settle", "squash"]
+__all__ = [
+    "ACTIVATIONS",
+    "SQUASHES",
+    "activation",
+    "ends",
+    "require_unsquashed",
+    "settle",
+    "squash",
+]
 
 _NOT_BINARY = "is an activation that is not binary", "replace it by a sign (BipolarQuant)"
 
 _KEEP_SIGN = ("Celu", "Elu", "LeakyRelu", "Selu", "Softsign", "Tanh")
 _SIGNS = (
-    *("BipolarQuant", "IntQuant", "MultiThreshold", "Quant", "Sign"),
+    *("BipolarQuant", "IntQuant", "MultiThreshold", "Quant", "Round", "Sign"),
     *("Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
 )
 _ARITHMETIC = ("Add", "Div", "Mul", "Neg", "Sub")
@@ -76,14 +84,16 @@ def _rises(chain: Chain, node: Node) -> bool:
 
 
 def _sign_follows(graph: Graph, node: Node) -> bool:
-    """Whether what an activation gives goes to a sign, or to several nodes and a sign is one."""
-    while True:
-        readers = graph.readers(node.outputs[0])
-        if len(readers) != 1 or readers[0].kind in _SIGNS:
-            return any(reader.kind in (*_SIGNS, *SQUASHES) for reader in readers)
-        (node,) = readers
-        if node.kind not in _KEEP_SQUASHING:
-            return False
+    """Whether what an activation gives goes to a sign, if only on one of several ways."""
+    ways = [node]
+    while ways:
+        for reader in graph.readers(ways.pop().outputs[0]):
+            if reader.kind in _SIGNS:
+                return True
+            # Where ways meet, another node decides.
+            if reader.kind in _KEEP_SQUASHING and len(graph.computed & set(reader.inputs)) == 1:
+                ways.append(reader)
+    return False
 
 
 def _ranks_follow(chain: Chain, node: Node) -> bool:
@@ -117,6 +127,22 @@ def _end(chain: Chain, node: Node, index: int, key: str) -> Fraction | None:
     if not isinstance(value, int | float) or not isfinite(value):
         return None
     return Fraction(value)
+
+
+def ends(chain: Chain) -> tuple[Fraction, Fraction] | None:
+    """Return the least and the largest number that a clip leaves at hand, if all channels agree."""
+    if not chain.squashings:
+        return None
+    squashing = chain.squashings[-1]
+    maps = chain.maps[squashing.behind :]
+    if squashing.low is None or squashing.high is None or squashing.keeps_sign:
+        return None
+    low, high = squashing.low, squashing.high
+    for op in maps:
+        if not isinstance(op, Affine) or len(set(op.scale)) > 1 or len(set(op.offset)) > 1:
+            return None
+        low, high = (op.scale[0] * end + op.offset[0] for end in (low, high))
+    return min(low, high), max(low, high)
 
 
 def settle(
@@ -162,6 +188,9 @@ def _is_seen(
     if len(affines) < len(maps):
         return True
     parameters = [thresholds, *(p for op in affines for p in (op.scale, op.offset))]
+    # Channels of an image and features of the vector made of it are not told apart.
+    if len({len(values) for values in parameters} - {1}) > 1:
+        return True
     channels = max(len(values) for values in parameters)
     # One map with equal parameters everywhere needs one look only.
     seen = set()

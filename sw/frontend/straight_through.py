@@ -99,6 +99,7 @@ class _Branches:
             tensor: ({0: Fraction(1)}, Fraction(0))
         }
         self._terms: list[Node | None] = [None]
+        self._origins: dict[str, Node] = {}
         self._known: dict[tuple, int] = {}
         self._fork = tensor
 
@@ -135,6 +136,7 @@ class _Branches:
         combination = self._linear(node, inputs) if node.kind in _LINEAR else None
         if combination is None:
             combination = {self._term(node, inputs): Fraction(1)}, Fraction(0)
+            self._origins[node.outputs[0]] = node
         self._combinations[node.outputs[0]] = combination
         self.chain.constants.shapes[node.outputs[0]] = self._shape
         return True
@@ -213,7 +215,8 @@ class _Branches:
             ((term, factor),) = terms.items()
             if (factor, number) != (1, 0):
                 steps.append((factor, number))
-            node = self._terms[term]
+            # Of nodes that compute the same, the one on the way.
+            node = self._origins.get(tensor, self._terms[term])
             if node is None:
                 return tuple(reversed(steps))
             sources = [source for source in node.inputs if source in self._combinations]

@@ -115,6 +115,24 @@ def scaled(g: Graphs, x: str) -> str:
     return g.node("Sub", g.node("Add", bits, bits), g.node("Neg", g.node("Neg", bits)))
 
 
+def rounded(g: Graphs, x: str) -> str:
+    """As DoReFa-Net has activations of one bit."""
+    bits = g.node("Round", clip(g, x, 0, 1))
+    return g.node("Sub", g.node("Mul", bits, g.constant(2)), g.constant(1))
+
+
+def rounded_hard_sigmoid(g: Graphs, x: str) -> str:
+    """As BinaryNet's first code writes its sign: ``2 * round((clip(x, -1, 1) + 1) / 2) - 1``."""
+    y = g.node("Div", g.node("Add", clip(g, x), g.constant(1)), g.constant(2))
+    return g.node("Sub", g.node("Mul", g.constant(2), g.node("Round", y)), g.constant(1))
+
+
+def rounded_up(g: Graphs, x: str) -> str:
+    """Halves between 1 and 2 go up."""
+    bits = g.node("Round", g.node("Add", clip(g, x, -0.25, 0.75), g.constant(1.25)))
+    return g.node("Sub", g.node("Mul", bits, g.constant(2)), g.constant(3))
+
+
 def identity(g: Graphs, x: str) -> str:
     return g.node("Identity", x)
 
@@ -157,6 +175,10 @@ SIGNS: dict[str, Idiom] = {
     "hard tanh, shifted": lambda g, x: _half(
         g, g.node("Div", g.node("Sub", clip(g, x), g.constant(1)), g.constant(-2))
     ),
+    "rounded": rounded,
+    "rounded hard sigmoid": rounded_hard_sigmoid,
+    "rounded up": rounded_up,
+    "rounded, detached": straight(rounded, lambda g, x: clip(g, x, 0, 1)),
     "hard tanh, detached": lambda g, x: straight(where, clip)(g, clip(g, x)),
 }
 """Idioms by name; where a sign could give 0, other operators see to it that it does not matter."""

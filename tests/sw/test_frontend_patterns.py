@@ -150,6 +150,33 @@ def test_comparison_of_bytes_needs_no_cast(tmp_path):
     np.testing.assert_allclose(predict(lower(network), frames).logits, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (1, 2), (-1, 0), (-0.4, 0.6), (0.6, 1.6)])
+def test_halves_are_rounded_to_even(low, high, tmp_path):
+    graph = Drawn(5)
+    x = graph.node("Gemm", graph.bipolar("x"), graph.constant(graph.rng.choice([-1, 1], (12, 9))))
+    x = graph.node("Mul", x, graph.constant(0.25))
+    x = graph.node("Round", clip(graph, x, low, high))
+    graph.gemm(x, 9, 4)
+    same_logits(graph, tmp_path, (12,))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda g, x: clip(g, x, -1, 1),
+        lambda g, x: g.node("Relu", x),
+        lambda g, x: x,
+        lambda g, x: g.node("Mul", clip(g, x, 0, 1), g.constant(range(1, 10))),
+        lambda g, x: g.node("Tanh", x),
+    ],
+)
+def test_rounding_to_more_than_two_integers_is_refused(between, tmp_path):
+    graph = Drawn(5)
+    x = graph.node("Gemm", graph.bipolar("x"), graph.constant(graph.rng.choice([-1, 1], (12, 9))))
+    graph.gemm(graph.node("Round", between(graph, x), name="bad"), 9, 4)
+    assert "'bad' (Round) rounds to more than two integers" in refusal(graph, tmp_path)
+
+
 class TestSignOfZero:
     """ONNX's Sign gives 0 for 0."""
 
@@ -445,6 +472,25 @@ class TestBranches:
         told = read(graph.save(tmp_path)).tensors
         assert {bits, sums, other} <= set(told)
         assert not {"t0", half} & set(told)
+
+
+def test_all_obstacles_of_a_network_of_several_bits_are_told_in_order(tmp_path):
+    graph = Graphs(("N", 2, 6, 8))
+
+    def conv(x: str, inputs: int, outputs: int, name: str) -> str:
+        weights = graph.constant(np.random.default_rng(1).normal(size=(outputs, inputs, 3, 3)))
+        return graph.node("Conv", x, graph.quant(weights, 0.1, 0, 4), name=name)
+
+    x = graph.node("Relu", conv("x", 2, 3, "stem"), name="relu1")
+    x = graph.quant(x, 0.5, 0, 2, signed=0)
+    x = graph.node("AveragePool", x, kernel_shape=[3, 2], strides=[2, 2], ceil_mode=1, name="pool")
+    x = graph.node("Flatten", graph.node("Sign", x, name="sign"))
+    x = graph.node("Gemm", x, graph.constant(np.linspace(-1, 1, 9 * 5).reshape(9, 5)), name="fc1")
+    graph.node("Gemm", x, graph.constant(np.ones((5, 4))), name="fc2")
+    with pytest.raises(ModelRefused) as info:
+        read(graph.save(tmp_path))
+    told = [obstacle.where.split("'")[1] for obstacle in info.value.obstacles]
+    assert told == ["quant_0", "relu1", "quant_3", "pool", "sign", "fc1", "fc2"]
 
 
 class TestFilesAreUntrusted:
