@@ -9,24 +9,27 @@ from amaranth.hdl import ShapeLike
 from amaranth.lib import data
 
 from xnorflow.fifo_sizing import fifo_depths
-from xnorflow.folding import Folding
+from xnorflow.folding import Folding, widths
 from xnorflow.hw.core import CoreStage, StreamingCore, StreamUnit
 from xnorflow.hw.fifo import StreamFIFO
 from xnorflow.hw.layouts import Lanes
 from xnorflow.hw.mvu import MatrixVectorUnit
 from xnorflow.hw.parallel_window import ParallelWindow
 from xnorflow.hw.pool import PoolUnit
+from xnorflow.hw.resize import VectorResizer
 from xnorflow.hw.rom import ROMStyle
 from xnorflow.hw.sliding_window import SlidingWindow
 from xnorflow.hw.threshold_stage import ScoreStage as ScoreUnit
 from xnorflow.hw.threshold_stage import ThresholdStage as ThresholdUnit
 from xnorflow.hw.width_converter import WidthConverter
 from xnorflow.lowered import LoweredNetwork, LoweredOutput
+from xnorflow.padding import pad
 from xnorflow.pipeline import (
     POOL_REGISTER_BITS,
     ConverterStage,
     MatrixStage,
     PoolStage,
+    ResizeStage,
     ScoreStage,
     Stage,
     ThresholdStage,
@@ -47,6 +50,7 @@ def assemble(lowered: LoweredNetwork, folding: Folding) -> StreamingCore:
         A legal folding for every layer.
     """
     stages = pipeline(lowered, folding)
+    output = pad(lowered, widths(lowered, folding)).output
     built: list[CoreStage] = []
     payload: data.ArrayLayout = data.ArrayLayout(unsigned(lowered.input.bits), 1)
     for stage, depth in zip(stages, fifo_depths(stages), strict=True):
@@ -54,7 +58,7 @@ def assemble(lowered: LoweredNetwork, folding: Folding) -> StreamingCore:
             beats = built[-1].o_beats
             fifo = StreamFIFO(payload, depth)
             built.append(CoreStage(f"{stage.name}_fifo", fifo, beats, beats, beats))
-        unit = component(stage, payload, lowered.output)
+        unit = component(stage, payload, output)
         built.append(CoreStage(stage.name, unit, stage.i_beats, stage.o_beats, stage.cycles))
         payload = unit.o.payload.shape()
         if isinstance(payload, data.StructLayout):
@@ -71,11 +75,15 @@ def component(stage: Stage, payload: data.ArrayLayout, output: LoweredOutput) ->
     payload : ArrayLayout
         What the stage before gives: elements, or lanes with their flag for true zeros.
     output : LoweredOutput
-        The network's affine, for the stage that gives the scores.
+        The padded network's affine, for the stage that gives the scores.
     """
     match stage:
         case ConverterStage():
             return _converter(stage, payload)
+        case ResizeStage():
+            return VectorResizer(
+                payload.elem_shape, stage.i_lanes, stage.o_lanes, stage.i_elements, stage.o_elements
+            )
         case WindowStage():
             return _window(stage, payload.elem_shape)
         case MatrixStage():

@@ -17,6 +17,7 @@ depth that is not zero gets `SLACK` beats on top.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from xnorflow.pipeline import (
     ConverterStage,
     MatrixStage,
     PoolStage,
+    ResizeStage,
     ScoreStage,
     Stage,
     ThresholdStage,
@@ -166,7 +168,7 @@ def _nodes(stages: list[Stage]) -> list[_Node]:
         match stage:
             case WindowStage() if stage.parallel:
                 nodes.append(_parallel_node(start, parts, stage))
-            case ConverterStage() | WindowStage():
+            case ConverterStage() | ResizeStage() | WindowStage():
                 continue
             case MatrixStage():
                 nodes.append(_matrix_node(start, parts, stage, pixels))
@@ -185,7 +187,8 @@ def _window(parts: list[Stage]) -> WindowStage | None:
 def _entry(parts: list[Stage]) -> tuple[int, int]:
     """Return the cycles in which, and the beats as which, a frame comes in."""
     first = parts[0]
-    slowest = first.cycles if isinstance(first, ConverterStage) else first.i_beats
+    leading = takewhile(lambda part: isinstance(part, ConverterStage | ResizeStage), parts)
+    slowest = max((part.cycles for part in leading), default=first.i_beats)
     return slowest, first.i_beats
 
 

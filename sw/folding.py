@@ -1,9 +1,11 @@
 """Folding: how many neurons (PE) and synapses (SIMD) of each layer work in parallel.
 
 A layer with MH outputs and MW inputs takes ``(MH / PE) * (MW / SIMD)`` cycles for each of its
-output pixels (Umuroglu et al., FINN, 2017, section 4.3.2). A folding file is JSON: layer name to
-``pe``, ``simd`` and, if the user wants to choose them too, ``weights_in`` (``constant``, ``lut`` or
-``bram``), ``buffer_in`` (``registers`` or ``auto``) and ``rom_latency`` (1 or 2).
+output pixels (Umuroglu et al., FINN, 2017, section 4.3.2). Where MH or MW has few divisors, the
+layer can be padded (`xnorflow.padding`). A folding file is JSON: layer name to ``pe``, ``simd``
+and, if the user wants to choose them too, ``weights_in`` (``constant``, ``lut`` or ``bram``),
+``buffer_in`` (``registers`` or ``auto``), ``rom_latency`` (1 or 2), ``outputs`` and, for the first
+layer, ``inputs`` (channels after padding). ``docs/folding.md`` is about all this.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import numpy as np
 
 from xnorflow.errors import UserError
 from xnorflow.lowered import LoweredLayer, LoweredNetwork
+from xnorflow.padding import legal_widths, own_widths, pad
 
 __all__ = [
     "Folding",
@@ -29,10 +32,15 @@ __all__ = [
     "legal_pe",
     "legal_simd",
     "read_folding",
+    "widths",
 ]
 
 WEIGHTS_IN = ("constant", "lut", "bram")
 BUFFER_IN = ("auto", "registers")
+
+#: What a folding file must and may say of a layer.
+NEEDED = ("pe", "simd")
+FREE = ("weights_in", "buffer_in", "rom_latency", "outputs", "inputs")
 
 #: Deepest weight memory that is cheaper in LUTs than in block RAM: a LUT4 holds 16 words of a bit.
 LUT_ROM_DEPTH = 16
@@ -52,6 +60,10 @@ class LayerFolding:
         Where the input vectors are kept: ``registers``, or ``auto`` for the tools' choice.
     rom_latency : int
         2 puts one more register behind the weight memory, for a faster clock; else 1.
+    outputs : int or None
+        Neurons that the layer is padded to; None leaves it as it is.
+    inputs : int or None
+        In the first layer: channels that the frame's pixels are padded to.
     """
 
     pe: int
@@ -59,9 +71,11 @@ class LayerFolding:
     weights_in: str
     buffer_in: str = "auto"
     rom_latency: int = 1
+    outputs: int | None = None
+    inputs: int | None = None
 
     def cycles(self, layer: LoweredLayer) -> int:
-        """Return the cycles that the matrix-vector unit of `layer` takes a frame."""
+        """Return the cycles that the matrix-vector unit of `layer`, padded, takes a frame."""
         return layer.positions * (layer.mh // self.pe) * (layer.mw // self.simd)
 
 
@@ -94,6 +108,13 @@ def legal_simd(layer: LoweredLayer) -> list[int]:
     if layer.groups > 1 and layer.window is not None and not layer.window.is_pixel:
         return divisors(layer.window.shape[2] // layer.groups)
     return divisors(layer.mw)
+
+
+def widths(lowered: LoweredNetwork, folding: Folding) -> list[int]:
+    """Return the widths that `folding` pads the network to, see `xnorflow.padding`."""
+    own, names = own_widths(lowered), [layer.name for layer in lowered.layers]
+    outputs = [folding[name].outputs or own[n] for n, name in enumerate(names, start=1)]
+    return [folding[names[0]].inputs or own[0], *outputs]
 
 
 def read_folding(path: str | Path, lowered: LoweredNetwork, bram_latency: int = 1) -> Folding:
@@ -153,25 +174,61 @@ def check_folding(
     for name in names:
         if name not in table:
             raise UserError(f"{source} leaves out layer {name!r}; add its pe and simd")
+    entries = {name: _entry(table[name], f"{source}, layer {name!r}") for name in names}
+    padded = pad(lowered, _check_widths(entries, lowered, source))
     return {
-        layer.name: _check_layer(table[layer.name], layer, source, bram_latency)
-        for layer in lowered.layers
+        layer.name: _check_layer(entries[layer.name], layer, source, bram_latency)
+        for layer in padded.layers
     }
 
 
-def _check_layer(entry: Any, layer: LoweredLayer, source: str, bram_latency: int) -> LayerFolding:
-    where = f"{source}, layer {layer.name!r}"
+def _entry(entry: Any, where: str) -> dict[str, Any]:
+    """Return what a folding says of a layer, without what it leaves open."""
     if isinstance(entry, LayerFolding):
         entry = asdict(entry)
-    keys = ("pe", "simd", "weights_in", "buffer_in", "rom_latency")
-    if not isinstance(entry, Mapping) or not {"pe", "simd"} <= set(entry) <= set(keys):
-        raise UserError(f"{where}: give an object with pe and simd, and at most {keys[2:]} besides")
-    for key, legal in (("pe", legal_pe(layer)), ("simd", legal_simd(layer))):
-        value = entry[key]
-        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if not whole or value not in legal:
+    if isinstance(entry, Mapping):
+        said = {key: value for key, value in entry.items() if value is not None}
+        if set(NEEDED) <= set(said) <= {*NEEDED, *FREE}:
+            return said
+    raise UserError(f"{where}: give an object with pe and simd, and at most {FREE} besides")
+
+
+def _check_widths(
+    entries: Mapping[str, dict[str, Any]], lowered: LoweredNetwork, source: str
+) -> list[int]:
+    """Return the widths that a folding pads the network to, or say what is wrong with them."""
+    result = own_widths(lowered)
+    names = list(entries)
+    asked = [(names[0], "inputs"), *((name, "outputs") for name in names)]
+    for name in names[1:]:
+        if "inputs" in entries[name]:
             raise UserError(
-                f"{where}: {key} is {value!r} but must divide {legal[-1]}; legal are {legal}"
+                f"{source}, layer {name!r}: inputs is for the first layer only; give outputs in "
+                "the layer before"
+            )
+    for place, ((name, key), legal) in enumerate(zip(asked, legal_widths(lowered), strict=True)):
+        value = entries[name].get(key, result[place])
+        if not _is_whole(value) or value not in legal:
+            raise UserError(
+                f"{source}, layer {name!r}: {key} is {value!r} but must be one of {legal}"
+            )
+        result[place] = int(value)
+    return result
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _check_layer(
+    entry: dict[str, Any], layer: LoweredLayer, source: str, bram_latency: int
+) -> LayerFolding:
+    """Check what a folding says of a layer, which is padded as it says."""
+    where = f"{source}, layer {layer.name!r}"
+    for key, legal in (("pe", legal_pe(layer)), ("simd", legal_simd(layer))):
+        if not _is_whole(entry[key]) or entry[key] not in legal:
+            raise UserError(
+                f"{where}: {key} is {entry[key]!r} but must divide {legal[-1]}; legal are {legal}"
             )
     depth = (layer.mh // entry["pe"]) * (layer.mw // entry["simd"])
     weights_in = entry.get("weights_in", default_weights_in(depth))
@@ -186,4 +243,7 @@ def _check_layer(entry: Any, layer: LoweredLayer, source: str, bram_latency: int
     rom_latency = entry.get("rom_latency", bram_latency if weights_in == "bram" else 1)
     if type(rom_latency) is not int or rom_latency not in (1, 2):
         raise UserError(f"{where}: rom_latency is {rom_latency!r} but must be 1 or 2")
-    return LayerFolding(int(entry["pe"]), int(entry["simd"]), weights_in, buffer_in, rom_latency)
+    padded = {key: int(entry[key]) for key in ("outputs", "inputs") if key in entry}
+    return LayerFolding(
+        int(entry["pe"]), int(entry["simd"]), weights_in, buffer_in, rom_latency, **padded
+    )

@@ -11,24 +11,28 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from math import gcd, prod
 
-from xnorflow.folding import Folding, LayerFolding
+from xnorflow.folding import Folding, LayerFolding, widths
 from xnorflow.hw.parallel_window import shifts
 from xnorflow.hw.sliding_window import WindowGeometry, ring_rows
 from xnorflow.lowered import (
     LoweredLayer,
     LoweredNetwork,
+    LoweredOutput,
     LoweredPool,
     LoweredThreshold,
     Window,
     WindowKey,
 )
+from xnorflow.padding import blocks, own_widths, pad_block
 
 __all__ = [
     "ConverterStage",
     "MatrixStage",
     "PoolStage",
+    "ResizeStage",
     "ScoreStage",
     "Segment",
     "Stage",
@@ -36,12 +40,16 @@ __all__ = [
     "WindowStage",
     "cycles_per_frame",
     "pipeline",
+    "segment",
     "segments",
 ]
 
 
 #: Partial results of a pool that are kept in flip-flops rather than in a memory, bits.
 POOL_REGISTER_BITS = 128
+
+#: Longest pixel of a frame that comes in one beat where channels are added to it, elements.
+WHOLE_PIXEL = 16
 
 
 @dataclass(frozen=True)
@@ -151,6 +159,50 @@ class WindowStage:
 
 
 @dataclass(frozen=True)
+class ResizeStage:
+    """What adds channels to the frame's pixels, or takes classes away that are none.
+
+    Attributes
+    ----------
+    name : str
+    bits : int
+        Bits of an element.
+    i_lanes, o_lanes : int
+        Equal, or a whole vector each.
+    i_elements, o_elements : int
+        Elements of a vector.
+    vectors : int
+        Vectors of a frame.
+    last : bool
+        Whether it gives the scores.
+    """
+
+    name: str
+    bits: int
+    i_lanes: int
+    o_lanes: int
+    i_elements: int
+    o_elements: int
+    vectors: int
+    last: bool
+
+    @property
+    def cycles(self) -> int:
+        """Cycles a frame."""
+        return max(self.i_beats, self.o_beats)
+
+    @property
+    def i_beats(self) -> int:
+        """Beats of a frame that come in."""
+        return self.vectors * self.i_elements // self.i_lanes
+
+    @property
+    def o_beats(self) -> int:
+        """Beats of a frame that go out."""
+        return self.vectors * self.o_elements // self.o_lanes
+
+
+@dataclass(frozen=True)
 class MatrixStage:
     """A matrix-vector unit.
 
@@ -162,12 +214,15 @@ class MatrixStage:
         ``thresholds``, ``scores`` or ``accumulators``.
     granule : int
         Lanes that share a flag for true zeros; 0 where padding has none.
+    cut : bool
+        Whether classes that are none are taken away behind it.
     """
 
     layer: LoweredLayer
     choice: LayerFolding
     head: str
     granule: int = 0
+    cut: bool = False
 
     @property
     def name(self) -> str:
@@ -306,6 +361,8 @@ class ScoreStage(_BeatByBeat):
     classes, lanes : int
     low, high : int
         Range of a sum.
+    cut : bool
+        Whether classes that are none are taken away behind it.
     """
 
     classes: int
@@ -313,6 +370,7 @@ class ScoreStage(_BeatByBeat):
     low: int
     high: int
     name: str = "scores"
+    cut: bool = False
 
     @property
     def i_beats(self) -> int:
@@ -320,7 +378,15 @@ class ScoreStage(_BeatByBeat):
         return self.classes // self.lanes
 
 
-Stage = ConverterStage | WindowStage | MatrixStage | PoolStage | ThresholdStage | ScoreStage
+Stage = (
+    ConverterStage
+    | ResizeStage
+    | WindowStage
+    | MatrixStage
+    | PoolStage
+    | ThresholdStage
+    | ScoreStage
+)
 
 
 def _bits(low: int, high: int) -> int:
@@ -341,20 +407,35 @@ class Segment:
     ----------
     layer : LoweredLayer
     tail : tuple of LoweredPool or LoweredThreshold
+    output : LoweredOutput
+        The network's affine.
     last : bool
         Whether it ends the network.
+    given : int or None
+        Channels of the frame, where more are added to it first.
+    kept : int or None
+        Classes, where the layer has more neurons.
     """
 
     layer: LoweredLayer
     tail: tuple[LoweredPool | LoweredThreshold, ...]
+    output: LoweredOutput
     last: bool
+    given: int | None = None
+    kept: int | None = None
 
     def stages(self, choice: LayerFolding, lanes: int | None) -> list[Stage]:
         """Return the hardware stages, given the lanes that come in (None: as the layer likes)."""
-        stages = list(_layer_stages(self.layer, choice, lanes, self.last and not self.tail))
+        layer = self.layer
+        stages: list[Stage] = []
+        if self.given is not None:
+            stages.append(_input_resize(layer, self.given))
+            lanes = stages[-1].o_lanes
+        cut = self.kept is not None
+        stages += _layer_stages(layer, choice, lanes, self.last and not self.tail, cut)
         out = choice.pe
-        if self.tail:
-            low, high = int(self.layer.acc_min.min()), int(self.layer.acc_max.max())
+        if self.tail or cut:
+            low, high = int(layer.acc_min.min()), int(layer.acc_max.max())
         for part in self.tail:
             if isinstance(part, LoweredThreshold):
                 stages.append(ThresholdStage(part, out, low, high))
@@ -363,20 +444,47 @@ class Segment:
                 out = stages[-1].o_lanes
                 low, high = part.o_range
         if self.last and self.tail:
-            stages.append(ScoreStage(self.layer.mh, out, low, high))
+            stages.append(ScoreStage(layer.mh, out, low, high, cut=cut))
+        if self.kept is not None:
+            stages += self._class_stages(out, low, high, self.kept)
         return stages
 
+    def _class_stages(self, lanes: int, low: int, high: int, kept: int) -> Iterator[Stage]:
+        """Yield what takes classes away that are none."""
+        classes = self.layer.mh
+        ends = [self.output.scale * acc + self.output.offset for acc in (low, high)]
+        bits = _bits(min(-1, *map(int, map(min, ends))), max(map(int, map(max, ends))))
+        if lanes == classes:
+            yield ResizeStage("classes", bits, lanes, kept, classes, kept, 1, True)
+            return
+        part = gcd(lanes, kept)
+        if part != lanes:
+            yield ConverterStage("classes_converter", bits, lanes, part, classes)
+        yield ResizeStage("classes", bits, part, part, classes, kept, 1, True)
 
-def segments(lowered: LoweredNetwork) -> list[Segment]:
-    """Cut a network into its layers, each with what follows it."""
-    starts = [n for n, stage in enumerate(lowered.stages) if isinstance(stage, LoweredLayer)]
-    result = []
-    for start, end in zip(starts, [*starts[1:], len(lowered.stages)], strict=True):
-        layer, *tail = lowered.stages[start:end]
-        assert isinstance(layer, LoweredLayer)
-        rest = tuple(part for part in tail if not isinstance(part, LoweredLayer))
-        result.append(Segment(layer, rest, end == len(lowered.stages)))
-    return result
+
+def segment(lowered: LoweredNetwork, place: int, width: int, o_width: int) -> Segment:
+    """Return layer number `place` and what follows it, with so many channels before and behind.
+
+    Parameters
+    ----------
+    lowered : LoweredNetwork
+    place : int
+    width, o_width : int
+        See `xnorflow.padding.legal_widths`.
+    """
+    own, parts = own_widths(lowered), blocks(lowered)
+    (layer, tail), output = pad_block(parts[place], lowered.output, own[place], width, o_width)
+    last = place == len(parts) - 1
+    given = own[0] if place == 0 and width != own[0] else None
+    kept = own[-1] if last and o_width != own[-1] else None
+    return Segment(layer, tail, output, last, given, kept)
+
+
+def segments(lowered: LoweredNetwork, folding: Folding | None = None) -> list[Segment]:
+    """Cut a network, padded as `folding` says, into its layers, each with what follows it."""
+    chosen = own_widths(lowered) if folding is None else widths(lowered, folding)
+    return [segment(lowered, place, *pair) for place, pair in enumerate(pairwise(chosen))]
 
 
 def pipeline(lowered: LoweredNetwork, folding: Folding) -> list[Stage]:
@@ -390,16 +498,27 @@ def pipeline(lowered: LoweredNetwork, folding: Folding) -> list[Stage]:
     """
     stages: list[Stage] = []
     lanes: int | None = None
-    for segment in segments(lowered):
-        stages += segment.stages(folding[segment.layer.name], lanes)
+    for part in segments(lowered, folding):
+        stages += part.stages(folding[part.layer.name], lanes)
         lanes = stages[-1].o_lanes
     return stages
 
 
+def _input_resize(layer: LoweredLayer, channels: int) -> ResizeStage:
+    """Return what adds channels to the frame's pixels, or to the frame where it is no image."""
+    width, pixels = layer.mw, 1
+    if layer.window is not None:
+        rows, columns, width = layer.window.shape
+        pixels = rows * columns
+    lanes = (channels, width) if channels <= WHOLE_PIXEL else (gcd(channels, width),) * 2
+    bits = layer.input_bits
+    return ResizeStage("frame", bits, *lanes, channels, width, pixels, False)
+
+
 def _layer_stages(
-    layer: LoweredLayer, choice: LayerFolding, lanes: int | None, last: bool
+    layer: LoweredLayer, choice: LayerFolding, lanes: int | None, scores: bool, cut: bool
 ) -> Iterator[Stage]:
-    """Yield the stages of one layer; `last` says whether it gives the scores."""
+    """Yield the stages of one layer; `scores` says whether it gives them, `cut` if too many."""
     bits = layer.input_bits
     elements = prod(layer.i_shape)
     window = layer.window
@@ -431,8 +550,8 @@ def _layer_stages(
         yield ConverterStage(f"{layer.name}_converter", bits, lanes, entry, elements)
     head = "thresholds"
     if layer.thresholds is None:
-        head = "scores" if last else "accumulators"
-    yield MatrixStage(layer, choice, head, granule)
+        head = "scores" if scores else "accumulators"
+    yield MatrixStage(layer, choice, head, granule, scores and cut)
 
 
 def _folded_lanes(layer: LoweredLayer, choice: LayerFolding) -> int:

@@ -40,10 +40,11 @@ def layer_results(lowered: LoweredNetwork, plan: Plan) -> list[dict[str, Any]]:
     """Return one object a layer: its shape, its folding and its estimated cost.
 
     ``binary_ops`` are the XNORs and additions of one bit that a frame takes, two for every weight,
-    output pixel and bit of the input.
+    output pixel and bit of the input. Shapes are those of the network, as it is before padding.
     """
     results = []
-    for segment in segments(lowered):
+    padded = segments(lowered, plan.folding)
+    for segment, hardware in zip(segments(lowered), padded, strict=True):
         layer = segment.layer
         choice, cost = plan.folding[layer.name], plan.costs[layer.name]
         results.append(
@@ -59,13 +60,15 @@ def layer_results(lowered: LoweredNetwork, plan: Plan) -> list[dict[str, Any]]:
                 "binary_ops": 2 * layer.mw * layer.mh * layer.positions * layer.input_bits,
                 "pe": choice.pe,
                 "simd": choice.simd,
-                "cycles": choice.cycles(layer),
+                "cycles": choice.cycles(hardware.layer),
                 "lut_estimated": round(cost.lut),
                 "bram_estimated": cost.bram,
                 "weights_bits": layer.mw * layer.mh,
                 "weights_in": choice.weights_in,
                 "buffer_in": choice.buffer_in,
                 "rom_latency": choice.rom_latency,
+                "outputs": choice.outputs,
+                "inputs": choice.inputs,
                 "threshold_count": sum(
                     len(stage.thresholds)
                     for stage in (layer, *segment.tail)

@@ -1,0 +1,180 @@
+"""Padding: more channels than the network has, so that there are more ways to fold its layers.
+
+127 neurons can only be folded into 1 or 127; as 128 they have eight foldings. This module adds
+channels that mean nothing: a neuron that is added never fires, and in the layer behind it the
+synapses that are added take what such a neuron gives, a constant -1, with weights of +1 and -1 in
+turn. Pairs cancel out; what is left of an odd number is the same for every frame and moves the
+thresholds. So the padded network computes what the network does, bit for bit, in the channels that
+were there before.
+
+Where more is needed than other weights, the pipeline has a stage that adds zeros to the frame's
+channels or takes classes away (`xnorflow.hw.resize`). A neuron that is added to the last layer or
+before an average pool is a copy of the first one.
+
+A *width* is a number of channels that pass between two layers. Widths come as a list: that of the
+frame first, then that of each layer's outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xnorflow.lowered import (
+    LoweredLayer,
+    LoweredNetwork,
+    LoweredOutput,
+    LoweredPool,
+    LoweredThreshold,
+    Window,
+)
+
+__all__ = ["MOST_PADDING", "blocks", "legal_widths", "own_widths", "pad", "pad_block"]
+
+#: Largest share of channels that padding may add.
+MOST_PADDING = 1 / 3
+
+Block = tuple[LoweredLayer, tuple[LoweredPool | LoweredThreshold, ...]]
+"""A layer, and the stages behind it that have no weights."""
+
+
+def blocks(lowered: LoweredNetwork) -> list[Block]:
+    """Cut a network into its layers, each with what follows it."""
+    starts = [n for n, stage in enumerate(lowered.stages) if isinstance(stage, LoweredLayer)]
+    result: list[Block] = []
+    for start, end in zip(starts, [*starts[1:], len(lowered.stages)], strict=True):
+        layer = lowered.stages[start]
+        assert isinstance(layer, LoweredLayer)
+        tail = lowered.stages[start + 1 : end]
+        result.append((layer, tuple(part for part in tail if not isinstance(part, LoweredLayer))))
+    return result
+
+
+def own_widths(lowered: LoweredNetwork) -> list[int]:
+    """Return the widths of a network as it is."""
+    first = lowered.layers[0]
+    channels = first.mw if first.window is None else first.window.shape[2]
+    return [channels, *(layer.mh for layer in lowered.layers)]
+
+
+def legal_widths(lowered: LoweredNetwork) -> list[list[int]]:
+    """Return the legal widths at each place, in rising order, the network's own first.
+
+    These are the next multiples of the powers of two, with at most `MOST_PADDING` added. Channels
+    of grouped convolutions are not padded. An even number must be added where nothing but pairs
+    that cancel out can be exact: before a convolution with true zeros at the border, and before an
+    average pool.
+    """
+    parts = blocks(lowered)
+    result = []
+    for place, width in enumerate(own_widths(lowered)):
+        around = [layer for layer, _ in parts[max(place - 1, 0) : place + 1]]
+        legal = {width}
+        if all(layer.groups == 1 for layer in around):
+            powers = [1 << n for n in range(width.bit_length() + 1)]
+            legal |= {-(-width // power) * power for power in powers}
+        legal = {w for w in legal if w <= width * (1 + MOST_PADDING)}
+        if place < len(parts):
+            legal = {w for w in legal if (w - width) % 2 == 0 or not _needs_pairs(parts[place])}
+        result.append(sorted(legal))
+    return result
+
+
+def _needs_pairs(block: Block) -> bool:
+    """Return whether only an even number of channels can be added before a layer."""
+    layer, tail = block
+    return layer.levels == 1 and (layer.zero_padded or (layer.thresholds is None and bool(tail)))
+
+
+def pad(lowered: LoweredNetwork, widths: Sequence[int]) -> LoweredNetwork:
+    """Return the network with `widths`, one of `legal_widths` at each place.
+
+    Its layers take frames and give scores of these widths too; its input is that of `lowered`.
+    """
+    own = own_widths(lowered)
+    if list(widths) == own:
+        return lowered
+    stages: list[LoweredLayer | LoweredPool | LoweredThreshold] = []
+    output = lowered.output
+    for place, block in enumerate(blocks(lowered)):
+        (layer, tail), output = pad_block(block, output, own[place], *widths[place : place + 2])
+        stages += [layer, *tail]
+    return replace(lowered, stages=tuple(stages), output=output)
+
+
+def pad_block(
+    block: Block, output: LoweredOutput, channels: int, width: int, o_width: int
+) -> tuple[Block, LoweredOutput]:
+    """Pad a layer, what follows it and, if it is the last one, the affine.
+
+    Parameters
+    ----------
+    block : (LoweredLayer, tuple of LoweredPool or LoweredThreshold)
+    output : LoweredOutput
+        Of the network; it changes only behind the last layer.
+    channels, width : int
+        Channels that come in, as they are and as they shall be.
+    o_width : int
+        Neurons that the layer shall have.
+    """
+    layer, tail = block
+    last = layer.thresholds is None and not any(isinstance(p, LoweredThreshold) for p in tail)
+    added, neurons = width - channels, o_width - layer.mh
+    if added == neurons == 0:
+        return block, output
+    # Each pixel (or each tap of a window) has its channels side by side.
+    pixels = layer.weights.reshape(layer.mh, -1, channels)
+    signs = np.where(np.arange(added) % 2, 1, -1) if layer.levels == 1 else np.ones(added)
+    columns = np.broadcast_to(signs.astype(np.int8), (layer.mh, pixels.shape[1], added))
+    weights = np.concatenate([pixels, columns], axis=2).reshape(layer.mh, -1)
+    # A bit that is added is 0, which means -1; an integer is 0.
+    shift = -int(signs.sum()) * pixels.shape[1] if layer.levels == 1 else 0
+    weights = np.concatenate([weights, np.repeat(weights[:1], neurons, axis=0)])
+    padded = replace(layer, weights=weights, window=_widened(layer.window, width))
+    if layer.thresholds is not None:
+        never = np.full(neurons, padded.acc_max[0] + 1)
+        thresholds = np.concatenate([layer.thresholds.astype(np.int64) + shift, never])
+        padded = replace(padded, thresholds=thresholds.astype(np.int32))
+    elif last:
+        output = _padded_output(output, shift, neurons)
+    high = int(layer.acc_max.max())
+    parts: list[LoweredPool | LoweredThreshold] = []
+    for part in tail:
+        if isinstance(part, LoweredThreshold):
+            thresholds = np.concatenate([part.thresholds, np.full(neurons, high + 1, np.int32)])
+            shape = (*part.shape[:-1], o_width)
+            parts.append(replace(part, thresholds=thresholds, shape=shape))
+        else:
+            window = _widened(part.window, o_width)
+            assert window is not None
+            parts.append(replace(part, window=window))
+            high = part.o_range[1]
+    return (padded, tuple(parts)), output
+
+
+def _widened(window: Window | None, width: int) -> Window | None:
+    """Return a window on an image of `width` channels; padded taps of added ones hold 0."""
+    if window is None:
+        return None
+    pad_values = window.pad
+    if pad_values is not None:
+        pad_values = _extended(pad_values, width - len(pad_values), 0)
+    return replace(window, shape=(*window.shape[:2], width), pad=pad_values)
+
+
+def _padded_output(output: LoweredOutput, shift: int, neurons: int) -> LoweredOutput:
+    """Return the affine of accumulators that are larger by `shift`, and of copies of class 0."""
+    values = (
+        output.scale,
+        output.offset - shift * output.scale,
+        output.logit_scale,
+        output.logit_offset - shift * output.logit_scale,
+    )
+    return LoweredOutput(*(_extended(array, neurons, array[0]) for array in values))
+
+
+def _extended(array: NDArray, count: int, value: float) -> NDArray:
+    return np.concatenate([array, np.full(count, value, array.dtype)])
