@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from time import perf_counter
 
 import numpy as np
@@ -50,6 +51,9 @@ _BUDGET = 400_000_000
 
 _PER_WEIGHT = 20
 """Multiplications that take as long as reading one weight."""
+
+_MOST_VALUES = 1 << 24
+"""Numbers of a batch that are computed at once."""
 
 _SMALLEST = 1e-30
 
@@ -184,6 +188,9 @@ def check_import(
     start = perf_counter()
     graph = imported.graph
     batch = graph.batch or 1
+    if batch * prod(graph.input_shape) > _MOST_VALUES:
+        why = f"its batch of {batch} frames takes too much memory"
+        return ImportCheck(0, 0, 0, perf_counter() - start, _not_checked(why))
     x = _frames(imported, lowered, -(-frames // batch) * batch, np.random.default_rng(seed))
     compared = list(dict.fromkeys(filter(None, imported.tensors)))
     ranked = filter(None, (_ranked(graph, output) for output in graph.outputs))
