@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import onnx
 from onnx import TensorProto, numpy_helper
 from qonnx_graphs import Graphs
 
-__all__ = ["SIGNS", "WEIGHTS", "Idiom", "clip"]
+__all__ = [
+    "SIGNS",
+    "WEIGHTS",
+    "Drawn",
+    "Idiom",
+    "clip",
+    "convolutional",
+    "models",
+    "perceptron",
+    "with_weights",
+]
 
 Idiom = Callable[[Graphs, str], str]
 """Adds nodes that make -1 and +1 of a tensor."""
@@ -228,3 +239,64 @@ WEIGHTS: dict[str, Idiom] = {
     "quantized": lambda g, w: g.bipolar(w, 0.3),
 }
 """Ways from a matrix (outputs, inputs) of latent weights to those of a layer."""
+
+
+class Drawn(Graphs):
+    """A graph with layers of random weights.
+
+    Biases are fractions of an odd denominator, so that no sum lies on a threshold.
+    """
+
+    def __init__(self, seed: int, shape: tuple = ("N", 12), **how) -> None:
+        super().__init__(shape, **how)
+        self.rng = np.random.default_rng(seed)
+
+    def gemm(self, x: str, inputs: int, outputs: int) -> str:
+        weights = self.constant(self.rng.choice([-1, 1], (outputs, inputs)))
+        bias = self.constant(self.rng.integers(-9, 9, outputs) / 7 + 0.01)
+        return self.node("Gemm", x, weights, bias, transB=1)
+
+    def conv(self, x: str, inputs: int, outputs: int, **options) -> str:
+        weights = self.constant(self.rng.choice([-1, 1], (outputs, inputs, 3, 3)))
+        bias = self.constant(self.rng.integers(-9, 9, outputs) / 7 + 0.01)
+        return self.node("Conv", x, weights, bias, **options)
+
+    def norm(self, x: str, size: int) -> str:
+        rng = self.rng
+        parameters = [rng.normal(1, 1, size), rng.normal(0, 1, size), rng.normal(0, 2, size)]
+        constants = [self.constant(p) for p in (*parameters, rng.uniform(0.5, 4, size))]
+        return self.node("BatchNormalization", x, *constants)
+
+
+def perceptron(g: Drawn, sign: Idiom) -> None:
+    x = g.gemm(sign(g, "x"), 12, 9)
+    x = g.gemm(sign(g, g.norm(x, 9)), 9, 7)
+    g.gemm(sign(g, x), 7, 4)
+
+
+def convolutional(g: Drawn, sign: Idiom) -> None:
+    x = g.conv(sign(g, "x"), 2, 5, pads=[1, 1, 1, 1])
+    x = g.norm(g.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]), 5)
+    x = g.conv(sign(g, x), 5, 6)
+    g.gemm(g.node("Flatten", sign(g, x)), 6 * 2, 4)
+
+
+def with_weights(idiom: Idiom) -> Drawn:
+    """Return a graph of two layers whose weights are made of latent ones by an idiom."""
+    g = Drawn(10)
+    latent = [g.constant(g.rng.normal(0.05, 0.3, size)) for size in ((9, 12), (4, 9))]
+    x = g.node("Gemm", g.bipolar("x"), idiom(g, latent[0]), transB=1)
+    x = g.bipolar(g.node("Add", x, g.constant(g.rng.normal(0, 1, 9))))
+    g.node("Gemm", x, idiom(g, latent[1]), transB=1)
+    return g
+
+
+def models() -> Iterator[onnx.ModelProto]:
+    """Yield a perceptron and a convolutional network with each idiom on data, and of weights."""
+    for idiom in SIGNS.values():
+        vectors, images = Drawn(1), Drawn(2, ("N", 2, 6, 8))
+        perceptron(vectors, idiom)
+        convolutional(images, idiom)
+        yield vectors.model()
+        yield images.model()
+    yield from (with_weights(idiom).model() for idiom in WEIGHTS.values())

@@ -9,7 +9,16 @@ import onnx
 import pytest
 from onnx import TensorProto
 from qonnx_graphs import Graphs, evaluate
-from sign_idioms import SIGNS, WEIGHTS, Idiom, clip
+from sign_idioms import (
+    SIGNS,
+    WEIGHTS,
+    Drawn,
+    Idiom,
+    clip,
+    convolutional,
+    perceptron,
+    with_weights,
+)
 
 from xnorflow.errors import UserError
 from xnorflow.frontend import read
@@ -39,46 +48,6 @@ def refusal(graph: Graphs, folder: Path, **options) -> str:
     with pytest.raises(ModelRefused) as info:
         read(graph.save(folder), ImportOptions(**options))
     return str(info.value)
-
-
-class Drawn(Graphs):
-    """A graph with layers of random weights.
-
-    Biases are fractions of an odd denominator, so that no sum lies on a threshold.
-    """
-
-    def __init__(self, seed: int, shape: tuple = ("N", 12), **how) -> None:
-        super().__init__(shape, **how)
-        self.rng = np.random.default_rng(seed)
-
-    def gemm(self, x: str, inputs: int, outputs: int) -> str:
-        weights = self.constant(self.rng.choice([-1, 1], (outputs, inputs)))
-        bias = self.constant(self.rng.integers(-9, 9, outputs) / 7 + 0.01)
-        return self.node("Gemm", x, weights, bias, transB=1)
-
-    def conv(self, x: str, inputs: int, outputs: int, **options) -> str:
-        weights = self.constant(self.rng.choice([-1, 1], (outputs, inputs, 3, 3)))
-        bias = self.constant(self.rng.integers(-9, 9, outputs) / 7 + 0.01)
-        return self.node("Conv", x, weights, bias, **options)
-
-    def norm(self, x: str, size: int) -> str:
-        rng = self.rng
-        parameters = [rng.normal(1, 1, size), rng.normal(0, 1, size), rng.normal(0, 2, size)]
-        constants = [self.constant(p) for p in (*parameters, rng.uniform(0.5, 4, size))]
-        return self.node("BatchNormalization", x, *constants)
-
-
-def perceptron(g: Drawn, sign: Idiom) -> None:
-    x = g.gemm(sign(g, "x"), 12, 9)
-    x = g.gemm(sign(g, g.norm(x, 9)), 9, 7)
-    g.gemm(sign(g, x), 7, 4)
-
-
-def convolutional(g: Drawn, sign: Idiom) -> None:
-    x = g.conv(sign(g, "x"), 2, 5, pads=[1, 1, 1, 1])
-    x = g.norm(g.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]), 5)
-    x = g.conv(sign(g, x), 5, 6)
-    g.gemm(g.node("Flatten", sign(g, x)), 6 * 2, 4)
 
 
 @pytest.mark.parametrize("idiom", SIGNS)
@@ -257,21 +226,12 @@ def signs(graph: Drawn, *shape: int) -> np.ndarray:
 
 
 class TestWeights:
-    @staticmethod
-    def graph(idiom: str) -> Drawn:
-        graph = Drawn(10)
-        latent = [graph.constant(graph.rng.normal(0.05, 0.3, size)) for size in ((9, 12), (4, 9))]
-        x = graph.node("Gemm", graph.bipolar("x"), WEIGHTS[idiom](graph, latent[0]), transB=1)
-        x = graph.bipolar(graph.node("Add", x, graph.constant(graph.rng.normal(0, 1, 9))))
-        graph.node("Gemm", x, WEIGHTS[idiom](graph, latent[1]), transB=1)
-        return graph
-
     @pytest.mark.parametrize("idiom", WEIGHTS)
     def test_idiom(self, idiom, tmp_path):
-        same_logits(self.graph(idiom), tmp_path, (12,))
+        same_logits(with_weights(WEIGHTS[idiom]), tmp_path, (12,))
 
     def test_rounding_of_the_detach_trick_is_noted(self, tmp_path):
-        network = same_logits(self.graph("gain, detached"), tmp_path, (12,))
+        network = same_logits(with_weights(WEIGHTS["gain, detached"]), tmp_path, (12,))
         assert any("taken as rounding" in note for note in network.notes)
 
     @staticmethod

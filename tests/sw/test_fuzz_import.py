@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sign_idioms
 from damage import Files, damaged_bytes, damaged_keras, damaged_model
 from hypothesis import HealthCheck, given, settings
 from keras_files import FORMS as KERAS_FORMS
@@ -37,6 +38,7 @@ FILES = Files(
     [
         *(mlp(np.random.default_rng(0), [4, 3, 2], form).SerializeToString() for form in MLPS),
         *(cnn(np.random.default_rng(0), (5, 6, 1), form).SerializeToString() for form in CNNS),
+        *(model.SerializeToString() for model in sign_idioms.models()),
     ]
 )
 
