@@ -2,8 +2,8 @@
 
     python benchmarks/calibrate.py [--jobs N] [--fit-only]
 
-What `benchmarks/data/cost.json` already holds of the same hardware is not measured again, so that an
-interrupted run can be taken up. The prices are written to `hw/prices.py`.
+What `benchmarks/data/cost.json` already holds of the same hardware is not measured again, so that
+an interrupted run can be taken up. The prices are written to `hw/prices.py`.
 """
 
 from __future__ import annotations
@@ -68,9 +68,10 @@ STRUCTURE: dict[str, tuple[float, float, float]] = {
     "fixed leaf of 6": (7, 0, 0),
     "gated lane": (1, 0, 0),
     "padded sum bit": (0, 0, 0),
-    "ROM leaf": (1, 0, 0),
-    "ROM select": (0.75, 0, 0),
-    "product bit": (1, 0, 0),
+    "ROM LUT": (1, 0, 0),
+    "inverted bit": (0.5, 0, 0),
+    "product bit": (1.5, 0, 0),
+    "shifted addend bit": (1, 0, 0),
     # Windows.
     "window": (30, 5, 5),
     "window address bit": (1, 1, 0),
@@ -105,6 +106,9 @@ STRUCTURE: dict[str, tuple[float, float, float]] = {
     "argmax": (5, 2, 0),
     "argmax counter bit": (2, 1, 0),
     "winner bit": (1, 0, 0),
+    "link": (400, 200, 100),
+    "link index bit": (3, 2, 0),
+    "link score bit": (1, 0, 0),
     "channel stage": (2, 0, 0),
     "channel counter bit": (2, 1, 0),
 }

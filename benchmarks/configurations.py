@@ -18,11 +18,13 @@ from amaranth.lib import data, wiring
 
 from xnorflow.assemble import assemble, component
 from xnorflow.cost import FAMILIES, Family, component_parts
-from xnorflow.folding import Folding, LayerFolding, legal_pe, legal_simd
+from xnorflow.folding import Folding, LayerFolding, default_weights_in, legal_pe, legal_simd
 from xnorflow.frontend import load
 from xnorflow.hw.argmax import ArgMax, argmax_parts
 from xnorflow.hw.cost import Parts, merge
 from xnorflow.hw.fifo import StreamFIFO, fifo_parts
+from xnorflow.hw.link.host_link import UARTHostLink, link_parts
+from xnorflow.hw.link.protocol import LinkParameters
 from xnorflow.hw.mvu import MatrixVectorUnit
 from xnorflow.hw.width_converter import WidthConverter, converter_parts
 from xnorflow.lowered import (
@@ -45,7 +47,7 @@ from xnorflow.pipeline import (
     pipeline,
 )
 
-__all__ = ["Config", "calibration", "held_out", "parts_of", "unit_of"]
+__all__ = ["Config", "calibration", "cores", "describe", "held_out", "parts_of", "unit_of"]
 
 Config = dict[str, Any]
 
@@ -112,6 +114,20 @@ def _thresholds(c: Config) -> ThresholdStage:
     return ThresholdStage(part, c["lanes"], -c["top"], c["top"])
 
 
+def _link(c: Config) -> LinkParameters:
+    return LinkParameters(
+        i_lanes=c["i_lanes"],
+        i_beats=c["i_beats"],
+        o_lanes=1,
+        o_beats=c["classes"],
+        width=c["width"],
+        classes=c["classes"],
+        clock_hz=50_000_000,
+        baud=1_000_000,
+        digest="0" * 64,
+    )
+
+
 def _element(bits: int, is_signed: bool = False) -> data.ArrayLayout:
     return data.ArrayLayout(signed(bits) if is_signed else unsigned(bits), 1)
 
@@ -165,6 +181,8 @@ def unit_of(c: Config) -> wiring.Component:
             return StreamFIFO(unsigned(c["width"]), c["words"])
         case "argmax":
             return ArgMax(c["lanes"], c["width"], c["classes"])
+        case "link":
+            return UARTHostLink(_link(c))
     stage, output, payload = stage_of(c)
     return component(stage, payload, output)
 
@@ -222,8 +240,8 @@ def _units(family: str) -> Iterator[Config]:
     for mh, mw, pe, simd, weights, levels in [
         (16, 27, 8, 3, "bram", 255), (32, 25, 4, 5, "bram", 255), (32, 27, 4, 9, "lut", 255),
         (16, 784, 2, 16, "bram", 255), (16, 72, 8, 1, "bram", 255), (24, 144, 6, 8, "bram", 15),
-        (32, 144, 8, 6, "bram", 3), (16, 9, 16, 9, "constant", 255), (16, 27, 16, 27, "constant", 15),
-        (24, 9, 24, 9, "constant", 3), (16, 64, 2, 4, "lut", 255),
+        (32, 144, 8, 6, "bram", 3), (16, 9, 16, 9, "constant", 255),
+        (16, 27, 16, 27, "constant", 15), (24, 9, 24, 9, "constant", 3), (16, 64, 2, 4, "lut", 255),
     ]:  # fmt: skip
         yield unit(mh, mw, pe, simd, weights, levels=levels)
     # True zeros.
@@ -234,8 +252,9 @@ def _units(family: str) -> Iterator[Config]:
         yield unit(mh, mw, pe, simd, "bram" if mw > 30 else "lut", granule=granule)
     # What stands behind: scores with one scale and with many, or the accumulators.
     for mh, mw, pe, simd, more in [
-        (10, 128, 1, 16, {}), (10, 64, 2, 16, {}), (10, 64, 10, 8, {}), (10, 64, 5, 8, {"spread": 7}),
-        (10, 64, 2, 8, {"spread": 100}), (10, 32, 10, 32, {"spread": 30}),
+        (10, 128, 1, 16, {}), (10, 64, 2, 16, {}), (10, 64, 10, 8, {}),
+        (10, 64, 5, 8, {"spread": 7}), (10, 64, 2, 8, {"spread": 100}),
+        (10, 32, 10, 32, {"spread": 30}),
     ]:  # fmt: skip
         weights = "constant" if mh * mw == pe * simd else "bram"
         yield unit(mh, mw, pe, simd, weights, head="scores", **more)
@@ -266,9 +285,9 @@ def _windows() -> Iterator[Config]:
         ((28, 28, 1), {"pad": "zero"}), ((28, 28, 1), {"bits": 8, "pad": "value"}),
         ((32, 32, 3), {"bits": 8}), ((13, 13, 32), {}), ((14, 14, 32), {"pad": "zero"}),
         ((14, 14, 32), {"pad": "value"}), ((30, 30, 64), {}),
-        ((28, 28, 1), {"bits": 8, "kernel": (5, 5)}), ((8, 8, 16), {"pad": "zero", "stride": (2, 2)}),
-        ((10, 40, 12), {"kernel": (1, 3)}), ((20, 20, 8), {"dilation": (2, 2)}),
-        ((16, 16, 16), {"bits": 2, "pad": "value"}),
+        ((28, 28, 1), {"bits": 8, "kernel": (5, 5)}),
+        ((8, 8, 16), {"pad": "zero", "stride": (2, 2)}), ((10, 40, 12), {"kernel": (1, 3)}),
+        ((20, 20, 8), {"dilation": (2, 2)}),        ((16, 16, 16), {"bits": 2, "pad": "value"}),
     ]:  # fmt: skip
         yield {"kind": "window", "shape": shape} | more
 
@@ -292,8 +311,8 @@ def _rest() -> Iterator[Config]:
     ]:  # fmt: skip
         yield {"kind": "converter", "bits": bits, "i_lanes": i_lanes, "o_lanes": o_lanes}
     for width, words in [
-        (1, 5), (8, 4), (8, 18), (16, 12), (16, 66), (32, 34), (64, 20), (64, 130), (1, 100), (4, 600),
-        (128, 10),
+        (1, 5), (8, 4), (8, 18), (16, 12), (16, 66), (32, 34), (64, 20), (64, 130), (1, 100),
+        (4, 600), (128, 10),
     ]:  # fmt: skip
         yield {"kind": "fifo", "width": width, "words": words}
     for channels, lanes, top in [(64, 4, 500), (64, 16, 2000), (32, 32, 144), (128, 8, 100000)]:
@@ -302,6 +321,12 @@ def _rest() -> Iterator[Config]:
         yield {"kind": "scores", "channels": 10, "lanes": lanes, "top": top, "spread": spread}
     for lanes, width, classes in [(1, 9, 10), (1, 16, 100), (2, 10, 10), (10, 10, 10), (1, 22, 10)]:
         yield {"kind": "argmax", "lanes": lanes, "width": width, "classes": classes}
+    for i_lanes, i_beats, width, classes in [
+        (16, 49, 16, 10), (1, 784, 9, 10), (98, 8, 12, 100), (8, 784, 16, 10), (24, 1024, 20, 10),
+    ]:  # fmt: skip
+        yield {"kind": "link", "i_lanes": i_lanes, "i_beats": i_beats} | (
+            {"width": width, "classes": classes}
+        )
 
 
 def calibration(family: str) -> list[Config]:
@@ -369,6 +394,14 @@ def parts_of(family: Family, c: Config) -> Parts:
             return fifo_parts(family, c["width"], c["words"])
         case "argmax":
             return argmax_parts(family, c["lanes"], c["width"], c["classes"])
+        case "link":
+            return link_parts(
+                family,
+                i_bits=c["i_lanes"] * c["i_beats"],
+                i_lanes=c["i_lanes"],
+                classes=c["classes"],
+                score_bits=c["width"],
+            )
         case "stage":
             return _core_parts(family, c)[c["stage"]]
         case "core":
@@ -395,3 +428,50 @@ def _core_parts(family: Family, c: Config) -> dict[str, Parts]:
     width = results.elem_shape.width
     parts["argmax"] = argmax_parts(family, core.o_lanes, width, core.classes)
     return parts
+
+
+#: Whole cores: a network, and the most cycles that a layer takes a frame.
+CORES = {
+    "ice40": [("mnist_mini", 20_000), ("mnist_mini", 4000), ("mnist_cnn", 60_000)],
+    "ecp5": [
+        ("mnist_mini", 1000),
+        ("mnist_sfc", 10_000),
+        ("mnist_sfc", 2000),
+        ("mnist_cnn", 8000),
+        ("fashion_cnn", 15_000),
+        ("cifar10_cnv", 2_000_000),
+    ],
+}
+
+
+def cores(family: str) -> list[Config]:
+    """Return whole cores, each layer folded to the fewest lanes that keep pace."""
+    configs: list[Config] = []
+    for model, cycles in CORES[family]:
+        folding = {}
+        for layer in lowered(model).layers:
+            fast = [
+                LayerFolding(pe, simd, "bram")
+                for pe in legal_pe(layer)
+                for simd in legal_simd(layer)
+                if LayerFolding(pe, simd, "bram").cycles(layer) <= cycles
+            ]
+            least = min(fast, key=lambda choice: (choice.pe * choice.simd, choice.pe))
+            depth = layer.mh * layer.mw // (least.pe * least.simd)
+            weights_in = default_weights_in(depth)
+            latency = FAMILIES[family].bram_latency if weights_in == "bram" else 1
+            folding[layer.name] = LayerFolding(least.pe, least.simd, weights_in, "auto", latency)
+        configs.append({"kind": "core", "model": model} | _table(folding))
+    return configs
+
+
+def describe(c: Config) -> str:
+    """Name a configuration of a shipped network in a few words."""
+    if c["kind"] == "core":
+        lanes = ", ".join(f"{choice[0]}x{choice[1]}" for choice in c["folding"].values())
+        return f"{c['model']}, core: {lanes}"
+    words = f"{c['model']} {c['stage']}"
+    if c["stage"] in c["folding"]:
+        pe, simd, weights_in, *_ = c["folding"][c["stage"]]
+        words += f": {pe}x{simd}, {weights_in}"
+    return words

@@ -1,113 +1,133 @@
-"""Compare the cost model with what yosys makes of single layers.
+"""Compare the cost model with what the tools make of configurations that it was not fitted to.
 
-    python benchmarks/cost.py [--family ice40|ecp5] [--json FILE]
+    python benchmarks/cost.py [--family ice40|ecp5] [--measure] [--jobs N] [--json FILE]
 
-Each layer is synthesised alone, without the width converter and the arg-max beside it.
+The measurements are read from `benchmarks/data/cost.json`; ``--measure`` makes them anew. Ends with
+status 1 if the estimates are not within the limits.
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
-from amaranth.back import rtlil
+from configurations import cores, describe, held_out, parts_of
+from measurements import Measurement, Measurements
 from rich.console import Console
 from rich.table import Table
 
-from xnorflow.boards.tools import find, run
-from xnorflow.cost import FAMILIES, stage_cost
-from xnorflow.folding import LayerFolding
-from xnorflow.hw.mvu import MatrixVectorUnit
-from xnorflow.hw.rom import ROMStyle
-from xnorflow.lowered import LoweredLayer, LoweredOutput
-from xnorflow.pipeline import MatrixStage
+from xnorflow.cost import FAMILIES
 
-#: MH, MW, and the folding.
-LAYERS = [
-    (144, 784, LayerFolding(4, 14, "bram")),
-    (140, 784, LayerFolding(28, 16, "bram")),
-    (256, 784, LayerFolding(4, 98, "bram")),
-    (256, 256, LayerFolding(8, 32, "bram")),
-    (256, 256, LayerFolding(32, 8, "bram")),
-    (256, 256, LayerFolding(16, 64, "lut")),
-    (80, 144, LayerFolding(1, 6, "lut", "registers")),
-    (80, 144, LayerFolding(80, 1, "lut")),
-    (64, 64, LayerFolding(64, 64, "constant")),
-]
+#: Limits on the relative error of LUTs and logic cells, of the median and of the worst.
+MEDIAN, WORST = 0.10, 0.25
 
-COMMANDS = {"ice40": "synth_ice40", "ecp5": "synth_ecp5 -nowidelut"}
-
-#: LUT4s that a cell stands for; carries of iCE40 sit beside a LUT.
-LUTS = {"SB_LUT4": 1, "LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 4}
-BRAMS = ("SB_RAM40_4K", "DP16KD")
+#: Below so many LUTs an error of so many counts instead of the relative one.
+SMALL, SMALL_ERROR = 100, 25
 
 
-def measure(family: str, mh: int, mw: int, choice: LayerFolding) -> tuple[int, int, int]:
-    """Synthesise a layer of random weights; return its LUT4s, block RAMs and estimated LUT4s."""
-    rng = np.random.default_rng(0)
-    weights = rng.choice(np.array([-1, 1], np.int8), (mh, mw))
-    thresholds = (2 * rng.integers(-mw // 8, mw // 8, mh) + mw % 2).astype(np.int32)
-    unit = MatrixVectorUnit(
-        weights,
-        pe=choice.pe,
-        simd=choice.simd,
-        thresholds=thresholds,
-        weights_in=ROMStyle(choice.weights_in),
-        buffer_in_registers=choice.buffer_in == "registers",
+def compare(measurement: Measurement) -> dict[str, Any]:
+    """Return measured and estimated figures of a configuration."""
+    family = measurement.family
+    cost = FAMILIES[family].cost(parts_of(FAMILIES[family], measurement.config))
+    kinds = ("lut", "cells", "ff", "carry", "bram", "dsp")
+    return {
+        "family": family,
+        "what": describe(measurement.config),
+        "kind": measurement.config["kind"],
+        **{kind: getattr(measurement.area, kind) for kind in kinds},
+        **{f"{kind}_estimated": round(getattr(cost, kind)) for kind in kinds},
+    }
+
+
+def error(row: dict[str, Any], kind: str) -> float:
+    """Return the relative error of an estimate."""
+    return row[f"{kind}_estimated"] / max(row[kind], 1) - 1
+
+
+def verdict(rows: list[dict[str, Any]], kind: str) -> tuple[str, bool]:
+    """Return what is said of a list of estimates, and whether it is within the limits."""
+    large = [abs(error(row, kind)) for row in rows if row[kind] >= SMALL]
+    small = [abs(row[f"{kind}_estimated"] - row[kind]) for row in rows if row[kind] < SMALL]
+    median, worst, off = float(np.median(large)), max(large), max(small, default=0)
+    words = (
+        f"{kind}: {len(large)} configurations of {SMALL} or more: median error {median:.1%}, "
+        f"worst {worst:.1%}; {len(small)} smaller ones: at most {off} off"
     )
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "layer.il").write_text(rtlil.convert(unit, emit_src=False))
-        # Hidden names: ABC9 of yosys 0.70 takes `\\x[1]` for a bit of the port `\\x`.
-        (folder / "layer.ys").write_text(
-            f"read_rtlil layer.il\nrename -hide w:*]\n{COMMANDS[family]} -top top\n"
-            "tee -q -o stat.json stat -json\n"
-        )
-        log = folder / "yosys.log"
-        run(find("yosys"), ["layer.ys"], folder, log, "synthesise", lambda step, message: None)
-        cells = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
-    lut = sum(count * cells.get(kind, 0) for kind, count in LUTS.items())
-    bram = sum(cells.get(kind, 0) for kind in BRAMS)
-    ones = np.ones(mh, np.int64)
-    output = LoweredOutput(ones, 0 * ones, ones.astype(float), 0.0 * ones)
-    layer = LoweredLayer("fc", weights, thresholds)
-    cost = stage_cost(FAMILIES[family], MatrixStage(layer, choice, "thresholds"), output)
-    return lut, bram, round(cost.lut)
+    return words, median <= MEDIAN and worst <= WORST and off <= SMALL_ERROR
 
 
 @click.command()
-@click.option("--family", type=click.Choice(sorted(COMMANDS)), multiple=True)
+@click.option("--family", type=click.Choice(sorted(FAMILIES)), multiple=True)
+@click.option("--measure", is_flag=True, help="Synthesise anew.")
+@click.option("--jobs", default=1, show_default=True, help="Tools that run side by side.")
 @click.option("--json", "json_file", metavar="FILE")
-def main(family: tuple[str, ...], json_file: str | None) -> None:
-    """Measure every layer for the families asked for, all of them by default."""
-    table = Table("family", "MH x MW", "PE x SIMD", "weights in")
-    for heading in ("LUT4", "estimated", "error", "BRAM"):
-        table.add_column(heading, justify="right")
-    results = []
-    for name in family or sorted(COMMANDS):
-        for mh, mw, choice in LAYERS:
-            lut, bram, estimated = measure(name, mh, mw, choice)
+def main(family: tuple[str, ...], measure: bool, jobs: int, json_file: str | None) -> None:
+    """Compare estimates with measurements for the families asked for, all of them by default."""
+    console, measurements = Console(), Measurements()
+    families = family or tuple(sorted(FAMILIES))
+    drawn = {name: [*held_out(name), *cores(name)] for name in families}
+    if measure:
+        wanted = [(name, config) for name in families for config in drawn[name]]
+        measurements.measure(wanted, jobs, lambda one: console.print(one.family, one.config), True)
+    rows: list[dict[str, Any]] = []
+    passed = True
+    console.print(
+        f"Limits: median {MEDIAN:.0%}, worst {WORST:.0%} from {SMALL} LUTs (cells) on, "
+        f"{SMALL_ERROR} below; block RAMs and multipliers exact."
+    )
+    for name in families:
+        measured = measurements.of(name, drawn[name])
+        if len(measured) < len(drawn[name]):
+            sys.exit(f"{len(drawn[name]) - len(measured)} are not measured: give --measure")
+        mine = [compare(one) for one in measured]
+        rows += mine
+        table = Table(f"{name}: stages of the shipped networks, and whole cores")
+        for heading in (
+            "LUT",
+            "est.",
+            "error",
+            "cells",
+            "est.",
+            "error",
+            "FF",
+            "est.",
+            "BRAM",
+            "est.",
+        ):
+            table.add_column(heading, justify="right")
+        for row in mine:
             table.add_row(
-                name,
-                f"{mh} x {mw}",
-                f"{choice.pe} x {choice.simd}",
-                choice.weights_in,
-                f"{lut:,}",
-                f"{estimated:,}",
-                f"{estimated / lut - 1:+.0%}",
-                str(bram),
+                row["what"],
+                *(
+                    text
+                    for kind in ("lut", "cells")
+                    for text in (
+                        f"{row[kind]:,}",
+                        f"{row[f'{kind}_estimated']:,}",
+                        f"{error(row, kind):+.1%}",
+                    )
+                ),
+                *(f"{row[key]:,}" for key in ("ff", "ff_estimated", "bram", "bram_estimated")),
             )
-            results.append(
-                {"family": name, "mh": mh, "mw": mw, "pe": choice.pe, "simd": choice.simd}
-                | {"weights_in": choice.weights_in, "buffer_in": choice.buffer_in}
-                | {"lut": lut, "bram": bram, "lut_estimated": estimated}
-            )
-    Console().print(table)
+        console.print(table)
+        for kind in ("lut", "cells") if name == "ice40" else ("lut",):
+            words, good = verdict(mine, kind)
+            passed &= good
+            console.print(f"{name}, {words}", style="" if good else "red")
+        wrong = [
+            row["what"]
+            for row in mine
+            if any(row[kind] != row[f"{kind}_estimated"] for kind in ("bram", "dsp"))
+        ]
+        passed &= not wrong
+        console.print(f"{name}: block RAMs and multipliers wrong in {len(wrong)} of {len(mine)}")
     if json_file is not None:
-        Path(json_file).write_text(json.dumps(results, indent=2) + "\n")
+        Path(json_file).write_text(json.dumps(rows, indent=2) + "\n")
+    sys.exit(0 if passed else 1)
 
 
 if __name__ == "__main__":

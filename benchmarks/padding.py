@@ -14,10 +14,9 @@ from pathlib import Path
 
 import click
 import numpy as np
-from cost import COMMANDS
 from rich.console import Console
 from rich.table import Table
-from stages import synthesise
+from synthesis import FAMILIES, synthesise
 
 from xnorflow.hw.layouts import BITS, Lanes
 from xnorflow.hw.mvu import MatrixVectorUnit
@@ -28,7 +27,7 @@ UNITS = [(32, 288, 8, 32), (16, 144, 4, 16)]
 
 
 @click.command()
-@click.option("--family", type=click.Choice(sorted(COMMANDS)), multiple=True)
+@click.option("--family", type=click.Choice(sorted(FAMILIES)), multiple=True)
 @click.option("--json", "json_file", metavar="FILE")
 def main(family: tuple[str, ...], json_file: str | None) -> None:
     """Measure both kinds of padding for the families asked for, all of them by default."""
@@ -37,7 +36,7 @@ def main(family: tuple[str, ...], json_file: str | None) -> None:
         table.add_column(heading, justify="right")
     rng = np.random.default_rng(0)
     results = []
-    for name in family or sorted(COMMANDS):
+    for name in family or sorted(FAMILIES):
         for mh, mw, pe, simd in UNITS:
             weights = rng.choice(np.array([-1, 1], np.int8), (mh, mw))
             thresholds = (2 * rng.integers(-mw // 8, mw // 8, mh) + mw % 2).astype(np.int32)

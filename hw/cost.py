@@ -142,11 +142,18 @@ class Family:
             cells = lut
         return Cost(lut, int(parts.get("bram", 0)), ff, carry, cells, int(parts.get("dsp", 0)))
 
-    def adder(self, part: str, width: int, count: float = 1) -> Parts:
-        """Return the parts of `count` adders, subtractors or comparators of `width` bits."""
+    def adder(self, part: str, width: int, count: float = 1, lowest: float | None = None) -> Parts:
+        """Return the parts of `count` adders, subtractors or comparators of `width` bits.
+
+        Only `lowest` of their lowest bits differ, all of them by default; where a carry cell has
+        two bits, they are not shared.
+        """
+        bits = width * count if lowest is None else (width - 1) * count + lowest
         if width < self.least_carry:
-            return {f"short {part} bit": width * count}
-        return {part: count, f"{part} bit": self.carry_bits * ceil(width / self.carry_bits) * count}
+            return {f"short {part} bit": bits}
+        if self.carry_bits > 1:
+            bits = self.carry_bits * ceil(width / self.carry_bits) * count
+        return {part: count, f"{part} bit": bits}
 
     def rom(self, words: int, width: int) -> Storage:
         """Return how block RAMs hold a read-only memory."""

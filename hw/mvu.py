@@ -87,9 +87,9 @@ def unit_parts(
     folds = index_bits(depth, synapse_folds, neuron_folds)
     tree = tree_latency(simd, lanes.top) + sets
     registers = (
-        sets * rom_latency * payload  # operands
+        sets * rom_latency * payload  # operands, of which the next group takes its own
         + sets * (rom_latency - 1) * each * simd  # weights
-        + (sets - 1) * (payload + index_bits(depth))  # from group to group
+        + (sets - 1) * index_bits(depth)  # addresses from group to group
         + count_bits * sets * (sets - 1) // 2  # counts that wait for the last group
         + tree
         + head_latency

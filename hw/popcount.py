@@ -62,8 +62,15 @@ def tree_parts(
         return distinct(weight_bits * synapses, neurons)
 
     def level(full: int, count: float, repeat: float) -> float:
-        """Add `count` nodes of `full` lanes, `repeat` times; return their bits."""
-        return bits_for(full * top) * copies(full) * count * repeat
+        """Return the bits of `count` nodes of `full` lanes, `repeat` times."""
+        # The lowest bit is the parity of the inputs, which few words turn in few ways.
+        bits = (bits_for(full * top) - 1) * copies(full) + copies(1)
+        return bits * count * repeat
+
+    def adders(size: int, count: float) -> None:
+        each = family.adder("adder", bits_for(size * top), copies(size), copies(1))
+        for part, number in each.items():
+            add(part, number * count)
 
     gates = "fixed " if weight_bits <= 2 else ""
     if weight_bits == 2:
@@ -81,9 +88,7 @@ def tree_parts(
                 if not gates:
                     add("gate", size * bits_for(top) * copies(size) * number * roots)
                 if size > 1:
-                    width = bits_for(size * top)
-                    for part, each in family.adder("adder", width).items():
-                        add(part, each * copies(size) * number * roots)
+                    adders(size, number * roots)
             add("register", level(size, number, roots))
 
     def sums(count: int, full: int, tail: int, repeat: float) -> tuple[int, int, int]:
@@ -92,8 +97,7 @@ def tree_parts(
         after = full if odd and not tail else tail
         for size, number in ((2 * full, pairs), (full + tail if odd and tail else 0, 1)):
             if size and number:
-                for part, each in family.adder("adder", bits_for(size * top)).items():
-                    add(part, each * copies(size) * number * repeat)
+                adders(size, number * repeat)
                 add("register", level(size, number, repeat))
         if odd and tail:
             after = full + tail

@@ -1,6 +1,7 @@
 """Read-only memories for weights and per-neuron constants."""
 
 from enum import Enum
+from functools import cache
 from math import ceil
 
 import numpy as np
@@ -66,12 +67,18 @@ def rom_parts(family: Family, words: int, width: float, style: ROMStyle) -> Part
     columns = distinct(words, width)
     if words <= 2:
         return {"register": columns}  # the address bit itself, or its inverse
-    leaves = ceil(words / 16)
-    return {
-        "ROM leaf": columns * leaves,
-        "ROM select": columns * (leaves - 1),
-        "register": columns,
-    }
+    return {"ROM LUT": columns * _rom_luts(words), "register": columns}
+
+
+@cache
+def _rom_luts(words: int) -> int:
+    """Return the LUT4s of a bit of a ROM: one for 16 words, two to choose between four of those."""
+    leaves = luts = ceil(words / 16)
+    while leaves > 1:
+        full, rest = divmod(leaves, 4)
+        luts += 2 * full + max(rest - 1, 0)
+        leaves = full + (rest > 0)
+    return luts
 
 
 def varying_bits(values: NDArray[np.integer], width: int) -> int:

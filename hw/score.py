@@ -30,18 +30,20 @@ def score_parts(family: Family, unit: "ScoreUnit") -> Parts:
     gain_bits = _signed_width(int(unit.gain.min()), int(unit.gain.max()))
     if np.all(unit.gain == unit.gain[0]):
         # A product by a power of two is a shift.
-        multiplied = sum(int(gain).bit_count() > 1 for gain in np.abs(unit.gain[0]))
-        shifted = pe - multiplied
-        lists.append({"bare register": shifted * count_bits})
+        gains = [abs(int(gain)) for gain in unit.gain[0] if gain]
+        factors = [gain for gain in gains if gain.bit_count() > 1]
+        shifts = pe - len(factors)
+        lists.append({"bare register": shifts * count_bits})
+        for gain in factors:
+            odd = gain // (gain & -gain)
+            lists.append({"register": (odd * unit.top).bit_length()})
+            terms = (gain.bit_count() - 1) * count_bits
+            lists.append({"dsp": 1} if family.multipliers else {"shifted addend bit": terms})
     else:
-        multiplied = pe
-        gains = varying_bits(unit.gain, gain_bits)
-        lists.append(rom_parts(family, unit.folds, gains, ROMStyle.LUT))
-    if family.multipliers:
-        lists.append({"dsp": multiplied})
-    else:
-        lists.append({"product bit": multiplied * gain_bits * count_bits})
-    lists.append({"register": multiplied * (gain_bits + count_bits)})
+        varying = varying_bits(unit.gain, gain_bits)
+        lists.append(rom_parts(family, unit.folds, varying, ROMStyle.LUT))
+        lists.append({"register": varying + pe * count_bits})
+        lists.append({"dsp": pe} if family.multipliers else {"product bit": varying * count_bits})
     if not np.all(unit.bias == unit.bias[0]):
         bias_bits = _signed_width(int(unit.bias.min()), int(unit.bias.max()))
         biases = varying_bits(unit.bias, bias_bits)

@@ -20,10 +20,13 @@ def threshold_parts(family: Family, thresholds: NDArray[np.integer], top: int) -
     folds, pe = thresholds.shape
     if folds == 1:
         return merge(family.adder("fixed comparator", bits_for(top + 1), pe), {"register": pe})
+    rom = rom_parts(family, folds, varying_bits(thresholds, bits_for(top + 1)), ROMStyle.LUT)
     return merge(
         family.adder("comparator", bits_for(top + 1), pe),
+        # A carry chain takes the threshold inverted.
+        {"inverted bit": rom["register"]},
         {"register": pe, "bare register": pe * bits_for(top)},
-        rom_parts(family, folds, varying_bits(thresholds, bits_for(top + 1)), ROMStyle.LUT),
+        rom,
     )
 
 

@@ -26,7 +26,7 @@ from xnorflow.hw.core import StreamingCore
 from xnorflow.hw.link.host_link import UARTHostLink
 from xnorflow.hw.link.protocol import LinkParameters
 from xnorflow.lowered import LoweredNetwork
-from xnorflow.planning import LINK_COST, Plan, core_budget, plan
+from xnorflow.planning import Plan, core_budget, plan
 from xnorflow.progress import Progress, quiet
 from xnorflow.report import Digit, write
 from xnorflow.results import layer_results
@@ -279,8 +279,9 @@ def _report(
     lowered, board = request.lowered, request.board
     clock_hz = result.clock_mhz * 1e6
     link = link_parameters(core, lowered, board, round(clock_hz))
-    total = planned.total
-    estimated = {"lut": total.lut + LINK_COST.lut, "bram": total.bram + LINK_COST.bram}
+    total = planned.total + planned.link
+    estimated = {kind: getattr(total, kind) for kind in ("lut", "ff", "bram", "dsp")}
+    estimated["lc"] = total.cells
     accuracy = None
     if frames.y is not None:
         accuracy = float((predict_quantized(lowered, frames.quantized).classes == frames.y).mean())
@@ -361,7 +362,7 @@ def _overrun(error: DoesNotFit, board: Board, planned: Plan) -> float:
     usage = error.resources.get("lc") or error.resources.get("lut")
     if usage is None or not usage.used:
         return 0.8
-    estimated = planned.total.lut + LINK_COST.lut
+    estimated = (planned.total + planned.link).cells
     return min(0.9, estimated / usage.used)
 
 
@@ -377,9 +378,9 @@ def _what_fits(request: Request, shrink: float) -> str:
         )
     except WorkFailed:
         return "; take a larger board"
-    budget = core_budget(request.board, shrink)
+    budget = core_budget(request.board, request.lowered, shrink)
     return (
         f"; by the estimate {best.cycles_per_frame:,} cycles a frame would fit "
-        f"({best.total.lut:.0f} of {budget.lut:.0f} LUT for the core): "
+        f"({best.total.cells:.0f} of {budget.lut:.0f} LUT for the core): "
         f"`target_fps={int(best.fps)}`"
     )

@@ -18,10 +18,10 @@ from xnorflow.hw.argmax import argmax_parts
 from xnorflow.hw.cost import FAMILIES, Cost, Family, Parts, merge
 from xnorflow.hw.fifo import fifo_parts
 from xnorflow.hw.layouts import Lanes
+from xnorflow.hw.link.host_link import link_parts
 from xnorflow.hw.mvu import counts, unit_parts
 from xnorflow.hw.parallel_window import parallel_window_parts
 from xnorflow.hw.pool import pool_parts
-from xnorflow.hw.resize import resizer_parts
 from xnorflow.hw.rom import ROMStyle
 from xnorflow.hw.score import ScoreUnit, score_parts
 from xnorflow.hw.sliding_window import window_parts
@@ -34,7 +34,6 @@ from xnorflow.pipeline import (
     ConverterStage,
     MatrixStage,
     PoolStage,
-    ResizeStage,
     ScoreStage,
     Stage,
     ThresholdStage,
@@ -50,6 +49,7 @@ __all__ = [
     "component_parts",
     "estimate",
     "fifo_cost",
+    "link_cost",
     "stage_cost",
 ]
 
@@ -65,12 +65,10 @@ def stage_cost(family: Family, stage: Stage, output: LoweredOutput) -> Cost:
         The network's affine.
     """
     cost = component_cost(family, stage, output)
-    if isinstance(stage, ScoreStage) and not stage.cut:
+    if isinstance(stage, ScoreStage):
         width = _sum_score_unit(stage, output).width
         return cost + _tail_cost(family, stage.lanes, width, stage.classes)
-    if isinstance(stage, ResizeStage) and stage.last:
-        return cost + _tail_cost(family, stage.o_lanes, stage.bits, stage.o_elements)
-    if isinstance(stage, MatrixStage) and stage.head == "scores" and not stage.cut:
+    if isinstance(stage, MatrixStage) and stage.head == "scores":
         return cost + _tail_cost(
             family, stage.choice.pe, _score_bits(stage.layer, output), stage.layer.mh
         )
@@ -81,8 +79,9 @@ def component_cost(family: Family, stage: Stage, output: LoweredOutput) -> Cost:
     """Return the cost of a stage's component alone."""
     if isinstance(stage, MatrixStage):
         # A search asks for the same unit with other heads, and for the same head at other units.
-        unit, head = _matrix(family, stage, output)
-        return _unit_cost(family, **unit) + head[1]
+        affine = output if stage.head == "scores" else None
+        head = _head_cost(family, stage.layer, stage.choice.pe, stage.granule, stage.head, affine)
+        return _unit_cost(family, **_unit(family, stage, output)) + head
     return family.cost(component_parts(family, stage, output))
 
 
@@ -96,6 +95,30 @@ def fifo_cost(family: Family, width: int, words: int) -> Cost:
     return family.cost(fifo_parts(family, width, words))
 
 
+#: What the clock and the reset take beside the link.
+BOARD_COST = Cost(lut=20, ff=20, carry=10, cells=25)
+
+
+def link_cost(family: Family, lowered: LoweredNetwork, lanes: int = 8) -> Cost:
+    """Return the cost of the serial link, the clock and the reset.
+
+    Parameters
+    ----------
+    family : Family
+    lowered : LoweredNetwork
+    lanes : int
+        Features of a beat; about, since the link hardly depends on it.
+    """
+    unit = link_parts(
+        family,
+        i_bits=lowered.input.features * lowered.input.bits,
+        i_lanes=lanes * lowered.input.bits,
+        classes=lowered.classes,
+        score_bits=16,
+    )
+    return family.cost(unit) + BOARD_COST
+
+
 @lru_cache(maxsize=4096)
 def _tail_cost(family: Family, lanes: int, width: int, classes: int) -> Cost:
     """Return the cost of the arg-max and of the serializer before it, at a score a cycle."""
@@ -107,16 +130,14 @@ def component_parts(family: Family, stage: Stage, output: LoweredOutput) -> Part
     """Return the parts that a stage's component is made of, see `xnorflow.hw.cost`."""
     match stage:
         case MatrixStage():
-            unit, (head, _) = _matrix(family, stage, output)
-            return merge(unit_parts(family, **unit), head)
+            affine = output if stage.head == "scores" else None
+            head = _head(family, stage.layer, stage.choice.pe, stage.granule, stage.head, affine)
+            return merge(unit_parts(family, **_unit(family, stage, output)), head[0])
         case ConverterStage(i_lanes=i_lanes, o_lanes=o_lanes):
             # Lanes that share a flag travel with it, as one element.
             granule = stage.granule or 1
             bits = stage.bits * granule + (stage.granule > 0)
             return converter_parts(bits, i_lanes // granule, o_lanes // granule)
-        case ResizeStage(bits=bits, i_lanes=i_lanes, o_lanes=o_lanes):
-            beats = (stage.i_elements // i_lanes, stage.o_elements // o_lanes)
-            return resizer_parts(bits * i_lanes, *beats)
         case WindowStage(parallel=True):
             return parallel_window_parts(family, stage.geometry, stage.bits)
         case WindowStage():
@@ -147,18 +168,12 @@ def component_parts(family: Family, stage: Stage, output: LoweredOutput) -> Part
             return channel_stage_parts(scores.folds, score_parts(family, scores))
 
 
-def _matrix(
-    family: Family, stage: MatrixStage, output: LoweredOutput
-) -> tuple[dict[str, Any], tuple[Parts, Cost]]:
-    """Return the parameters of a unit, and what stands behind its counts."""
+def _unit(family: Family, stage: MatrixStage, output: LoweredOutput) -> dict[str, Any]:
+    """Return the parameters of a unit as `unit_parts` takes them."""
     layer, choice = stage.layer, stage.choice
-    lanes = _lanes(layer.input_bits, stage.granule)
-    if stage.head == "thresholds":
-        parts, cost, o_bits, latency = _threshold_head(family, layer, choice.pe, lanes)
-    else:
-        affine = output if stage.head == "scores" else None
-        parts, cost, o_bits, latency = _score_head(family, layer, choice.pe, lanes, affine)
-    unit = {
+    affine = output if stage.head == "scores" else None
+    _, o_bits, latency = _head(family, layer, choice.pe, stage.granule, stage.head, affine)
+    return {
         "mh": layer.mh,
         "mw": layer.mw,
         "pe": choice.pe,
@@ -168,10 +183,9 @@ def _matrix(
         "weights_in": ROMStyle(choice.weights_in),
         "buffer_in_registers": choice.buffer_in == "registers",
         "rom_latency": choice.rom_latency,
-        "lanes": lanes,
+        "lanes": _lanes(layer.input_bits, stage.granule),
         "groups": layer.groups,
     }
-    return unit, (parts, cost)
 
 
 @cache
@@ -179,16 +193,35 @@ def _lanes(bits: int, granule: int) -> Lanes:
     return Lanes(bits, granule or None)
 
 
-#: The parts of what stands behind a unit's counts, their cost, bits of a beat, and latency.
-_Head = tuple[Parts, Cost, int, int]
+@lru_cache(maxsize=4096)
+def _head(
+    family: Family,
+    layer: LoweredLayer,
+    pe: int,
+    granule: int,
+    head: str,
+    output: LoweredOutput | None,
+) -> tuple[Parts, int, int]:
+    """Return the parts of what stands behind a unit's counts, bits of a beat, and its latency."""
+    lanes = _lanes(layer.input_bits, granule)
+    if head == "thresholds":
+        assert layer.thresholds is not None
+        least = counts(layer.thresholds, layer.weights, lanes).reshape(-1, pe)
+        return threshold_parts(family, least, layer.mw * lanes.top), pe, 1 + (pe < layer.mh)
+    unit = _score_unit(layer, pe, lanes, output)
+    return score_parts(family, unit), unit.width * pe, unit.latency
 
 
 @lru_cache(maxsize=4096)
-def _threshold_head(family: Family, layer: LoweredLayer, pe: int, lanes: Lanes) -> _Head:
-    assert layer.thresholds is not None
-    least = counts(layer.thresholds, layer.weights, lanes).reshape(-1, pe)
-    parts = threshold_parts(family, least, layer.mw * lanes.top)
-    return parts, family.cost(parts), pe, 1 + (pe < layer.mh)
+def _head_cost(
+    family: Family,
+    layer: LoweredLayer,
+    pe: int,
+    granule: int,
+    head: str,
+    output: LoweredOutput | None,
+) -> Cost:
+    return family.cost(_head(family, layer, pe, granule, head, output)[0])
 
 
 @lru_cache(maxsize=4096)
@@ -203,16 +236,6 @@ def _sum_score_unit(stage: ScoreStage, output: LoweredOutput) -> ScoreUnit:
     scale, offset = (values.reshape(-1, stage.lanes) for values in (output.scale, output.offset))
     base = np.full_like(scale, -stage.low)
     return ScoreUnit(scale, offset, stage.high - stage.low, 1, base)
-
-
-@lru_cache(maxsize=4096)
-def _score_head(
-    family: Family, layer: LoweredLayer, pe: int, lanes: Lanes, output: LoweredOutput | None
-) -> _Head:
-    """Return the head of a layer that gives scores, or with no `output` accumulators."""
-    unit = _score_unit(layer, pe, lanes, output)
-    parts = score_parts(family, unit)
-    return parts, family.cost(parts), unit.width * pe, unit.latency
 
 
 @lru_cache(maxsize=4096)
@@ -240,10 +263,10 @@ def estimate(family: Family, lowered: LoweredNetwork, folding: Folding) -> dict[
     """
     costs = {}
     lanes: int | None = None
-    for segment in segments(lowered, folding):
+    for segment in segments(lowered):
         stages = segment.stages(folding[segment.layer.name], lanes)
         lanes = stages[-1].o_lanes
         costs[segment.layer.name] = sum(
-            (stage_cost(family, stage, segment.output) for stage in stages), Cost()
+            (stage_cost(family, stage, lowered.output) for stage in stages), Cost()
         )
     return costs

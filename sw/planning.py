@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xnorflow.boards.board import Board
-from xnorflow.cost import FAMILIES, Cost, Family, estimate, fifo_cost
+from xnorflow.cost import FAMILIES, Cost, Family, estimate, fifo_cost, link_cost
 from xnorflow.errors import UserError, WorkFailed
 from xnorflow.fifo_sizing import fifo_depths
 from xnorflow.folding import Folding, check_folding, read_folding
@@ -25,16 +25,13 @@ from xnorflow.search import Budget
 from xnorflow.search import fastest as fastest_folding
 from xnorflow.search import smallest as smallest_folding
 
-__all__ = ["ASSUMED_CLOCK_MHZ", "DEFAULT_FPS", "LINK_COST", "Plan", "core_budget", "plan"]
+__all__ = ["ASSUMED_CLOCK_MHZ", "DEFAULT_FPS", "Plan", "core_budget", "plan"]
 
 #: Clock that a target is turned into cycles with when no board is given, MHz.
 ASSUMED_CLOCK_MHZ = 100.0
 
 #: Target in frames a second when the user gives none.
 DEFAULT_FPS = 10_000.0
-
-#: What the serial link, clock and reset take beside the core.
-LINK_COST = Cost(lut=800, bram=1)
 
 #: Share of a device's LUTs that a design may take and still be placed and routed.
 USABLE = 0.92
@@ -60,6 +57,8 @@ class Plan:
         Beats that the FIFO before a stage holds, by the stage's name.
     notes : tuple of str
         What was assumed.
+    link : Cost
+        Of the link, the clock and the reset beside the core.
     """
 
     folding: Folding
@@ -68,6 +67,7 @@ class Plan:
     costs: dict[str, Cost]
     fifos: dict[str, int]
     notes: tuple[str, ...]
+    link: Cost
 
     @property
     def fps(self) -> float:
@@ -80,17 +80,20 @@ class Plan:
         return sum(self.costs.values(), Cost())
 
 
-def core_budget(board: Board, shrink: float = 1.0) -> Budget:
+def core_budget(board: Board, lowered: LoweredNetwork, shrink: float = 1.0) -> Budget:
     """Return what the core may take on `board`: its share of the device, less the link.
 
     Parameters
     ----------
     board : Board
+    lowered : LoweredNetwork
+        Whose frames the link holds.
     shrink : float
         Factor on the LUTs, where estimates have proved too low.
     """
-    lut = (board.budget.lut * USABLE - LINK_COST.lut) * shrink
-    return Budget(lut=max(lut, 1.0), bram=max(board.budget.bram - LINK_COST.bram, 0))
+    link = link_cost(FAMILIES[board.family], lowered)
+    lut = (board.budget.lut * USABLE - link.cells) * shrink
+    return Budget(lut=max(lut, 1.0), bram=max(board.budget.bram - link.bram, 0))
 
 
 def plan(
@@ -142,7 +145,7 @@ def plan(
         clock = ASSUMED_CLOCK_MHZ
         notes.append(f"no board given: {clock:g} MHz are assumed")
     family = FAMILIES[board.family if board is not None else "ecp5"]
-    budget = core_budget(board, shrink) if board is not None else UNLIMITED
+    budget = core_budget(board, lowered, shrink) if board is not None else UNLIMITED
 
     if isinstance(folding, str | Path):
         chosen = read_folding(folding, lowered, family.bram_latency)
@@ -178,6 +181,7 @@ def plan(
         costs=costs,
         fifos={name: words for _, name, words, _ in fifos},
         notes=tuple(notes),
+        link=link_cost(family, lowered),
     )
 
 

@@ -32,14 +32,14 @@ __all__ = ["Budget", "fastest", "smallest"]
 
 @dataclass(frozen=True)
 class Budget:
-    """LUTs and block RAMs that the core may take."""
+    """LUTs (on iCE40 logic cells) and block RAMs that the core may take."""
 
     lut: float
     bram: int
 
     def holds(self, cost: Cost) -> bool:
         """Return whether `cost` fits."""
-        return cost.lut <= self.lut and cost.bram <= self.bram
+        return cost.cells <= self.lut and cost.bram <= self.bram
 
 
 class _Candidates:
@@ -77,7 +77,7 @@ class _Candidates:
                 entry.append(stages[0].lanes if isinstance(stages[0], WindowStage) else simd)
                 leave.append(stages[-1].o_lanes)
                 cycles.append(max(stage.cycles for stage in stages))
-                lut.append([cost.lut for cost in costs])
+                lut.append([cost.cells for cost in costs])
                 bram.append([cost.bram for cost in costs])
         self.entry, self.exit, self.cycles = np.array(entry), np.array(leave), np.array(cycles)
         self.lut, self.bram = np.array(lut), np.array(bram)
@@ -172,7 +172,7 @@ class _Search:
                 if converter is not None:
                     if converter.cycles > cycles:
                         continue
-                    price = stage_cost(self.family, converter, self.lowered.output).lut
+                    price = stage_cost(self.family, converter, self.lowered.output).cells
                 better = way.lut + price < lut
                 lut[better] = way.lut[better] + price
                 origin[better] = leave
@@ -250,7 +250,7 @@ def smallest(
     else:
         cost = found[1]
         needed = (
-            f"{cycles} cycles a frame would take about {cost.lut:.0f} LUT and {cost.bram} block "
+            f"{cycles} cycles a frame would take about {cost.cells:.0f} LUT and {cost.bram} block "
             f"RAMs, but {budget.lut:.0f} and {budget.bram} are to be had"
         )
     best = search.fastest()
@@ -274,7 +274,7 @@ def fastest(lowered: LoweredNetwork, family: Family, budget: Budget) -> Folding:
         return best
     found = search.slowest()
     least = (
-        f"even one neuron and one synapse at a time take about {found[1].lut:.0f} LUT and "
+        f"even one neuron and one synapse at a time take about {found[1].cells:.0f} LUT and "
         f"{found[1].bram} block RAMs"
         if found is not None
         else "its memories alone take more block RAMs"

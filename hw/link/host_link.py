@@ -11,6 +11,7 @@ from amaranth.lib.crc.catalog import CRC16_GENIBUS
 from amaranth.lib.wiring import In, Out
 
 from xnorflow.hw import layouts
+from xnorflow.hw.cost import Family, Parts, index_bits, merge, storage_parts
 from xnorflow.hw.link.cobs import CobsDecoder, ReverseCobsEncoder, decoded, encodable
 from xnorflow.hw.link.frame_slots import FrameSlots
 from xnorflow.hw.link.protocol import (
@@ -24,7 +25,7 @@ from xnorflow.hw.link.protocol import (
 )
 from xnorflow.hw.link.uart import UARTReceiver, UARTTransmitter
 
-__all__ = ["HostLink", "PacketReceiver", "PacketSender", "UARTHostLink"]
+__all__ = ["HostLink", "PacketReceiver", "PacketSender", "UARTHostLink", "link_parts"]
 
 #: An answer that carries no result: the identity (code 0) or a fault, and the request's number.
 answer = data.StructLayout({"code": 3, "sequence": 8})
@@ -33,6 +34,33 @@ _IDENTITY_CODE = 0
 
 #: Place in the identity packet's body of the number of frames that the device holds.
 _HELD_OFFSET = 2
+
+
+def link_parts(
+    family: Family, *, i_bits: int, i_lanes: int, classes: int, score_bits: int, credits: int = 4
+) -> Parts:
+    """Return the parts of a `UARTHostLink` that takes one score a beat.
+
+    Parameters
+    ----------
+    family : Family
+    i_bits, i_lanes : int
+        Bits of a frame and of a beat.
+    classes, score_bits : int
+        Scores of a frame, and bits of each.
+    credits : int
+        See `LinkParameters`.
+    """
+    words = credits << index_bits(-(-i_bits // 8))
+    return merge(
+        {
+            "link": 1,
+            "link index bit": index_bits(i_bits, i_lanes, classes),
+            "register": i_lanes,
+            "link score bit": score_bits,
+        },
+        storage_parts(family, words, 8, read_first=True),
+    )
 
 
 class PacketReceiver(wiring.Component):

@@ -18,6 +18,7 @@ from xnorflow.search import Budget, fastest, smallest
 
 NETWORK = lowered_network([12, 8, 4])
 ROOMY = Budget(lut=100_000, bram=200)
+FINE = {"pe": 1, "simd": 1}
 
 
 def folding_file(tmp_path, table):
@@ -41,22 +42,22 @@ def test_a_folding_file_is_read(tmp_path):
         ("[]", "must map each of the layers"),
         ({"fc1": {"pe": 1, "simd": 1}}, "leaves out layer 'fc2'"),
         ({"fc1": {"pe": 1, "simd": 1}, "fc3": {}}, "names layer 'fc3'.*did you mean"),
-        ({"fc1": {"pe": 3, "simd": 1}, "fc2": {}}, r"pe is 3 but must divide 8.*\[1, 2, 4, 8\]"),
-        ({"fc1": {"pe": 1, "simd": 5}, "fc2": {}}, r"simd is 5 .*\[1, 2, 3, 4, 6, 12\]"),
-        ({"fc1": {"pe": True, "simd": 1}, "fc2": {}}, "pe is True but must divide"),
-        ({"fc1": {"pe": 0, "simd": 1}, "fc2": {}}, "pe is 0 but must divide"),
-        ({"fc1": {"pe": 1.0, "simd": 1}, "fc2": {}}, "pe is 1.0 but must divide"),
-        ({"fc1": {"pe": 1}, "fc2": {}}, "give an object with pe and simd"),
-        ({"fc1": {"pe": 1, "simd": 1, "x": 1}, "fc2": {}}, "give an object with pe and simd"),
+        ({"fc1": {"pe": 3, "simd": 1}, "fc2": FINE}, r"pe is 3 but must divide 8.*\[1, 2, 4, 8\]"),
+        ({"fc1": {"pe": 1, "simd": 5}, "fc2": FINE}, r"simd is 5 .*\[1, 2, 3, 4, 6, 12\]"),
+        ({"fc1": {"pe": True, "simd": 1}, "fc2": FINE}, "pe is True but must divide"),
+        ({"fc1": {"pe": 0, "simd": 1}, "fc2": FINE}, "pe is 0 but must divide"),
+        ({"fc1": {"pe": 1.0, "simd": 1}, "fc2": FINE}, "pe is 1.0 but must divide"),
+        ({"fc1": {"pe": 1}, "fc2": FINE}, "give an object with pe and simd"),
+        ({"fc1": {"pe": 1, "simd": 1, "x": 1}, "fc2": FINE}, "give an object with pe and simd"),
         (
-            {"fc1": {"pe": 1, "simd": 1, "weights_in": "constant"}, "fc2": {}},
+            {"fc1": {"pe": 1, "simd": 1, "weights_in": "constant"}, "fc2": FINE},
             "weights_in is 'constant' but must be one of",
         ),
         (
-            {"fc1": {"pe": 1, "simd": 1, "buffer_in": "disk"}, "fc2": {}},
+            {"fc1": {"pe": 1, "simd": 1, "buffer_in": "disk"}, "fc2": FINE},
             "buffer_in is 'disk' but must be one of",
         ),
-        ({"fc1": {"pe": 1, "simd": 1, "rom_latency": 3}, "fc2": {}}, "rom_latency is 3 but must"),
+        ({"fc1": {"pe": 1, "simd": 1, "rom_latency": 3}, "fc2": FINE}, "rom_latency is 3 but must"),
     ],
 )
 def test_an_illegal_folding_is_refused_in_one_sentence(tmp_path, table, message):
@@ -85,7 +86,7 @@ def test_no_other_folding_is_smaller(cycles):
     network, family, budget = lowered_network([6, 4, 2]), FAMILIES["ice40"], Budget(2000, 4)
 
     def share(cost):
-        return cost.lut / budget.lut + cost.bram / budget.bram
+        return cost.cells / budget.lut + cost.bram / budget.bram
 
     choices = []
     for layer in network.layers:
@@ -149,7 +150,7 @@ class TestPlan:
         with pytest.raises(WorkFailed, match=r"does not fit.*`target_fps=(\d+)`") as failure:
             plan(network, board, target_fps=5e6)
         offered = float(str(failure.value).rsplit("=", 1)[1].strip("`"))
-        assert core_budget(board).holds(plan(network, board, target_fps=offered).total)
+        assert core_budget(board, network).holds(plan(network, board, target_fps=offered).total)
 
     @pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
     def test_a_target_must_be_positive(self, fps):
