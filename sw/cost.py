@@ -22,6 +22,7 @@ from xnorflow.hw.link.host_link import link_parts
 from xnorflow.hw.mvu import counts, unit_parts
 from xnorflow.hw.parallel_window import parallel_window_parts
 from xnorflow.hw.pool import pool_parts
+from xnorflow.hw.resize import resizer_parts
 from xnorflow.hw.rom import ROMStyle
 from xnorflow.hw.score import ScoreUnit, score_parts
 from xnorflow.hw.sliding_window import window_parts
@@ -34,6 +35,7 @@ from xnorflow.pipeline import (
     ConverterStage,
     MatrixStage,
     PoolStage,
+    ResizeStage,
     ScoreStage,
     Stage,
     ThresholdStage,
@@ -65,10 +67,12 @@ def stage_cost(family: Family, stage: Stage, output: LoweredOutput) -> Cost:
         The network's affine.
     """
     cost = component_cost(family, stage, output)
-    if isinstance(stage, ScoreStage):
+    if isinstance(stage, ScoreStage) and not stage.cut:
         width = _sum_score_unit(stage, output).width
         return cost + _tail_cost(family, stage.lanes, width, stage.classes)
-    if isinstance(stage, MatrixStage) and stage.head == "scores":
+    if isinstance(stage, ResizeStage) and stage.last:
+        return cost + _tail_cost(family, stage.o_lanes, stage.bits, stage.o_elements)
+    if isinstance(stage, MatrixStage) and stage.head == "scores" and not stage.cut:
         return cost + _tail_cost(
             family, stage.choice.pe, _score_bits(stage.layer, output), stage.layer.mh
         )
@@ -138,6 +142,9 @@ def component_parts(family: Family, stage: Stage, output: LoweredOutput) -> Part
             granule = stage.granule or 1
             bits = stage.bits * granule + (stage.granule > 0)
             return converter_parts(bits, i_lanes // granule, o_lanes // granule)
+        case ResizeStage(bits=bits, i_lanes=i_lanes, o_lanes=o_lanes):
+            beats = (stage.i_elements // i_lanes, stage.o_elements // o_lanes)
+            return resizer_parts(bits * i_lanes, *beats)
         case WindowStage(parallel=True):
             return parallel_window_parts(family, stage.geometry, stage.bits)
         case WindowStage():
@@ -263,10 +270,10 @@ def estimate(family: Family, lowered: LoweredNetwork, folding: Folding) -> dict[
     """
     costs = {}
     lanes: int | None = None
-    for segment in segments(lowered):
+    for segment in segments(lowered, folding):
         stages = segment.stages(folding[segment.layer.name], lanes)
         lanes = stages[-1].o_lanes
         costs[segment.layer.name] = sum(
-            (stage_cost(family, stage, lowered.output) for stage in stages), Cost()
+            (stage_cost(family, stage, segment.output) for stage in stages), Cost()
         )
     return costs
