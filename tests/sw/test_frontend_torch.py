@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from qonnx_graphs import evaluate
 
 from xnorflow.frontend import load
 from xnorflow.frontend.obstacles import ModelRefused
+from xnorflow.frontend.options import ImportOptions
 from xnorflow.golden import predict
 from xnorflow.lowering import lower
 
@@ -210,3 +212,22 @@ def test_real_valued_module_is_told_all_its_obstacles(tmp_path):
         load(tmp_path / "net.onnx")
     kinds = [obstacle.where.rpartition("(")[2] for obstacle in info.value.obstacles]
     assert kinds == ["Conv)", "Relu)", "Gemm)"]
+
+
+def test_the_page_on_importing_shows_lines_that_work(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "importing.md").read_text()
+    _, _, part = page.partition("**torch without Brevitas**")
+    lines = part.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    variables: dict = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(lines, variables)
+    options = ImportOptions(None, Fraction(2, 255), Fraction(-1))
+    network = load(tmp_path / "net.onnx", options)
+    frames = np.random.default_rng(4).integers(0, 256, (FRAMES, 1, 28, 28), np.uint8)
+    with torch.no_grad():
+        x = torch.from_numpy(frames.astype(np.float64) / 127.5 - 1).float()
+        expected = variables["model"](x).numpy()
+    got = predict(lower(network), frames.reshape(-1, *network.input_shape))
+    np.testing.assert_allclose(got.logits, expected, rtol=1e-4, atol=1e-4)
