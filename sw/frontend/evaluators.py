@@ -407,6 +407,8 @@ def multi_bit(bits: float | None, what: str) -> tuple[str, str]:
 def bipolar_scale(constants: Constants, node: Node) -> NDArray:
     """Return the positive scale of a quantizer to one bit, or refuse the node."""
     scale = constants.numbers(node, 1, "scale")
+    if scale.dtype.kind != "f":
+        constants.graph.refuse(node, f"has a scale of type {scale.dtype}", "give floats")
     if not np.all(scale > 0):
         constants.graph.refuse(
             node,

@@ -335,6 +335,11 @@ def one_bit_by_zero(g):
     g.node("Quant", "x", *map(g.constant, (0, 0, 1)), name="bad", signed=1, narrow=1)
 
 
+@bad(r"\(BipolarQuant\) has a scale of type int32; give floats")
+def scale_of_integers(g):
+    g.node("BipolarQuant", "x", g.constant(1, np.int32), name="bad")
+
+
 @bad(r"\(FloatQuant\) quantizes the input to several bits, .*; use BipolarQuant")
 def float_quant(g):
     g.node("FloatQuant", "x", *[g.constant(1)] * 5, name="bad")
