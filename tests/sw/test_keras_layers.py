@@ -476,3 +476,12 @@ def test_where_the_file_tells_the_shape_of_the_frame(tmp_path, monkeypatch):
             whole["build_config"] = {"input_shape": [None, 30]}
         monkeypatch.setattr(model, "config", lambda *_, entry=whole: entry)
         check(model, tmp_path, reals(model))
+
+
+def test_registered_names_may_have_their_package(tmp_path):
+    model = perceptron()
+    for kind, config, _ in model.layers:
+        if kind == "QuantDense":
+            for key in ("input_quantizer", "kernel_quantizer"):
+                config[key] = {"class_name": "Larq>SteSign", "config": {"clip_value": 1.0}}
+    check(model, tmp_path, reals(model))
