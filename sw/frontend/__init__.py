@@ -7,10 +7,13 @@ in which a file is read:
 - :mod:`~xnorflow.frontend.reader`: bytes to a plain :class:`~xnorflow.frontend.graph.Graph`,
 - :mod:`~xnorflow.frontend.keras`: the same from a Keras or Larq file,
 - :mod:`~xnorflow.frontend.live`: the same from a torch or Brevitas module in memory,
-- :mod:`~xnorflow.frontend.constants`: the subgraphs that do not depend on the input (weights),
+- :mod:`~xnorflow.frontend.constants`: the subgraphs that do not depend on the input (weights), by
+  the operators of :mod:`~xnorflow.frontend.evaluators`,
 - :mod:`~xnorflow.frontend.chain`: what is known of the data while the graph is walked,
 - :mod:`~xnorflow.frontend.registry`: operator to handler; ``layers``, ``pools``, ``windows``,
-  ``quantizers``, ``elementwise``, ``shapes`` and ``scores`` hold the handlers,
+  ``quantizers``, ``comparisons``, ``squashing``, ``elementwise``, ``shapes`` and ``scores`` hold the
+  handlers,
+- :mod:`~xnorflow.frontend.straight_through`: branches that cancel each other in inference,
 - :mod:`~xnorflow.frontend.walk`: follows the data from the input to the output.
 """
 
