@@ -54,8 +54,8 @@ class Tensor:
     near : ndarray of bool, shape (N, ...)
         Elements of a sign or quantizer whose input lay so near to the step that rounding noise may
         have decided them; kept up to the next layer, through further signs too.
-    sure : bool
-        Whether they were decided without any noise all the same.
+    doubtful : ndarray of bool, shape (N, ...)
+        Those among them whose input was not computed without any noise.
     step : Fraction or None
         All values are multiples of it, without any rounding; None if that is not known.
     """
@@ -63,13 +63,8 @@ class Tensor:
     values: NDArray[np.float64]
     size: NDArray[np.float64]
     near: NDArray[np.bool_]
-    sure: bool = True
+    doubtful: NDArray[np.bool_]
     step: Fraction | None = None
-
-    @property
-    def doubtful(self) -> NDArray[np.bool_]:
-        """`near`, where that may be another bit in exact arithmetic."""
-        return np.zeros_like(self.near) if self.sure else self.near
 
 
 def evaluate(network: Network, frames: NDArray) -> Iterator[Tensor]:
@@ -98,7 +93,8 @@ def evaluate(network: Network, frames: NDArray) -> Iterator[Tensor]:
 
 def _tensor(values: NDArray, size: NDArray, step: Fraction | None) -> Tensor:
     """Return a tensor that no sign has decided."""
-    return _rounded(Tensor(values, size, np.zeros(values.shape, bool), True, step))
+    no = np.zeros(values.shape, bool)
+    return _rounded(Tensor(values, size, no, no, step))
 
 
 def _rounded(tensor: Tensor) -> Tensor:
@@ -119,9 +115,9 @@ def _apply(op: Op, x: Tensor) -> Tensor:
         case Sign():
             noise = NOISE * x.size
             bits = np.where(x.values >= (0 if x.step else -noise), 1.0, -1.0)
-            near = x.near | (np.abs(x.values) <= noise)
-            sure = x.sure and x.step is not None
-            return Tensor(bits, np.ones_like(x.size), near, sure, Fraction(1))
+            near = np.abs(x.values) <= noise
+            doubtful = x.doubtful | (near & (x.step is None))
+            return Tensor(bits, np.ones_like(x.size), x.near | near, doubtful, Fraction(1))
         case Quantize():
             return _quantize(op, x)
         case Dense():
@@ -131,14 +127,12 @@ def _apply(op: Op, x: Tensor) -> Tensor:
             return _convolve(op, x)
         case MaxPool():
             values = _windows(op, op.kernel, x.values, -np.inf).max(axis=(4, 5))
-            near = _near(op, op.kernel, x)
-            return replace(x, values=values, near=near)
+            return replace(_pooled(op, op.kernel, x), values=values)
         case AveragePool():
             kernel = op.kernel or (x.values.shape[1], x.values.shape[2])
             values = _windows(op, kernel, x.values, 0).mean(axis=(4, 5))
-            near = _near(op, kernel, x)
             step = _binary(x.step and x.step / prod(kernel))
-            return _rounded(replace(x, values=values, near=near, step=step))
+            return _rounded(replace(_pooled(op, kernel, x), values=values, step=step))
 
 
 def _flatten(op: Flatten, x: Tensor) -> Tensor:
@@ -148,7 +142,13 @@ def _flatten(op: Flatten, x: Tensor) -> Tensor:
         moved = np.moveaxis(array, -1, first) if op.channels_first and size.ndim == 3 else array
         return moved.reshape(*moved.shape[:first], -1)
 
-    return replace(x, values=flat(x.values, 1), near=flat(x.near, 1), size=flat(size, 0))
+    return replace(
+        x,
+        values=flat(x.values, 1),
+        near=flat(x.near, 1),
+        doubtful=flat(x.doubtful, 1),
+        size=flat(size, 0),
+    )
 
 
 def _affine(op: Affine, x: Tensor) -> Tensor:
@@ -180,8 +180,7 @@ def _quantize(op: Quantize, x: Tensor) -> Tensor:
     integers = np.clip(np.round(np.where(near, halves, integers)), op.low, op.high)
     size = np.full(x.size.shape, scale * (max(abs(op.low), abs(op.high)) + abs(zero)))
     step = _step_of([op.scale, op.scale * op.zero_point])
-    quantized = Tensor(scale * (integers - zero), size, near, False, step)
-    return _rounded(quantized)
+    return _rounded(Tensor(scale * (integers - zero), size, near, near, step))
 
 
 def _convolve(op: Conv2d, x: Tensor) -> Tensor:
@@ -202,8 +201,13 @@ def _convolve(op: Conv2d, x: Tensor) -> Tensor:
     return _tensor(np.concatenate(parts, axis=-1), np.array(sizes), step)
 
 
-def _near(op: MaxPool | AveragePool, kernel: Iterable[int], x: Tensor) -> NDArray[np.bool_]:
-    return np.asarray(_windows(op, kernel, x.near, False).any(axis=(4, 5)))
+def _pooled(op: MaxPool | AveragePool, kernel: Iterable[int], x: Tensor) -> Tensor:
+    """Return a tensor whose elements are near or doubtful where one of a window is."""
+    near, doubtful = (
+        np.asarray(_windows(op, kernel, mask, False).any(axis=(4, 5)))
+        for mask in (x.near, x.doubtful)
+    )
+    return replace(x, near=near, doubtful=doubtful)
 
 
 def _windows(

@@ -37,13 +37,22 @@ from xnorflow.frontend.graph import Graph
 from xnorflow.frontend.walk import Imported
 from xnorflow.lowered import LoweredLayer, LoweredNetwork
 from xnorflow.lowering import lower
-from xnorflow.network import Conv2d, Dense, Flatten, Network, Sign
+from xnorflow.network import (
+    AveragePool,
+    Conv2d,
+    Dense,
+    Flatten,
+    MaxPool,
+    Network,
+    Quantize,
+    Sign,
+)
 from xnorflow.reference import ReferenceFailed, execute
 
 __all__ = ["ImportCheck", "check_import", "lower_verified", "verify"]
 
 _FRAMES = 4
-_TOLERANCE = 1e-9
+_TOLERANCE = 1e-11
 """Difference of two tensors that is none, relative to the terms they were added up from."""
 
 _BUDGET = 400_000_000
@@ -56,6 +65,9 @@ _MOST_VALUES = 1 << 24
 """Numbers of a batch that are computed at once."""
 
 _SMALLEST = 1e-30
+
+_STEP = 0.25
+"""Distance at which two integers are different."""
 
 _INTEGERS: dict[int, type] = {TensorProto.UINT8: np.uint8, TensorProto.INT8: np.int8}
 _MEND = "please report it with the file, or go on without this check with `verify_import=False`"
@@ -382,24 +394,38 @@ def _compare_golden(
     own: Sequence[Tensor],
     conclusive: NDArray[np.bool_],
 ) -> None:
-    """Compare the golden model's outputs; mark the frames in which they are inconclusive."""
-    prediction = golden.predict(lowered, x)
-    logits = own[-1].values.reshape(len(x), -1)
-    noise = _TOLERANCE * np.broadcast_to(own[-1].size, own[-1].values.shape).reshape(len(x), -1)
-    differs = np.abs(prediction.logits - logits) > noise
-    rank = _at(logits, prediction.classes) < logits.max(axis=1) - noise.max(axis=1)
-    wrong = conclusive & (differs.any(axis=1) | rank)
-    if not wrong.any():
-        return
-    found = _first_layer(imported, lowered, x, own, wrong)
-    conclusive &= ~wrong
-    if found is None:
-        return
-    layer, frame = found
+    """Compare the golden model, layer by layer; mark the frames in which it is inconclusive."""
+    frames = len(x)
+    quantized = golden.quantize(lowered, x)
+    sent = [quantized, *golden.activations(lowered, quantized)]
+    layer = "the frame"
+    for index, stage in enumerate(lowered.stages):
+        if not isinstance(stage, LoweredLayer):
+            continue
+        values, doubtful = _input_of(imported, own, stage.name)
+        differs = _unlike(sent[index].reshape(values.shape), values, doubtful)
+        clear = conclusive & (differs & ~doubtful).reshape(frames, -1).any(axis=1)
+        if clear.any():
+            what = "bits" if stage.levels == 1 else "numbers"
+            _blame(imported, layer, clear, f"other {what} than")
+        conclusive &= ~differs.reshape(frames, -1).any(axis=1)
+        layer = f"layer {stage.name!r}"
+    prediction = golden.predict_quantized(lowered, quantized)
+    logits = own[-1].values.reshape(frames, -1)
+    noise = _TOLERANCE * np.broadcast_to(own[-1].size, own[-1].values.shape).reshape(frames, -1)
+    wrong = (np.abs(prediction.logits - logits) > noise).any(axis=1)
+    wrong |= _at(logits, prediction.classes) < logits.max(axis=1) - noise.max(axis=1)
+    if np.any(wrong & conclusive):
+        frame = int(np.flatnonzero(wrong & conclusive)[0])
+        scores = f"{_shown(prediction.logits[frame])} instead of {_shown(logits[frame])} by"
+        _blame(imported, layer, wrong & conclusive, scores)
+
+
+def _blame(imported: Imported, layer: str, frames: NDArray[np.bool_], what: str) -> None:
     raise WorkFailed(
-        f"{imported.graph.path}: the lowering of {layer} is wrong: for frame {frame} the golden "
-        f"model gives {_shown(prediction.logits[frame])} and the imported network, which agrees "
-        f"with onnx's reference executor, {_shown(logits[frame])}; {_MEND}"
+        f"{imported.graph.path}: the lowering of {layer} is wrong: for frame "
+        f"{np.flatnonzero(frames)[0]} the golden model gives {what} the imported network, which "
+        f"agrees with onnx's reference executor; {_MEND}"
     )
 
 
@@ -408,102 +434,65 @@ def _shown(logits: NDArray) -> str:
     return f"({', '.join(numbers)}{', ...' if len(logits) > len(numbers) else ''})"
 
 
-def _first_layer(
-    imported: Imported,
-    lowered: LoweredNetwork,
-    x: NDArray,
-    own: Sequence[Tensor],
-    wrong: NDArray[np.bool_],
-) -> tuple[str, int] | None:
-    """Return the first layer whose bits differ in one of the frames, and the frame.
+def _input_of(
+    imported: Imported, own: Sequence[Tensor], layer: str
+) -> tuple[NDArray, NDArray[np.bool_]]:
+    """Return the bits, integers or sums that a layer takes, and where noise decided them.
+
+    Maps between these and the layer are left out: they are the business of the layer.
 
     Returns
     -------
-    tuple of str and int, or None
-        None if noise may be behind all differences.
-    """
-    quantized = golden.quantize(lowered, x)
-    sent = [quantized, *golden.activations(lowered, quantized)]
-    left, layer = wrong.copy(), "the frame"
-    for index, stage in enumerate(lowered.stages):
-        if not isinstance(stage, LoweredLayer):
-            continue
-        at = _place(imported, stage.name)
-        strict = index > 0 and isinstance(lowered.stages[index - 1], LoweredLayer)
-        expected, doubtful = _input_of(imported, own, at, strict)
-        bits = sent[index].reshape(expected.shape)
-        differs = (expected > 0) != bits if strict else _unlike(bits, expected)
-        clear = left & (differs & ~doubtful).reshape(len(x), -1).any(axis=1)
-        if clear.any():
-            return layer, int(np.flatnonzero(clear)[0])
-        left &= ~differs.reshape(len(x), -1).any(axis=1)
-        layer = f"layer {stage.name!r}"
-    return (layer, int(np.flatnonzero(left)[0])) if left.any() else None
-
-
-def _place(imported: Imported, layer: str) -> int:
-    """Return the index of a layer's operation."""
-    return next(
-        index
-        for index, op in enumerate(imported.network.ops)
-        if isinstance(op, Dense | Conv2d) and op.name == layer
-    )
-
-
-def _input_of(
-    imported: Imported, own: Sequence[Tensor], at: int, strict: bool
-) -> tuple[NDArray, NDArray[np.bool_]]:
-    """Return what an operation takes, (N, H, W, C) or (N, F), and where noise decided it.
-
-    Where a layer without a pool is before it (`strict`), that is the outcome of its sign: scales
-    behind that are the business of the operation.
+    values, doubtful : ndarray, shape (N, H, W, C) or (N, F)
+        In the order of the golden model, rows, columns, channels.
     """
     ops = imported.network.ops
-    if strict:
-        while not isinstance(ops[at - 1], Sign):
-            at -= 1
-    values, doubtful = own[at].values, own[at].doubtful
-    flattens = [
-        index
-        for index, op in enumerate(ops[:at])
-        if isinstance(op, Flatten) and own[index].values.ndim == 4
-    ]
-    layers = [index for index, op in enumerate(ops[:at]) if isinstance(op, Dense | Conv2d)]
-    if not flattens or (layers and layers[-1] > flattens[-1]):
-        return values, doubtful
-    # As the image that it was, which is the order of the golden model.
-    frames, height, width, channels = own[flattens[-1]].values.shape
-    op = ops[flattens[-1]]
-    if isinstance(op, Flatten) and op.channels_first:
-        shape = (frames, channels, height, width)
-        return np.moveaxis(values.reshape(shape), 1, -1), np.moveaxis(
-            doubtful.reshape(shape), 1, -1
-        )
-    shape = (frames, height, width, channels)
-    return values.reshape(shape), doubtful.reshape(shape)
+    at = [isinstance(op, Dense | Conv2d) and op.name == layer for op in ops].index(True)
+    kinds = Sign | Quantize | MaxPool | AveragePool
+    last = max((index for index in range(at) if isinstance(ops[index], kinds)), default=-1)
+    values, doubtful = own[last + 1].values, own[last + 1].doubtful
+    hidden = any(isinstance(op, Dense | Conv2d) for op in ops[:last])
+    for index in range(last, -1, -1):
+        op, shape = ops[index], own[index].values.shape
+        if isinstance(op, Dense) or values.ndim > 2:
+            break
+        if isinstance(op, Flatten) and len(shape) == 4:
+            # Bits of the frame may be complemented feature by feature, others only by channels.
+            flat = not hidden
+            return _as_image(values, op, shape, flat), _as_image(doubtful, op, shape, flat)
+    return values, doubtful
 
 
-def _unlike(integers: NDArray, values: NDArray) -> NDArray[np.bool_]:
+def _as_image(array: NDArray, op: Flatten, shape: tuple[int, ...], flat: bool) -> NDArray:
+    """Return what a `Flatten` made of images (N, H, W, C) in that order, as images or flat."""
+    frames, height, width, channels = shape
+    if op.channels_first:
+        array = np.moveaxis(array.reshape(frames, channels, height, width), 1, -1)
+    return array.reshape((frames, -1) if flat else shape)
+
+
+def _unlike(integers: NDArray, values: NDArray, doubtful: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return where integers are not to values as elsewhere in the channel.
 
     The lowering may complement bits and count in other units, so that all that can be said is that
-    equal integers are equal values and different ones different values.
+    a channel's integers lie on a line over its values.
 
     Parameters
     ----------
-    integers, values : ndarray, shape (N, ..., C)
+    integers, values, doubtful : ndarray, shape (N, ..., C)
+        Doubtful ones are not used to tell the line.
     """
     channels = values.shape[-1]
-    flat, columns = integers.reshape(-1, channels), values.reshape(-1, channels)
-    unlike = np.zeros(columns.shape, bool)
-    for channel in range(channels):
-        taken: set[float] = set()
-        constant = np.ptp(columns[:, channel]) == 0
-        for integer in np.unique(flat[:, channel]):
-            of_it = flat[:, channel] == integer
-            found, counts = np.unique(np.round(columns[of_it, channel], 9), return_counts=True)
-            usual = float(found[counts.argmax()])
-            wrong = np.abs(columns[:, channel] - usual) > 1e-8
-            unlike[:, channel] |= of_it & (wrong | (usual in taken and not constant))
-            taken.add(usual)
-    return unlike.reshape(values.shape)
+    x, y = values.reshape(-1, channels), integers.reshape(-1, channels).astype(np.float64)
+    hidden = doubtful.reshape(-1, channels)
+    first = np.where(hidden, np.inf, x).argmin(axis=0)
+    last = np.where(hidden, -np.inf, x).argmax(axis=0)
+    (x0, x1), (y0, y1) = (
+        (array[first, np.arange(channels)], array[last, np.arange(channels)]) for array in (x, y)
+    )
+    varies = x1 > x0
+    slope = np.divide(y1 - y0, x1 - x0, out=np.zeros(channels), where=varies)
+    unlike = np.abs(y - y0 - (x - x0) * slope) > _STEP
+    # Different values must be different integers.
+    unlike |= (y0 == y1) & (x == x1)
+    return (unlike & varies).reshape(values.shape)
