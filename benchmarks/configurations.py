@@ -26,6 +26,7 @@ from xnorflow.hw.fifo import StreamFIFO, fifo_parts
 from xnorflow.hw.link.host_link import UARTHostLink, link_parts
 from xnorflow.hw.link.protocol import LinkParameters
 from xnorflow.hw.mvu import MatrixVectorUnit
+from xnorflow.hw.resize import VectorResizer, resizer_parts
 from xnorflow.hw.width_converter import WidthConverter, converter_parts
 from xnorflow.lowered import (
     LoweredLayer,
@@ -181,6 +182,9 @@ def unit_of(c: Config) -> wiring.Component:
             return StreamFIFO(unsigned(c["width"]), c["words"])
         case "argmax":
             return ArgMax(c["lanes"], c["width"], c["classes"])
+        case "resizer":
+            sizes = c["i_elements"], c["o_elements"]
+            return VectorResizer(unsigned(c["bits"]), c["lanes"], c["lanes"], *sizes)
         case "link":
             return UARTHostLink(_link(c))
     stage, output, payload = stage_of(c)
@@ -321,6 +325,12 @@ def _rest() -> Iterator[Config]:
         yield {"kind": "scores", "channels": 10, "lanes": lanes, "top": top, "spread": spread}
     for lanes, width, classes in [(1, 9, 10), (1, 16, 100), (2, 10, 10), (10, 10, 10), (1, 22, 10)]:
         yield {"kind": "argmax", "lanes": lanes, "width": width, "classes": classes}
+    for bits, lanes, i_elements, o_elements in [
+        (1, 16, 144, 160), (1, 8, 128, 120), (8, 4, 12, 16), (1, 64, 576, 640), (2, 32, 320, 288),
+    ]:  # fmt: skip
+        yield {"kind": "resizer", "bits": bits, "lanes": lanes} | (
+            {"i_elements": i_elements, "o_elements": o_elements}
+        )
     for i_lanes, i_beats, width, classes in [
         (16, 49, 16, 10), (1, 784, 9, 10), (98, 8, 12, 100), (8, 784, 16, 10), (24, 1024, 20, 10),
     ]:  # fmt: skip
@@ -394,6 +404,9 @@ def parts_of(family: Family, c: Config) -> Parts:
             return fifo_parts(family, c["width"], c["words"])
         case "argmax":
             return argmax_parts(family, c["lanes"], c["width"], c["classes"])
+        case "resizer":
+            beats = c["i_elements"] // c["lanes"], c["o_elements"] // c["lanes"]
+            return resizer_parts(c["bits"] * c["lanes"], *beats)
         case "link":
             return link_parts(
                 family,

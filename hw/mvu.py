@@ -20,7 +20,7 @@ from xnorflow.hw.score import ScoreUnit
 from xnorflow.hw.skid import SkidBuffer, skid_parts
 from xnorflow.hw.threshold import ThresholdUnit
 
-__all__ = ["MatrixVectorUnit", "counts", "unit_parts"]
+__all__ = ["MatrixVectorUnit", "counts", "rom_widths", "unit_parts"]
 
 #: Most lanes that take their inputs and weight addresses straight from one register.
 GROUP_LANES = 512
@@ -48,6 +48,19 @@ def _pe_groups(pe: int, simd: int) -> int:
     return next((g for g in range(1, pe) if pe % g == 0 and pe // g * simd <= GROUP_LANES), pe)
 
 
+def rom_widths(weights: NDArray[np.integer], pe: int, simd: int) -> tuple[int, ...]:
+    """Return the bits of each PE group's weight memory that are not the same in all words.
+
+    Parameters
+    ----------
+    weights : ndarray of int, shape (MH, MW)
+    pe, simd : int
+    """
+    folded = weights.reshape(-1, pe, weights.shape[1] // simd, simd)
+    varying = (folded != folded[:1, :, :1]).any(axis=(0, 2))
+    return tuple(varying.reshape(_pe_groups(pe, simd), -1).sum(axis=1).tolist())
+
+
 @cache
 def unit_parts(
     family: Family,
@@ -63,6 +76,7 @@ def unit_parts(
     rom_latency: int = 1,
     lanes: layouts.Lanes = layouts.BITS,
     groups: int = 1,
+    widths: tuple[int, ...] | None = None,
 ) -> Parts:
     """Return the parts of a `MatrixVectorUnit` but for those of what stands behind its counts.
 
@@ -75,6 +89,8 @@ def unit_parts(
         Cycles of what stands behind the counts.
     mh, mw, pe, simd, weights_in, buffer_in_registers, rom_latency, lanes, groups
         See `MatrixVectorUnit`.
+    widths : tuple of int, optional
+        `rom_widths` where some bits may be alike in all words; yosys makes constants of those.
     """
     neuron_folds, synapse_folds = mh // pe, mw // simd
     depth, sets = neuron_folds * synapse_folds, _pe_groups(pe, simd)
@@ -82,7 +98,9 @@ def unit_parts(
     payload = simd * lanes.width + (simd // lanes.granule if lanes.granule else 0)
     weight_bits = 64 if weights_in is ROMStyle.BRAM else depth
     array = array_parts(family, each, simd, synapse_folds, lanes, weight_bits)
-    rom = rom_parts(family, depth, each * simd, weights_in)
+    if widths is None or weights_in is not ROMStyle.BRAM:
+        widths = (each * simd,) * sets
+    roms = [rom_parts(family, depth, width, weights_in) for width in widths]
     count_bits = each * (mw * lanes.top).bit_length()
     folds = index_bits(depth, synapse_folds, neuron_folds)
     tree = tree_latency(simd, lanes.top) + sets
@@ -96,7 +114,8 @@ def unit_parts(
     )
     return merge(
         {"unit": 1, "fold bit": folds, "bare register": registers},
-        {part: count * sets for part, count in merge(array, rom).items()},
+        {part: count * sets for part, count in array.items()},
+        *roms,
         replay_parts(family, payload, synapse_folds, neuron_folds // groups, buffer_in_registers),
         skid_parts(o_bits),
     )

@@ -51,7 +51,8 @@ def pool_parts(
     # A window's first element is not added to what lies in the memory.
     lists.append({"first element bit": width if op == "sum" else 0})
     if folds == 1:
-        lists.append({"latest word bit": width, "bare register": width})
+        # With a sum the same LUT leaves out the first element.
+        lists.append({"latest word bit": width if op == "or" else 0, "bare register": width})
     return merge(*lists)
 
 

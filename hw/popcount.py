@@ -54,6 +54,8 @@ def tree_parts(
         for a part of their inputs share its logic.
     """
     leaf, parts = _leaf(top), dict[str, float]()
+    # With constant weights the gates are inverters, and sums of few inputs have parts in common.
+    gates = "fixed " if weight_bits <= 2 else ""
 
     def add(part: str, count: float) -> None:
         parts[part] = parts.get(part, 0.0) + count
@@ -68,11 +70,10 @@ def tree_parts(
         return bits * count * repeat
 
     def adders(size: int, count: float) -> None:
-        each = family.adder("adder", bits_for(size * top), copies(size), copies(1))
+        each = family.adder(f"{gates}adder", bits_for(size * top), copies(size), copies(1))
         for part, number in each.items():
             add(part, number * count)
 
-    gates = "fixed " if weight_bits <= 2 else ""
     if weight_bits == 2:
         add("gate", lanes * copies(1))
     span = granule or lanes

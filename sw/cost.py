@@ -19,7 +19,7 @@ from xnorflow.hw.cost import FAMILIES, Cost, Family, Parts, merge
 from xnorflow.hw.fifo import fifo_parts
 from xnorflow.hw.layouts import Lanes
 from xnorflow.hw.link.host_link import link_parts
-from xnorflow.hw.mvu import counts, unit_parts
+from xnorflow.hw.mvu import counts, rom_widths, unit_parts
 from xnorflow.hw.parallel_window import parallel_window_parts
 from xnorflow.hw.pool import pool_parts
 from xnorflow.hw.resize import resizer_parts
@@ -98,6 +98,12 @@ def fifo_cost(family: Family, width: int, words: int) -> Cost:
     """Return the cost of a FIFO of `words` beats of `width` bits."""
     return family.cost(fifo_parts(family, width, words))
 
+
+#: Weight memories of more words have no bit that is the same in all of them.
+FEW_WORDS = 64
+
+#: Lanes that no device has block RAM for.
+WIDEST = 8192
 
 #: What the clock and the reset take beside the link.
 BOARD_COST = Cost(lut=20, ff=20, carry=10, cells=25)
@@ -192,7 +198,19 @@ def _unit(family: Family, stage: MatrixStage, output: LoweredOutput) -> dict[str
         "rom_latency": choice.rom_latency,
         "lanes": _lanes(layer.input_bits, stage.granule),
         "groups": layer.groups,
+        "widths": (
+            _rom_widths(layer, choice.pe, choice.simd) if choice.weights_in == "bram" else None
+        ),
     }
+
+
+@lru_cache(maxsize=1 << 14)
+def _rom_widths(layer: LoweredLayer, pe: int, simd: int) -> tuple[int, ...] | None:
+    """Return `rom_widths` of a layer with so few words that some bits may be alike in all."""
+    words = layer.mh * layer.mw // (pe * simd)
+    return (
+        rom_widths(layer.weights, pe, simd) if words <= FEW_WORDS and simd * pe <= WIDEST else None
+    )
 
 
 @cache
