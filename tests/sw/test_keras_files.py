@@ -227,6 +227,10 @@ def never_written(file):
     file.create_group("layers").create_dataset("w", (1 << 40,), "f4", chunks=(1 << 20,))
 
 
+def written_in_part(file):
+    file.create_group("layers").create_dataset("w", (1 << 20,), "f4", chunks=(16,))[:16] = 1
+
+
 def huge_chunks(file):
     file.create_group("layers").create_dataset("w", (1 << 28,), "u1", chunks=(1 << 28,))
 
@@ -252,6 +256,7 @@ HOSTILE = {
     compound: "no array of numbers",
     references: "no array of numbers",
     never_written: "are stored",
+    written_in_part: "of which 64 are stored",
     huge_chunks: "are stored",
     squeezed: "are stored",
     many: "objects",

@@ -213,6 +213,11 @@ REFUSED = {
         "layer 'average_pooling2d' (AveragePooling2D) divides by other numbers at the borders",
         'padding="valid"',
     ),
+    "zeros before a pool": (
+        lambda: KerasModel((7, 7, 2)).conv(4, 3).zero_padding(1, 0, 0, 2).pool("Max").conv(3, 3),
+        "layer 'zero_padding2d' (ZeroPadding2D) pads the input of layer 'max_pooling2d'",
+        "directly before a Conv",
+    ),
     "norm's axis": (
         lambda: edited(image(), 1, axis=[1]),
         "layer 'batch_normalization' (BatchNormalization) works along axis [1]",

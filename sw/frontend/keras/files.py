@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import struct
 import tempfile
 import zipfile
@@ -239,13 +240,9 @@ def _unpack(path: str, archive: zipfile.ZipFile, name: str, most: int, target: I
         raise NotImplementedError("Keras does not compress in this way")
     if info.file_size > most:
         raise UserError(f"{path}: its {name} has more than {most >> 20} MiB; {_SAVE}")
-    left = most
+    # It ends where the list of members says, at the latest.
     with archive.open(info) as source:
-        while block := source.read(1 << 20):
-            left -= len(block)
-            if left < 0:
-                raise _damaged(path)
-            target.write(block)
+        shutil.copyfileobj(source, target)
     target.seek(0)
 
 

@@ -96,7 +96,8 @@ class Translator:
         for variable, role in zip(found, roles, strict=True):
             if variable.name and not variable.name.startswith(role):
                 raise Refused(f"has the weights {variable.name!r} in the place of its {role}")
-        return [variable.values for variable in found]
+        arrays = [variable.values for variable in found]
+        return [a.astype(np.float32) if a.dtype == np.float16 else a for a in arrays]
 
     def apply(self, layer: Layer, x: Tensor, what: Function | None, part: str) -> Tensor:
         """Append a quantizer of data or an activation."""
