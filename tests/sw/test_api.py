@@ -266,7 +266,7 @@ class TestSimulate:
             ({"target_fps": 1e9}, "`target_fps=1000000000` cannot be reached"),
             ({"target_fps": 1, "folding": {}}, "only one of `target_fps`, `folding` and"),
             (
-                {"folding": {"fc0": {"pe": 5, "simd": 1}, "fc1": {}}},
+                {"folding": {"fc0": {"pe": 7, "simd": 1}, "fc1": {"pe": 1, "simd": 1}}},
                 "`folding`, layer 'fc0': pe is",
             ),
             ({"folding": {"fc9": {}}}, "`folding` names layer 'fc9'"),
@@ -294,7 +294,7 @@ class TestBuild:
     def flow(self, monkeypatch):
         """Leave synthesis, place and route out."""
 
-        def build(top, board, clock_mhz, folder, progress, *, enough_mhz=None):
+        def build(top, board, clock_mhz, folder, progress, **options):
             (folder / "tiny.bin").write_bytes(b"bits")
             progress("route", "fast")
             used = {"lut": Usage(1, 2)}
