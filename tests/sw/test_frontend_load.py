@@ -13,6 +13,7 @@ from qonnx.transformation.infer_shapes import InferShapes
 from random_networks import random_frames, random_network, to_qonnx
 
 import xnorflow
+from xnorflow import api
 from xnorflow.datasets import sample_digits
 from xnorflow.frontend import load
 from xnorflow.golden import predict
@@ -56,6 +57,6 @@ def test_shipped_models_agree_with_the_qonnx_executor(name):
 
 
 def test_load_is_offered_by_the_package_itself():
-    assert xnorflow.load is load
+    assert xnorflow.load is api.load
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         _ = xnorflow.lode
