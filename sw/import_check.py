@@ -65,6 +65,7 @@ _MOST_VALUES = 1 << 24
 """Numbers of a batch that are computed at once."""
 
 _SMALLEST = 1e-30
+"""Smallest magnitude of a threshold that is no noise next to zero; its inverse is the largest."""
 
 _STEP = 0.25
 """Distance at which two integers are different."""
@@ -151,9 +152,9 @@ def verify(
     """
     if wanted is False:
         return None
-    macs = sum(layer.macs for layer in lowered.layers)
-    frames = _FRAMES if wanted else min(_FRAMES, _affordable(imported, lowered) // macs)
+    frames = _FRAMES if wanted else _affordable_frames(imported, lowered)
     if not frames:
+        macs = sum(layer.macs for layer in lowered.layers)
         why = f"that would take a while, with {macs:,} operations a frame"
         return ImportCheck(0, 0, 0, 0.0, _not_checked(why))
     check = check_import(imported, lowered, frames=frames)
@@ -162,12 +163,15 @@ def verify(
     return check
 
 
-def _affordable(imported: Imported, lowered: LoweredNetwork) -> int:
-    """Return the number of multiplications that may be done unasked."""
+def _affordable_frames(imported: Imported, lowered: LoweredNetwork) -> int:
+    """Return the number of frames that are computed unasked."""
     layers = lowered.layers
+    macs = sum(layer.macs for layer in layers)
     left = _BUDGET - _PER_WEIGHT * sum(layer.weights.size for layer in layers)
-    batch = sum(layer.macs for layer in layers) * (imported.graph.batch or 1)
-    return left if batch <= left else 0
+    # The windows of an image are the largest temporaries.
+    windows = max(layer.positions * layer.mw for layer in layers)
+    frames = min(left // macs, _MOST_VALUES // windows)
+    return min(frames, _FRAMES) if frames >= (imported.graph.batch or 1) else 0
 
 
 def check_import(
@@ -251,9 +255,10 @@ def _frames(
     shape = (count, *quantizer.shape)
     if quantizer.is_bytes:
         return rng.integers(0, 256, shape, np.uint8)
-    thresholds = np.where(np.isfinite(quantizer.thresholds), quantizer.thresholds, 0)
-    # The smallest numbers stand for "above zero", and next to zero are nothing but noise.
-    thresholds = np.where(np.abs(thresholds) < _SMALLEST, 0, thresholds).astype(np.float32)
+    # The smallest numbers stand for "above zero" and the largest for never: neither can be met.
+    magnitudes = np.abs(quantizer.thresholds)
+    met = (magnitudes >= _SMALLEST) & (magnitudes <= 1 / _SMALLEST)
+    thresholds = np.where(met, quantizer.thresholds, 0).astype(np.float32)
     levels, features = thresholds.shape
     column = np.arange(quantizer.features) % features
     near = thresholds[rng.integers(0, levels, (count, quantizer.features)), column]

@@ -526,6 +526,16 @@ class TestFrames:
         assert 0.45 < lowered.input.quantize(x).mean() < 0.58
         assert np.any(x == lowered.input.thresholds)
 
+    @pytest.mark.parametrize("scale", [1e-38, 1e38])
+    def test_stay_finite_whatever_the_thresholds(self, scale):
+        graph = Graphs(("N", 9))
+        x = graph.node("Sub", graph.node("Mul", "x", graph.constant(scale)), graph.constant(3.0))
+        graph.node("MatMul", graph.bipolar(x), weights(graph, 9, 3))
+        network = imported(graph.model())
+        lowered = lower(network.network)
+        assert np.isfinite(drawn(network, lowered, 4)).all()
+        assert check_import(network, lowered).inconclusive == 0
+
     @pytest.mark.parametrize("bits", [2, 4, 8])
     def test_reach_every_level_of_a_quantizer(self, bits):
         graph = Graphs(("N", 500))
@@ -560,6 +570,25 @@ class TestWhatIsWanted:
         monkeypatch.setattr(import_check, "_PER_WEIGHT", 0)
         monkeypatch.setattr(import_check, "_BUDGET", 2 * per_frame)
         assert verify(network, lowered).frames == 2
+
+    def test_fewer_frames_are_taken_where_windows_take_much_memory(self, monkeypatch):
+        network, lowered = self.network()
+        largest = max(layer.positions * layer.mw for layer in lowered.layers)
+        monkeypatch.setattr(import_check, "_MOST_VALUES", 3 * largest + 1)
+        assert verify(network, lowered).frames == 3
+        monkeypatch.setattr(import_check, "_MOST_VALUES", largest - 1)
+        assert "would take a while" in verify(network, lowered).note
+
+    def test_a_batch_that_is_fixed_counts(self, monkeypatch):
+        graph = Graphs((7, 8))
+        graph.node("MatMul", graph.bipolar("x"), weights(graph, 8, 3))
+        network = imported(graph.model())
+        lowered = lower(network.network)
+        monkeypatch.setattr(import_check, "_PER_WEIGHT", 0)
+        monkeypatch.setattr(import_check, "_BUDGET", 7 * 8 * 3)
+        assert verify(network, lowered).frames == 7
+        monkeypatch.setattr(import_check, "_BUDGET", 7 * 8 * 3 - 1)
+        assert verify(network, lowered).frames == 0
 
     def test_a_large_network_is_checked_only_if_asked(self, monkeypatch):
         network, lowered = self.network()
