@@ -41,6 +41,7 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
+tf.get_logger().setLevel("ERROR")
 keras = tf.keras
 layers = tf.keras.layers
 QuantConv2D = lq.layers.QuantConv2D
@@ -86,6 +87,8 @@ class Case:
         metrics in it.
     zeros : bool
         Whether some latent weights are exactly 0.
+    bits : bool
+        Whether the weights are stored as -1 and +1.
     """
 
     build: Callable[[], keras.Model]
@@ -94,6 +97,7 @@ class Case:
     obstacles: tuple[str, ...] = ()
     trained: bool = False
     zeros: bool = False
+    bits: bool = False
 
 
 def sequential(shape: tuple[int, ...], *chain: layers.Layer) -> keras.Model:
@@ -302,6 +306,21 @@ def depthwise() -> keras.Model:
         QuantDepthwiseConv2D(2, strides=2, depth_multiplier=2, **options),
         norm(),
         layers.Flatten(),
+        QuantDense(10, **BINARY),
+        norm(),
+    )
+
+
+def squashed() -> keras.Model:
+    """Return a network with activations that keep the sign."""
+    return sequential(
+        (40,),
+        QuantDense(32, **BINARY),
+        norm(),
+        layers.Activation("tanh"),
+        QuantDense(24, **BINARY),
+        norm(),
+        layers.Activation("softsign"),
         QuantDense(10, **BINARY),
         norm(),
     )
@@ -521,6 +540,23 @@ CASES = {
         ),
         "bytes",
     ),
+    "mlp_squashed": Case(squashed),
+    "mlp_of_bits": Case(
+        lambda: mlp(kernel_quantizer=lq.quantizers.NoOp(precision=1), kernel_constraint=None),
+        bits=True,
+    ),
+    "mlp_of_keras": Case(
+        lambda: sequential(
+            (40,),
+            lq.quantizers.SteSign(),
+            layers.Dense(32),
+            norm(),
+            lq.quantizers.SteSign(),
+            layers.Dense(10, use_bias=False),
+            norm(),
+        ),
+        bits=True,
+    ),
     "mlp_built_late": Case(built_late),
     "mlp_frozen": Case(frozen),
     "mlp_shared": Case(shared),
@@ -618,6 +654,18 @@ CASES = {
         ),
         "bytes",
     ),
+    "cnn_normalization": Case(
+        lambda: sequential(
+            (7, 7, 3),
+            layers.Normalization(axis=None, mean=110.0, variance=70.0**2),
+            QuantConv2D(8, 3, **FIRST),
+            norm(),
+            layers.Flatten(),
+            QuantDense(10, **BINARY),
+            norm(),
+        ),
+        "bytes",
+    ),
     "cnn_rescaling": Case(
         lambda: sequential(
             (7, 7, 3),
@@ -670,6 +718,9 @@ CASES = {
         obstacles=("layer 'half'",),
     ),
     "refused_residual": Case(residual, obstacles=("layer 'add'",)),
+    "refused_axis": Case(
+        lambda: cnn((7, 7, 3), norm(axis=1, name="rows")), obstacles=("layer 'rows'",)
+    ),
     "refused_lambda": Case(lambdas, obstacles=("layer 'negate'",)),
 }
 
@@ -691,9 +742,7 @@ def is_weighted(layer: layers.Layer) -> bool:
     )
 
 
-def randomize(
-    model: keras.Model, frames: np.ndarray, zeros: bool, rng: np.random.Generator
-) -> None:
+def randomize(model: keras.Model, frames: np.ndarray, case: Case, rng: np.random.Generator) -> None:
     """Give a chain random parameters with which every layer tells frames apart.
 
     Parameters
@@ -701,8 +750,7 @@ def randomize(
     model : Model
     frames : ndarray of float32
         Frames whose sums the batch norms are centred at, roughly.
-    zeros : bool
-        Whether some weights are 0.
+    case : Case
     rng : Generator
     """
     x = tf.constant(frames)
@@ -714,7 +762,9 @@ def randomize(
             weights = [rng.normal(0, 0.5, w.shape) for w in layer.get_weights()]
             for kernel in weights[: len(weights) - layer.use_bias]:
                 kernel += np.copysign(0.01, kernel)
-                if zeros:
+                if case.bits:
+                    kernel[:] = np.sign(kernel)
+                if case.zeros:
                     kernel[rng.random(kernel.shape) < 0.1] = 0
             if layer.use_bias:
                 weights[-1] *= 4
@@ -822,7 +872,7 @@ def attempt(name: str, case: Case, folder: Path, seed: int) -> str:
     x = frames_of(case, model.input_shape[1:], rng)
     frames = scaled(case, x)
     if not case.obstacles:
-        randomize(model, frames[:100], case.zeros, rng)
+        randomize(model, frames[:100], case, rng)
     if case.trained:
         train(model, frames[:300], rng)
     paths = [folder / f"{name}.keras", folder / f"{name}.h5"]
