@@ -187,10 +187,7 @@ def _slice(_: Constants, node: Node, inputs: Sequence[Any]) -> Any:
     steps = [1] * len(starts) if steps is None else steps
     places = [slice(None)] * array.ndim
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        size = array.shape[int(axis)]
-        # An end before the first value, for going backwards, is none to numpy.
-        stop = None if step < 0 and end < -size else int(end)
-        places[int(axis)] = slice(int(start), stop, int(step))
+        places[int(axis)] = slice(int(start), int(end), int(step))
     return array[tuple(places)]
 
 

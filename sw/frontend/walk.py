@@ -212,8 +212,7 @@ def _branches(chain: Chain, tensor: str) -> bool:
 def _import(chain: Chain, node: Node) -> bool:
     """Import a node, or collect why it cannot be; return whether its output is known."""
     if _collect(chain, lambda: _handle(chain, node)):
-        # Without the activation that was left out the network's tensor is another one.
-        chain.record("" if chain.squashings else next(filter(None, node.outputs)))
+        chain.record(next(filter(None, node.outputs)))
         return True
     return _go_on(chain, node)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +24,11 @@ from sign_idioms import (
 
 from xnorflow.errors import UserError
 from xnorflow.frontend import read
+from xnorflow.frontend.constants import Constants
+from xnorflow.frontend.graph import Node
 from xnorflow.frontend.obstacles import ModelRefused
 from xnorflow.frontend.options import ImportOptions
+from xnorflow.frontend.reader import read_graph
 from xnorflow.golden import predict
 from xnorflow.lowering import lower
 from xnorflow.network import Network
@@ -215,6 +220,48 @@ class TestSignOfZero:
         graph.gemm(graph.node("Flatten", graph.node("Sign", x)), 60, 4)
         assert "(Sign) gives 0" in refusal(graph, tmp_path)
 
+    @pytest.mark.parametrize(("bias", "accepted"), [(0.3, True), (0.5, False), (1 / 8, True)])
+    def test_may_occur_behind_means_and_a_bias(self, bias, accepted, tmp_path):
+        graph = Drawn(9, ("N", 1, 6, 8))
+        x = graph.node("Conv", graph.bipolar("x"), graph.constant(signs(graph, 3, 1, 3, 3)))
+        x = graph.node(
+            "Add", graph.node("AveragePool", x, kernel_shape=[1, 4]), graph.constant(bias)
+        )
+        graph.gemm(graph.node("Flatten", graph.node("Sign", x)), 36, 4)
+        if accepted:
+            same_logits(graph, tmp_path, (1, 6, 8))
+        else:
+            assert "(Sign) gives 0" in refusal(graph, tmp_path)
+
+    @pytest.mark.parametrize(
+        ("low", "high", "pad", "accepted"),
+        [
+            (-1, 1, None, True),
+            (-1, 1, 0, False),  # nine bits, but four in the corners
+            (-1, 1, 1, True),
+            (-1, 1, -1, True),
+            (-0.5, 0.5, 0.5, True),
+            (-1, 1, 3, False),
+            (-0.7, 1.3, None, True),
+            (-0.7, 1.3, 0, False),
+            (1, -1, None, True),
+        ],
+    )
+    def test_may_occur_at_the_borders_of_padded_images(self, low, high, pad, accepted, tmp_path):
+        graph = Drawn(9, ("N", 1, 6, 8))
+        condition = graph.node("Less", "x", graph.constant(0))
+        x = graph.node("Where", condition, graph.constant(low), graph.constant(high))
+        sizes = [0, 0, 1, 1, 0, 0, 1, 1]
+        if pad is not None:
+            x = graph.node("Pad", x, graph.constant(sizes, np.int64), graph.constant(pad))
+        x = graph.node("Conv", x, graph.constant(signs(graph, 3, 1, 3, 3)))
+        x = graph.node("Flatten", graph.node("Sign", x))
+        graph.gemm(x, 3 * (24 if pad is None else 48), 4)
+        if accepted:
+            same_logits(graph, tmp_path, (1, 6, 8))
+        else:
+            assert "(Sign) gives 0" in refusal(graph, tmp_path)
+
     def test_cannot_occur_of_bits(self, tmp_path):
         graph = Drawn(9)
         graph.gemm(graph.node("Sign", graph.bipolar("x")), 12, 4)
@@ -248,6 +295,13 @@ class TestWeights:
         (_, dense, *gains) = read(self.layer(weights).save(tmp_path)).network.ops
         assert [op.scale for op in gains] == ([] if gain == 1 else [(abs(np.float32(gain)),)])
         assert np.all(dense.weights == np.sign(gain))
+
+    def test_neurons_that_differ_by_rounding_get_one_magnitude(self, tmp_path):
+        weights = np.full((3, 5), 0.3, np.float32)
+        weights[1] = np.nextafter(weights[1], np.float32(1))
+        weights[2, 1] = weights[1, 0]
+        (_, _, affine) = read(self.layer(weights).save(tmp_path)).network.ops
+        assert affine.scale == (Fraction(float(np.float32(0.3))),)
 
     def test_gains_of_rows_stay_apart(self, tmp_path):
         weights = np.array([[1, 1, -1.0000001], [2, -2, -2], [1.001, 1.001, 1.001]], np.float32)
@@ -347,6 +401,30 @@ class TestSquashing:
     def test_thresholds_within_the_range_are_not_changed(self, tmp_path):
         graph = self.graph(lambda g, x: clip(g, x, 0, 3), SIGNS["another threshold"])
         same_logits(graph, tmp_path, (2, 6, 8))
+
+    @pytest.mark.parametrize("kind", ["Greater", "GreaterOrEqual", "Less", "LessOrEqual"])
+    @pytest.mark.parametrize("gain", [1, -2])
+    @pytest.mark.parametrize("threshold", [-3, -2, -1, 1, 2, 3])
+    def test_is_dropped_only_where_it_makes_no_difference(self, kind, gain, threshold, tmp_path):
+        def decide(x: np.ndarray) -> np.ndarray:
+            compare = {
+                "Greater": np.greater,
+                "GreaterOrEqual": np.greater_equal,
+                "Less": np.less,
+                "LessOrEqual": np.less_equal,
+            }
+            return compare[kind](gain * x, gain * threshold)
+
+        graph = Drawn(12, ("N", 9))
+        x = graph.node("MatMul", graph.bipolar("x"), graph.constant(signs(graph, 9, 6)))
+        x = graph.node("Mul", clip(graph, x, -2, 2), graph.constant(gain))
+        x = graph.node(kind, x, graph.constant(gain * threshold))
+        graph.gemm(graph.node("Cast", x, to=TensorProto.FLOAT), 6, 4)
+        numbers = np.arange(-5, 5.5, 0.5)
+        if np.array_equal(decide(numbers), decide(np.clip(numbers, -2, 2))):
+            same_logits(graph, tmp_path, (9,))
+        else:
+            assert "(Clip) changes what node" in refusal(graph, tmp_path)
 
     def test_clip_of_what_a_quantizer_clips_is_dropped(self, tmp_path):
         graph = Drawn(13)
@@ -451,6 +529,73 @@ def test_all_obstacles_of_a_network_of_several_bits_are_told_in_order(tmp_path):
         read(graph.save(tmp_path))
     told = [obstacle.where.split("'")[1] for obstacle in info.value.obstacles]
     assert told == ["quant_0", "relu1", "quant_3", "pool", "sign", "fc1", "fc2"]
+
+
+INTS = np.int64
+CONSTANTS: dict[str, Callable[[Graphs], str]] = {
+    "Slice backwards": lambda g: _sliced(g, [-1], [-99], [0], [-1]),
+    "Slice backwards in part": lambda g: _sliced(g, [5], [1], [0], [-2]),
+    "Slice of two axes": lambda g: _sliced(g, [1, 0], [4, -1], [0, 1]),
+    "Slice without axes": lambda g: _sliced(g, [1], [1 << 40]),
+    "Div of integers": lambda g: g.node(
+        "Div", g.constant([-7, 7, -7, 7, 0], INTS), g.constant([2, 2, -2, -2, 3], INTS)
+    ),
+    "arithmetic on integers": lambda g: g.node(
+        "Sub", g.node("Mul", g.constant([3, -4], INTS), g.constant(5, INTS)), g.constant(1, INTS)
+    ),
+    "Clip above": lambda g: g.node("Clip", _ramp(g), "", g.constant(0.25)),
+    "Clip below": lambda g: g.node("Clip", _ramp(g), g.constant(0.25)),
+    "Max and Min of three": lambda g: g.node(
+        "Max", g.node("Min", _ramp(g), g.constant(0.5), g.constant([0.25, 1])), g.constant(-0.5)
+    ),
+    "Round": lambda g: g.node("Round", g.node("Mul", _ramp(g), g.constant(6))),
+    "Equal": lambda g: g.node("Equal", g.constant([1, -1, 2], INTS), g.constant(-1, INTS)),
+    "Not, And, Or": lambda g: g.node(
+        "And",
+        g.node("Not", g.node("Greater", _ramp(g), g.constant(0.4))),
+        g.node("Or", *(g.node("Less", _ramp(g), g.constant(c)) for c in (-0.5, 0.2))),
+    ),
+    "Expand to more": lambda g: g.node("Expand", _ramp(g), g.constant([3, 1, 2], INTS)),
+    "Tile": lambda g: g.node("Tile", _ramp(g), g.constant([2, 3], INTS)),
+    "ConstantOfShape": lambda g: g.node("ConstantOfShape", g.constant([2, 0, 3], INTS)),
+    "Pow": lambda g: g.node("Pow", _ramp(g), g.constant(3)),
+    "ReduceSum of all": lambda g: g.node("ReduceSum", _ramp(g)),
+    "ReduceSum of nothing": lambda g: g.node("ReduceSum", _ramp(g), noop_with_empty_axes=1),
+    "ReduceMean": lambda g: g.node("ReduceMean", _ramp(g), axes=[-2], keepdims=0),
+    "ReduceMax": lambda g: g.node("ReduceMax", _ramp(g), axes=[0, 1]),
+    "ReduceL1": lambda g: g.node("ReduceL1", _ramp(g), axes=[1]),
+    "ReduceL2": lambda g: g.node("ReduceL2", _ramp(g), axes=[0]),
+    "ReduceProd": lambda g: g.node("ReduceProd", _ramp(g), axes=[1]),
+    "Gather": lambda g: g.node("Gather", _ramp(g), g.constant([[-1, 0]], INTS), axis=1),
+    "Cast to integers": lambda g: g.node(
+        "Cast", g.node("Mul", _ramp(g), g.constant(6)), to=TensorProto.INT32
+    ),
+    "Where of numbers": lambda g: g.node(
+        "Where", g.node("Less", _ramp(g), g.constant(0)), _ramp(g), g.constant([7, 8])
+    ),
+}
+
+
+def _ramp(g: Graphs) -> str:
+    return g.constant(np.linspace(-1, 1.2, 12).reshape(6, 2))
+
+
+def _sliced(g: Graphs, *limits: list[int]) -> str:
+    return g.node("Slice", _ramp(g), *(g.constant(limit, INTS) for limit in limits))
+
+
+@pytest.mark.parametrize("form", CONSTANTS)
+def test_constants_are_what_the_runtime_computes(form, tmp_path):
+    graph = Graphs(("N", 2))
+    tensor = CONSTANTS[form](graph)
+    model = graph.model(tensor, graph.node("Identity", "x"))
+    expected = evaluate(model, np.zeros((1, 2), np.float32), tensor)
+    onnx.save(model, tmp_path / "net.onnx")
+    reader = Node("reader", True, "Add", "", ("x", tensor), ("y",), {})
+    got = Constants(read_graph(tmp_path / "net.onnx")).value(reader, 1, "constant")
+    assert got.dtype == expected.dtype
+    assert got.shape == expected.shape
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
 class TestFilesAreUntrusted:
