@@ -33,7 +33,7 @@ from xnorflow.boards.tools import Progress, Tool, ToolFailed, find, run
 from xnorflow.errors import UserError, WorkFailed
 from xnorflow.hw.link.protocol import uart_divisor
 
-__all__ = ["BuildResult", "DoesNotFit", "TimingNotMet", "build", "staged"]
+__all__ = ["SEED", "BuildResult", "DoesNotFit", "TimingNotMet", "build", "staged"]
 
 MARGIN = Fraction(3, 100)
 """How far below the frequency that one attempt reached the next one aims: another clock is another
@@ -46,7 +46,7 @@ MARKER = ".xnorflow"
 """Empty file that says that a folder is ours to replace."""
 
 SEED = 1
-"""nextpnr's random seed: the same design gives the same bitstream."""
+"""nextpnr's random seed unless another is given: the same design gives the same bitstream."""
 
 NO_PLACE = r"no B[Ee]Ls remaining|[Uu]nable to (?:find|place)|[Ff]ailed to (?:place|find)"
 """What nextpnr's error lines say when a device is too full, although each resource would do."""
@@ -192,6 +192,7 @@ def build(
     progress: Progress | None = None,
     usable: Callable[[PLLSetting], bool] | None = None,
     enough_mhz: float | None = None,
+    seed: int = SEED,
 ) -> BuildResult:
     """Make a bitstream.
 
@@ -215,6 +216,8 @@ def build(
         By default a clock will do whose whole divisor comes near enough to the board's baud rate.
     enough_mhz : float, optional
         With *auto*: no faster clock is looked for once this one is met.
+    seed : int
+        Of placement; another one gives another clock, a few percent up or down.
 
     Raises
     ------
@@ -230,7 +233,7 @@ def build(
     outdir = Path(outdir)
     usable = usable or _divisible(board)
     setting = solve(board, board.clock.planned_mhz if clock is None else clock, usable)
-    flow = _Flow(top, board, outdir / "build", progress or (lambda step, message: None))
+    flow = _Flow(top, board, outdir / "build", progress or (lambda step, message: None), seed)
     attempt = flow.attempt(setting)
     best = attempt if attempt.met else None
     while clock is None and len(flow.tried) < ATTEMPTS:
@@ -369,6 +372,7 @@ class _Flow:
     board: Board
     folder: Path
     progress: Progress
+    seed: int
     tried: list[tuple[float, float]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     logs: list[Path] = field(default_factory=list)
@@ -464,7 +468,7 @@ class _Flow:
     ) -> _Attempt:
         """Place and route; timing is judged by the caller."""
         # nextpnr's own verdict on timing would hide its report from us.
-        options = ["--report", "report.json", "--seed", str(SEED), "--timing-allow-fail"]
+        options = ["--report", "report.json", "--seed", str(self.seed), "--timing-allow-fail"]
         arguments = [word for word in commands[1][1:] if word != "--quiet"] + options
         log = folder / "nextpnr.log"
         step = "place and route"

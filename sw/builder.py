@@ -14,7 +14,7 @@ import numpy as np
 from xnorflow import __version__
 from xnorflow.assemble import assemble
 from xnorflow.boards.board import Board
-from xnorflow.boards.flow import BuildResult, DoesNotFit, staged
+from xnorflow.boards.flow import SEED, BuildResult, DoesNotFit, staged
 from xnorflow.boards.flow import build as build_bitstream
 from xnorflow.boards.pll import PLLSetting
 from xnorflow.boards.tools import WarmUp
@@ -55,6 +55,8 @@ class Request:
         The first so many frames are simulated.
     clock_mhz : float or None
         None chooses the clock from what the design reaches.
+    seed : int
+        Of placement.
     command : str or None
         How to repeat the build, for the report.
     notes : tuple of str
@@ -68,6 +70,7 @@ class Request:
     fastest: bool = False
     simulated: int = 20
     clock_mhz: float | None = None
+    seed: int = SEED
     command: str | None = None
     notes: Sequence[str] = ()
 
@@ -254,6 +257,7 @@ def _build(
         folder,
         lambda step, message: progress(step, message, 0, None),
         enough_mhz=enough_mhz,
+        seed=request.seed,
     )
     seconds.update(result.seconds)
     report = _report(request, planned, core, frames, verification, result, seconds)
@@ -323,6 +327,7 @@ def _report(
         "program": board.info.program.format(bitstream=result.bitstream),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "attempts": [list(attempt) for attempt in result.attempts],
+        "seed": request.seed,
         "command": request.command,
         "notes": [*request.notes, *planned.notes],
     }

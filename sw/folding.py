@@ -29,6 +29,7 @@ __all__ = [
     "check_folding",
     "default_weights_in",
     "divisors",
+    "folding_json",
     "legal_pe",
     "legal_simd",
     "read_folding",
@@ -81,6 +82,11 @@ class LayerFolding:
 
 #: Layer name to its folding, in data-flow order.
 Folding = dict[str, LayerFolding]
+
+
+def folding_json(folding: Folding) -> dict[str, dict[str, Any]]:
+    """Return a folding as a folding file holds it, without what it leaves open."""
+    return {name: _entry(choice, name) for name, choice in folding.items()}
 
 
 def divisors(number: int) -> list[int]:

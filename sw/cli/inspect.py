@@ -21,16 +21,13 @@ from xnorflow.cli.common import (
     optional_board,
     write_json,
 )
-from xnorflow.folding import legal_pe, legal_simd
+from xnorflow.folding import folding_json, legal_pe, legal_simd
 from xnorflow.frontend.obstacles import ModelRefused
 from xnorflow.frontend.options import ImportOptions
 from xnorflow.lowered import LoweredNetwork
 from xnorflow.results import layer_results
 
 __all__ = ["inspect_command"]
-
-#: What a folding file holds of a layer.
-KEYS = ("pe", "simd", "weights_in", "buffer_in", "rom_latency")
 
 
 @click.command("inspect")
@@ -93,7 +90,7 @@ def inspect_command(
                 {**row, "legal_pe": legal_pe(layer), "legal_simd": legal_simd(layer)}
                 for row, layer in zip(rows, lowered.layers, strict=True)
             ],
-            "folding": {row["name"]: {key: row[key] for key in KEYS} for row in rows},
+            "folding": folding_json(plan.folding),
             "fifos": plan.fifos,
             "cycles_per_frame": plan.cycles_per_frame,
             "clock_mhz": plan.clock_mhz,

@@ -14,6 +14,7 @@ from xnorflow.cli.boards import boards_command
 from xnorflow.cli.build import build_command
 from xnorflow.cli.common import in_options
 from xnorflow.cli.demo import demo_command
+from xnorflow.cli.explore import explore_command
 from xnorflow.cli.inspect import inspect_command
 from xnorflow.cli.predict import predict_command
 from xnorflow.cli.run import run_command
@@ -40,6 +41,7 @@ for command in (
     predict_command,
     simulate_command,
     build_command,
+    explore_command,
     run_command,
     boards_command,
     train_command,
