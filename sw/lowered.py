@@ -45,8 +45,8 @@ class InputQuantizer:
     thresholds : ndarray of float32, shape (levels, F) or (levels, 1)
         Rising along the first axis; the second form is for all features alike. Each is the
         smallest float32 from which on the integer is larger by one (``-inf``: always, ``+inf``:
-        never), and equal ones make it jump; exact for every float32 and every integer input of up to 24 bits. One level makes
-        bits.
+        never), and equal ones make it jump; exact for every float32 and every integer input of up
+        to 24 bits. One level makes bits.
     """
 
     shape: tuple[int, ...]

@@ -11,8 +11,8 @@ in which a file is read:
   the operators of :mod:`~xnorflow.frontend.evaluators`,
 - :mod:`~xnorflow.frontend.chain`: what is known of the data while the graph is walked,
 - :mod:`~xnorflow.frontend.registry`: operator to handler; ``layers``, ``pools``, ``windows``,
-  ``quantizers``, ``comparisons``, ``squashing``, ``elementwise``, ``shapes`` and ``scores`` hold the
-  handlers,
+  ``quantizers``, ``comparisons``, ``squashing``, ``elementwise``, ``shapes`` and ``scores`` hold
+  the handlers,
 - :mod:`~xnorflow.frontend.straight_through`: branches that cancel each other in inference,
 - :mod:`~xnorflow.frontend.walk`: follows the data from the input to the output.
 """
