@@ -107,6 +107,9 @@ STRUCTURE: dict[str, tuple[float, float, float]] = {
     "argmax": (5, 2, 0),
     "argmax counter bit": (2, 1, 0),
     "winner bit": (1, 0, 0),
+    "resizer": (2, 0, 0),
+    "resizer counter bit": (2, 1, 0),
+    "resized bit": (1, 0, 0),
     "link": (400, 200, 100),
     "link index bit": (3, 2, 0),
     "link score bit": (1, 0, 0),
@@ -114,8 +117,8 @@ STRUCTURE: dict[str, tuple[float, float, float]] = {
     "channel counter bit": (2, 1, 0),
 }
 
-#: How much a deviation of one from the structure's price weighs beside a relative error; of five
-#: values the best in a fivefold cross-validation on the grid.
+#: How much a deviation from the structure's price, of one or of its own size, weighs beside a
+#: relative error; of five values the best in a fivefold cross-validation on the grid.
 TRUST = 0.05
 
 #: Prices that are known.
@@ -170,8 +173,9 @@ def fit(family: str, measured: list[Measurement]) -> dict[str, NDArray[np.float6
         wanted -= counts[:, ~fitted] @ start[~fitted]
         weights = 1 / np.maximum([getattr(one.area, kind) for one in measured], SMALL)
         free = start[fitted]
-        a = np.vstack([counts[:, fitted] * weights[:, None], TRUST * np.eye(len(free))])
-        prices[fitted, column] = nonnegative(a, np.append(wanted * weights, TRUST * free), free)
+        trust = TRUST / np.maximum(free, 1)
+        a = np.vstack([counts[:, fitted] * weights[:, None], np.diag(trust)])
+        prices[fitted, column] = nonnegative(a, np.append(wanted * weights, trust * free), free)
     if FAMILIES[family].carry_bits > 1:
         prices[:, 3] = prices[:, 0]
     return dict(zip(names, prices.round(2), strict=True))

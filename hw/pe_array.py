@@ -34,9 +34,11 @@ def array_parts(
         lists.append({"gated lane": pe * simd})
     if folds > 1:
         width = bits_for(folds * simd * lanes.top)
-        lists.append(family.adder("accumulator", width, pe))
+        # All neurons have the lowest bit in common that flags alone make.
+        lowest = 1 if lanes.halves else pe
+        lists.append(family.adder("accumulator", width, pe, lowest))
         flags = 2 * tree_latency(simd, lanes.top, granule)
-        lists.append({"register": pe * width, "bare register": flags})
+        lists.append({"register": pe * (width - 1) + lowest, "bare register": flags})
     return merge(*lists)
 
 

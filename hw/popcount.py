@@ -63,14 +63,16 @@ def tree_parts(
     def copies(synapses: int) -> float:
         return distinct(weight_bits * synapses, neurons)
 
+    # The lowest bit is the parity of the inputs, which few words turn in few ways. Where padded
+    # lanes count for half of an agreement, it is made of the flags alone.
+    lowest = 1.0 if top == 2 else copies(1)
+
     def level(full: int, count: float, repeat: float) -> float:
         """Return the bits of `count` nodes of `full` lanes, `repeat` times."""
-        # The lowest bit is the parity of the inputs, which few words turn in few ways.
-        bits = (bits_for(full * top) - 1) * copies(full) + copies(1)
-        return bits * count * repeat
+        return ((bits_for(full * top) - 1) * copies(full) + lowest) * count * repeat
 
     def adders(size: int, count: float) -> None:
-        each = family.adder(f"{gates}adder", bits_for(size * top), copies(size), copies(1))
+        each = family.adder(f"{gates}adder", bits_for(size * top), copies(size), lowest)
         for part, number in each.items():
             add(part, number * count)
 

@@ -19,10 +19,7 @@ def resizer_parts(width: int, i_beats: int, o_beats: int) -> Parts:
     beats = max(i_beats, o_beats)
     if beats == 1:
         return {}
-    return {
-        "channel counter bit": index_bits(beats),
-        "gate": 2 + (width if o_beats > i_beats else 0),
-    }
+    return {"resizer": 1, "resizer counter bit": index_bits(beats), "resized bit": width}
 
 
 class VectorResizer(wiring.Component):

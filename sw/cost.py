@@ -106,10 +106,13 @@ FEW_WORDS = 64
 WIDEST = 8192
 
 #: What the clock and the reset take beside the link.
-BOARD_COST = Cost(lut=20, ff=20, carry=10, cells=25)
+BOARD_COSTS = {
+    "ice40": Cost(lut=30, ff=30, carry=15, cells=30),
+    "ecp5": Cost(lut=70, ff=27, carry=12, cells=70),
+}
 
 
-def link_cost(family: Family, lowered: LoweredNetwork, lanes: int = 8) -> Cost:
+def link_cost(family: Family, lowered: LoweredNetwork, lanes: int = 16) -> Cost:
     """Return the cost of the serial link, the clock and the reset.
 
     Parameters
@@ -117,7 +120,7 @@ def link_cost(family: Family, lowered: LoweredNetwork, lanes: int = 8) -> Cost:
     family : Family
     lowered : LoweredNetwork
     lanes : int
-        Features of a beat; about, since the link hardly depends on it.
+        Features of a beat that goes to the core: a flip-flop for each of their bits.
     """
     unit = link_parts(
         family,
@@ -126,7 +129,7 @@ def link_cost(family: Family, lowered: LoweredNetwork, lanes: int = 8) -> Cost:
         classes=lowered.classes,
         score_bits=16,
     )
-    return family.cost(unit) + BOARD_COST
+    return family.cost(unit) + BOARD_COSTS[family.name]
 
 
 @lru_cache(maxsize=4096)

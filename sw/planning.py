@@ -174,6 +174,7 @@ def plan(
     costs, fifos = estimate(family, lowered, chosen), _fifos(lowered, chosen)
     for layer, _, words, width in fifos:
         costs[layer] += fifo_cost(family, width, words)
+    lanes = lowered.input.features // pipeline(lowered, chosen)[0].i_beats
     return Plan(
         folding=chosen,
         clock_mhz=clock,
@@ -181,7 +182,7 @@ def plan(
         costs=costs,
         fifos={name: words for _, name, words, _ in fifos},
         notes=tuple(notes),
-        link=link_cost(family, lowered),
+        link=link_cost(family, lowered, lanes),
     )
 
 

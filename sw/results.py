@@ -62,6 +62,8 @@ def layer_results(lowered: LoweredNetwork, plan: Plan) -> list[dict[str, Any]]:
                 "simd": choice.simd,
                 "cycles": choice.cycles(hardware.layer),
                 "lut_estimated": round(cost.lut),
+                "cells_estimated": round(cost.cells),
+                "ff_estimated": round(cost.ff),
                 "bram_estimated": cost.bram,
                 "weights_bits": layer.mw * layer.mh,
                 "weights_in": choice.weights_in,
