@@ -14,7 +14,7 @@ from amaranth.build import Platform
 
 from xnorflow.errors import UserError
 
-__all__ = ["Board", "Budget", "Clock", "Info", "Led", "Link", "PLLLimits", "load", "names"]
+__all__ = ["Board", "Budget", "Clock", "Info", "Led", "Link", "PLLLimits", "Power", "load", "names"]
 
 FAMILIES = {"ice40": ("SB_PLL40_PAD", "SB_PLL40_CORE"), "ecp5": ("EHXPLLL",)}
 """Families that the build flow knows, each with the kinds of PLL it can instantiate."""
@@ -109,6 +109,22 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Power:
+    """What the device draws when nothing switches.
+
+    Attributes
+    ----------
+    static_mw : float
+        Typical static power, mW.
+    source : str
+        Document and table that it comes from.
+    """
+
+    static_mw: float
+    source: str
+
+
+@dataclass(frozen=True)
 class Info:
     """For people, not for the flow.
 
@@ -144,8 +160,9 @@ class Board:
         The chip as its data sheet calls it.
     platform : str
         Amaranth platform as ``module:class``.
-    clock, pll, link, led, budget, info
-        See the classes of these tables; `pll`, `link` and `led` are None where the board has none.
+    clock, pll, link, led, budget, power, info
+        See the classes of these tables; `pll`, `link` and `led` are None where the board has none,
+        `power` where it is not known.
     """
 
     name: str
@@ -159,6 +176,7 @@ class Board:
     link: Link | None = None
     pll: PLLLimits | None = None
     led: Led | None = None
+    power: Power | None = None
     info: Info = Info()
 
     def make_platform(self) -> Platform:
@@ -315,6 +333,11 @@ def _check(board: Board, source: str) -> None:
                 refuse(f"pll.{key} must be [least, greatest] in MHz")
     if board.link is not None and board.link.baud <= 0:
         refuse("link.baud must be positive")
+    if board.power is not None:
+        if not 0 < board.power.static_mw < 100_000:
+            refuse("power.static_mw must be a positive number of mW")
+        if not board.power.source.strip():
+            refuse("power.source must name the document that static_mw comes from")
     for field in fields(Budget):
         number = getattr(board.budget, field.name)
         least = 0 if field.name in ("bram", "bram_bits", "bram_width", "dsp", "spram") else 1

@@ -12,10 +12,12 @@ only what is around it.
 """
 
 import json
+import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -33,7 +35,16 @@ from xnorflow.boards.tools import Progress, Tool, ToolFailed, find, run
 from xnorflow.errors import UserError, WorkFailed
 from xnorflow.hw.link.protocol import uart_divisor
 
-__all__ = ["SEED", "BuildResult", "DoesNotFit", "TimingNotMet", "build", "staged"]
+__all__ = [
+    "SEED",
+    "BuildResult",
+    "DoesNotFit",
+    "Placement",
+    "TimingNotMet",
+    "build",
+    "check_seeds",
+    "staged",
+]
 
 MARGIN = Fraction(3, 100)
 """How far below the frequency that one attempt reached the next one aims: another clock is another
@@ -127,8 +138,27 @@ class TimingNotMet(WorkFailed):
 
 
 @dataclass(frozen=True)
+class Placement:
+    """What one seed gave.
+
+    Attributes
+    ----------
+    clock_mhz : float
+        The clock that was asked for.
+    seed : int
+        nextpnr's.
+    fmax_mhz : float or None
+        The frequency reached; None if this seed found no place.
+    """
+
+    clock_mhz: float
+    seed: int
+    fmax_mhz: float | None
+
+
+@dataclass(frozen=True)
 class BuildResult:
-    """A bitstream and what is known of it.
+    """A bitstream, or after synthesis alone none, and what is known of it.
 
     Attributes
     ----------
@@ -136,11 +166,14 @@ class BuildResult:
         Name of the board and its chip.
     setting : PLLSetting
         How the clock is made.
-    clock_mhz, fmax_mhz : float
-        The clock of the core, and the greatest that place and route reached, which is not less.
+    clock_mhz : float
+        The clock of the core.
+    fmax_mhz : float or None
+        The greatest clock that place and route reached, which is not less; None if that did not
+        run, and then nothing says that `clock_mhz` can be met.
     resources : dict of str to Usage
-        What the whole top level takes, by ``lut``, ``ff``, ``bram``, ``dsp``, ``io``, ``pll`` and,
-        on iCE40, ``lc`` (logic cells) and ``spram``.
+        What the whole top level takes, by ``lut``, ``ff``, ``bram``, ``dsp`` and, once placed,
+        ``io``, ``pll`` and, on iCE40, ``lc`` (logic cells) and ``spram``.
     core_resources : dict of str to Usage
         What the core alone takes after synthesis: ``lut``, ``ff``, ``bram``, ``dsp``.
     tools : dict of str to str
@@ -148,25 +181,31 @@ class BuildResult:
     seconds : dict of str to float
         Wall time by step, all attempts together.
     attempts : tuple of (float, float)
-        Each clock that was tried and the frequency reached, MHz.
-    bitstream : str
+        Each clock that was tried and the frequency reached, with the best seed, MHz.
+    bitstream : str or None
         The file to load into the FPGA, in the output folder.
     logs : tuple of str
         What the tools printed, paths from the output folder.
+    seed : int or None
+        The seed of the placement that the bitstream has.
+    seeds : tuple of Placement
+        Every placement, by clock and then in the order that the seeds were given.
     """
 
     board: str
     device: str
     setting: PLLSetting
     clock_mhz: float
-    fmax_mhz: float
+    fmax_mhz: float | None
     resources: dict[str, Usage]
     core_resources: dict[str, Usage]
     tools: dict[str, str]
     seconds: dict[str, float]
     attempts: tuple[tuple[float, float], ...]
-    bitstream: str
+    bitstream: str | None
     logs: tuple[str, ...]
+    seed: int | None = None
+    seeds: tuple[Placement, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -174,6 +213,7 @@ class _Attempt:
     """One placed and routed design."""
 
     setting: PLLSetting
+    seed: int
     folder: Path
     pack: list[str]
     report: PNRReport
@@ -192,7 +232,8 @@ def build(
     progress: Progress | None = None,
     usable: Callable[[PLLSetting], bool] | None = None,
     enough_mhz: float | None = None,
-    seed: int = SEED,
+    seeds: Sequence[int] = (SEED,),
+    fast: bool = False,
 ) -> BuildResult:
     """Make a bitstream.
 
@@ -216,8 +257,11 @@ def build(
         By default a clock will do whose whole divisor comes near enough to the board's baud rate.
     enough_mhz : float, optional
         With *auto*: no faster clock is looked for once this one is met.
-    seed : int
-        Of placement; another one gives another clock, a few percent up or down.
+    seeds : sequence of int
+        Of placement; another one gives another clock, a few percent up or down. Several are placed
+        and routed side by side, one a processor, and the best is kept.
+    fast : bool
+        Stop after synthesis, at `clock` or the planned one: no place and route, no bitstream.
 
     Raises
     ------
@@ -233,7 +277,13 @@ def build(
     outdir = Path(outdir)
     usable = usable or _divisible(board)
     setting = solve(board, board.clock.planned_mhz if clock is None else clock, usable)
-    flow = _Flow(top, board, outdir / "build", progress or (lambda step, message: None), seed)
+    check_seeds(seeds)
+    flow = _Flow(
+        top, board, outdir / "build", progress or (lambda step, message: None), tuple(seeds), fast
+    )
+    if fast:
+        cells = flow.netlist(setting)[2]
+        return flow.result(outdir, setting, reports.mapped(cells, board))
     attempt = flow.attempt(setting)
     best = attempt if attempt.met else None
     while clock is None and len(flow.tried) < ATTEMPTS:
@@ -252,20 +302,21 @@ def build(
         possible_mhz = None if possible is None else possible.mhz
         raise TimingNotMet(board, attempt.setting.mhz, fmax_mhz, possible_mhz)
     bitstream = flow.pack(best, outdir)
-    return BuildResult(
-        board=board.name,
-        device=board.device,
-        setting=best.setting,
-        clock_mhz=best.setting.mhz,
-        fmax_mhz=best.report.fmax_mhz,
-        resources=best.resources,
-        core_resources=flow.core_resources,
-        tools={"amaranth": version("amaranth"), **{t.name: t.version for t in flow.tools}},
-        seconds={step: round(value, 3) for step, value in flow.seconds.items()},
-        attempts=tuple(flow.tried),
-        bitstream=bitstream,
-        logs=tuple(log.relative_to(outdir).as_posix() for log in flow.logs),
-    )
+    return flow.result(outdir, best.setting, best.resources, best, bitstream)
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse seeds that nextpnr would not take, or would repeat.
+
+    Raises
+    ------
+    UserError
+        If they are not one or more different integers from 0 on.
+    """
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise UserError(
+            f"`seeds` is {list(seeds)} but must be one or more different integers from 0 on"
+        )
 
 
 @contextmanager
@@ -372,22 +423,50 @@ class _Flow:
     board: Board
     folder: Path
     progress: Progress
-    seed: int
+    seeds: tuple[int, ...]
+    fast: bool
     tried: list[tuple[float, float]] = field(default_factory=list)
+    placements: list[Placement] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     logs: list[Path] = field(default_factory=list)
     core_resources: dict[str, Usage] = field(default_factory=dict)
     core_source: str = ""
+    tools: list[Tool] = field(init=False)
 
     def __post_init__(self) -> None:
         family = self.board.family
         self.yosys = find("yosys")
-        self.nextpnr = find(f"nextpnr-{family}")
-        self.packer = find("icepack" if family == "ice40" else "ecppack")
+        self.tools = [self.yosys]
+        if not self.fast:
+            self.nextpnr = find(f"nextpnr-{family}")
+            self.packer = find("icepack" if family == "ice40" else "ecppack")
+            self.tools += [self.nextpnr, self.packer]
 
-    @property
-    def tools(self) -> tuple[Tool, ...]:
-        return self.yosys, self.nextpnr, self.packer
+    def result(
+        self,
+        outdir: Path,
+        setting: PLLSetting,
+        resources: dict[str, Usage],
+        best: _Attempt | None = None,
+        bitstream: str | None = None,
+    ) -> BuildResult:
+        """Say all that is known; `best` and `bitstream` are None after synthesis alone."""
+        return BuildResult(
+            board=self.board.name,
+            device=self.board.device,
+            setting=setting,
+            clock_mhz=setting.mhz,
+            fmax_mhz=None if best is None else best.report.fmax_mhz,
+            resources=resources,
+            core_resources=self.core_resources,
+            tools={"amaranth": version("amaranth"), **{t.name: t.version for t in self.tools}},
+            seconds={step: round(value, 3) for step, value in self.seconds.items()},
+            attempts=tuple(self.tried),
+            bitstream=bitstream,
+            logs=tuple(log.relative_to(outdir).as_posix() for log in self.logs),
+            seed=None if best is None else best.seed,
+            seeds=tuple(self.placements),
+        )
 
     @contextmanager
     def step(self, name: str, message: str) -> Iterator[None]:
@@ -404,8 +483,8 @@ class _Flow:
         self.logs.append(path)
         run(tool, arguments, folder, path, step, self.progress)
 
-    def attempt(self, setting: PLLSetting) -> _Attempt:
-        """Elaborate, synthesise, place and route for one clock."""
+    def netlist(self, setting: PLLSetting) -> tuple[Path, list[list[str]], dict[str, int]]:
+        """Elaborate and synthesise for one clock; return folder, tool commands and cells."""
         number = len(self.tried) + 1
         folder = self.folder / f"attempt-{number}"
         with self.step("elaborate", f"{setting.mhz:g} MHz"):
@@ -420,8 +499,45 @@ class _Flow:
             # Source locations would make the files depend on where the package is installed.
             plan = platform.prepare(self.top(setting), "top", emit_src=False)
             commands = _write(plan, folder)
-        cells = self.synthesise(folder)
-        return self.place(setting, folder, commands, cells)
+        return folder, commands, self.synthesise(folder)
+
+    def attempt(self, setting: PLLSetting) -> _Attempt:
+        """Elaborate, synthesise, place and route for one clock; return the best seed's design."""
+        folder, commands, cells = self.netlist(setting)
+        step = "place and route"
+        several = len(self.seeds) > 1
+
+        def place(seed: int) -> _Attempt | WorkFailed:
+            own = folder
+            if several:
+                own = folder / f"seed-{seed}"
+                own.mkdir()
+                for file in (*folder.glob("top.json"), *folder.glob("top.[lp][pc]f")):
+                    shutil.copyfile(file, own / file.name)
+            try:
+                return self.place(setting, seed, own, commands, cells)
+            except WorkFailed as error:
+                return error
+
+        with (
+            self.step(step, f"{self.board.device} at {setting.mhz:g} MHz"),
+            ThreadPoolExecutor(min(len(self.seeds), os.cpu_count() or 1)) as pool,
+        ):
+            # nextpnr is a process of its own, so threads do.
+            placed = list(pool.map(place, self.seeds))
+        done = [each for each in placed if isinstance(each, _Attempt)]
+        for seed, each in zip(self.seeds, placed, strict=True):
+            fmax_mhz = each.report.fmax_mhz if isinstance(each, _Attempt) else None
+            self.placements.append(Placement(setting.mhz, seed, fmax_mhz))
+        if not done:
+            raise next(each for each in placed if isinstance(each, WorkFailed))
+        best = max(done, key=lambda each: each.report.fmax_mhz)
+        fmax_mhz = best.report.fmax_mhz
+        self.tried.append((setting.mhz, fmax_mhz))
+        verdict = "met" if best.met else "not met"
+        winner = f" with seed {best.seed}" if several else ""
+        self.progress(step, f"reached {fmax_mhz:.1f} MHz{winner}, {setting.mhz:g} MHz {verdict}")
+        return best
 
     def synthesise(self, folder: Path) -> dict[str, int]:
         """Map the design to cells; return how many of each."""
@@ -464,24 +580,27 @@ class _Flow:
         self.check(self.core_resources)
 
     def place(
-        self, setting: PLLSetting, folder: Path, commands: list[list[str]], cells: dict[str, int]
+        self,
+        setting: PLLSetting,
+        seed: int,
+        folder: Path,
+        commands: list[list[str]],
+        cells: dict[str, int],
     ) -> _Attempt:
-        """Place and route; timing is judged by the caller."""
+        """Place and route with one seed; timing is judged by the caller."""
         # nextpnr's own verdict on timing would hide its report from us.
-        options = ["--report", "report.json", "--seed", str(self.seed), "--timing-allow-fail"]
+        options = ["--report", "report.json", "--seed", str(seed), "--timing-allow-fail"]
         arguments = [word for word in commands[1][1:] if word != "--quiet"] + options
         log = folder / "nextpnr.log"
-        step = "place and route"
-        with self.step(step, f"{self.board.device} at {setting.mhz:g} MHz"):
-            try:
-                self.run(self.nextpnr, arguments, folder, log.name, step)
-            except ToolFailed as error:
-                lines = reports.usage_lines(log.read_text(encoding="utf-8", errors="replace"))
-                usage = reports.placed(lines, cells, self.board)
-                self.check(usage)
-                if re.search(NO_PLACE, error.error):
-                    raise DoesNotFit(self.board, usage, error.error) from error
-                raise
+        try:
+            self.run(self.nextpnr, arguments, folder, log.name, "place and route")
+        except ToolFailed as error:
+            lines = reports.usage_lines(log.read_text(encoding="utf-8", errors="replace"))
+            usage = reports.placed(lines, cells, self.board)
+            self.check(usage)
+            if re.search(NO_PLACE, error.error):
+                raise DoesNotFit(self.board, usage, error.error) from error
+            raise
         report = reports.read_report((folder / "report.json").read_text(encoding="utf-8"))
         if not report.clocks:
             raise WorkFailed(
@@ -490,11 +609,7 @@ class _Flow:
             )
         usage = reports.placed(report.cells, cells, self.board)
         self.check(usage)
-        self.tried.append((setting.mhz, report.fmax_mhz))
-        attempt = _Attempt(setting, folder, commands[2][1:], report, usage)
-        verdict = "met" if attempt.met else "not met"
-        self.progress(step, f"reached {report.fmax_mhz:.1f} MHz, {setting.mhz:g} MHz {verdict}")
-        return attempt
+        return _Attempt(setting, seed, folder, commands[2][1:], report, usage)
 
     def pack(self, attempt: _Attempt, outdir: Path) -> str:
         """Write the bitstream of a routed design; return the name of its file."""

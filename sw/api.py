@@ -10,7 +10,7 @@ Errors are `xnorflow.UserError` (a wrong argument, told in one sentence) and `xn
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from math import isfinite
 from numbers import Real
@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from xnorflow.assemble import assemble
 from xnorflow.boards.board import Board
 from xnorflow.boards.board import load as load_board
+from xnorflow.boards.flow import SEED
 from xnorflow.builder import Build, Request
 from xnorflow.builder import build as build_bitstream
 from xnorflow.errors import UserError
@@ -235,6 +236,8 @@ def build(
     folding: Folding | None = None,
     fastest: bool = False,
     clock_mhz: float | None = None,
+    seeds: Sequence[int] = (SEED,),
+    fast: bool = False,
     output: str | Path | None = None,
     frames: int = 20,
     divide_by: float | None = None,
@@ -260,6 +263,13 @@ def build(
         is 10,000 frames a second, or as much of it as fits.
     clock_mhz : float, optional
         Clock of the core; without it, what the design reaches, or what `target_fps` needs.
+    seeds : sequence of int
+        Of placement. Several are placed and routed side by side, and the best clock is kept; the
+        report has them all.
+    fast : bool
+        A quick look: simulation and synthesis only. The report compares the resources used with the
+        estimate; there is no bitstream, and frames a second are those of the planned clock, which
+        nothing has shown to be met.
     output : str or Path, optional
         Folder to make, or an earlier build's to replace; without it ``build-NETWORK-BOARD``. It is
         left alone unless everything succeeds.
@@ -294,6 +304,8 @@ def build(
         fastest=fastest,
         simulated=frames,
         clock_mhz=clock_mhz,
+        seeds=seeds,
+        fast=fast,
         notes=network.notes,
     )
     return build_bitstream(

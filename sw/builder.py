@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import numpy as np
 from xnorflow import __version__
 from xnorflow.assemble import assemble
 from xnorflow.boards.board import Board
-from xnorflow.boards.flow import SEED, BuildResult, DoesNotFit, staged
+from xnorflow.boards.flow import SEED, BuildResult, DoesNotFit, check_seeds, staged
 from xnorflow.boards.flow import build as build_bitstream
 from xnorflow.boards.pll import PLLSetting
 from xnorflow.boards.tools import WarmUp
 from xnorflow.boards.top import BoardTop
+from xnorflow.energy import activity, energy
 from xnorflow.errors import UserError, WorkFailed
 from xnorflow.frames import PreparedFrames
 from xnorflow.golden import predict_quantized
@@ -55,8 +56,10 @@ class Request:
         The first so many frames are simulated.
     clock_mhz : float or None
         None chooses the clock from what the design reaches.
-    seed : int
-        Of placement.
+    seeds : sequence of int
+        Of placement; of several the one with the best clock is kept.
+    fast : bool
+        A quick look: synthesis only, no place and route and no bitstream.
     command : str or None
         How to repeat the build, for the report.
     notes : tuple of str
@@ -70,7 +73,8 @@ class Request:
     fastest: bool = False
     simulated: int = 20
     clock_mhz: float | None = None
-    seed: int = SEED
+    seeds: Sequence[int] = (SEED,)
+    fast: bool = False
     command: str | None = None
     notes: Sequence[str] = ()
 
@@ -89,7 +93,7 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Build:
-    """A verified design and its bitstream.
+    """A verified design and its bitstream, which a quick look lacks.
 
     Attributes
     ----------
@@ -109,9 +113,10 @@ class Build:
     plan: Plan
 
     @property
-    def bitstream(self) -> Path:
-        """The file that is loaded into the device."""
-        return self.output / self.report["bitstream"]
+    def bitstream(self) -> Path | None:
+        """The file that is loaded into the device; None after a quick look."""
+        name = self.report["bitstream"]
+        return None if name is None else self.output / name
 
     @property
     def page(self) -> Path:
@@ -120,7 +125,7 @@ class Build:
 
     @property
     def clock_mhz(self) -> float:
-        """Clock of the core, which place and route reached."""
+        """Clock of the core, which place and route reached; after a quick look, the planned one."""
         return self.report["clock_mhz"]
 
     @property
@@ -196,6 +201,7 @@ def build(
     """
     if request.simulated < 1:
         raise UserError(f"`frames` is {request.simulated} but must be at least 1")
+    check_seeds(request.seeds)
     if output is None:
         output = Path(f"build-{request.lowered.name}-{request.board.name}")
     shrink = 1.0
@@ -218,7 +224,7 @@ def _build(
 ) -> tuple[Verification, dict[str, Any]]:
     lowered, board = request.lowered, request.board
     # While the simulation runs; only a first use takes long.
-    tools = WarmUp(["yosys", f"nextpnr-{board.family}"])
+    tools = WarmUp(["yosys"] if request.fast else ["yosys", f"nextpnr-{board.family}"])
     start = time.monotonic()
     core = assemble(lowered, planned.folding)
     seconds = {"assemble": time.monotonic() - start}
@@ -257,14 +263,16 @@ def _build(
         folder,
         lambda step, message: progress(step, message, 0, None),
         enough_mhz=enough_mhz,
-        seed=request.seed,
+        seeds=request.seeds,
+        fast=request.fast,
     )
     seconds.update(result.seconds)
     report = _report(request, planned, core, frames, verification, result, seconds)
-    if request.target_fps is not None and report["fps"] < request.target_fps:
+    wanted_fps = None if request.fast else request.target_fps
+    if wanted_fps is not None and report["fps"] < wanted_fps:
         raise WorkFailed(
-            f"`target_fps={request.target_fps:.0f}` is missed: {report['fps']:,.0f} frames/s at "
-            f"{result.clock_mhz:g} MHz, {100 * (1 - report['fps'] / request.target_fps):.1f} % "
+            f"`target_fps={wanted_fps:.0f}` is missed: {report['fps']:,.0f} frames/s at "
+            f"{result.clock_mhz:g} MHz, {100 * (1 - report['fps'] / wanted_fps):.1f} % "
             f"short; plan for a slower clock with `clock_mhz={result.clock_mhz:g}`"
         )
     _write(report, frames, verification, lowered, folder)
@@ -286,10 +294,14 @@ def _report(
     total = planned.total + planned.link
     estimated = {kind: getattr(total, kind) for kind in ("lut", "ff", "bram", "dsp")}
     estimated["lc"] = total.cells
+    ii = core.cycles_per_frame
+    fps = clock_hz / ii
+    layers = [
+        {**row, "ii": ii, "busy": row["cycles"] / ii} for row in layer_results(lowered, planned)
+    ]
     accuracy = None
     if frames.y is not None:
         accuracy = float((predict_quantized(lowered, frames.quantized).classes == frames.y).mean())
-    ii = core.cycles_per_frame
     return {
         "model": lowered.name,
         "digest": lowered.digest(),
@@ -300,8 +312,16 @@ def _report(
         "cycles_per_frame": ii,
         "latency_cycles": core.latency,
         "latency_us": core.latency / result.clock_mhz,
-        "fps": clock_hz / ii,
+        "fps": fps,
         "target_fps": request.target_fps,
+        "fast": request.fast,
+        "energy": energy(
+            board,
+            {name: usage.used for name, usage in result.resources.items()},
+            activity=activity(layers, ii),
+            clock_mhz=result.clock_mhz,
+            fps=fps,
+        ),
         "resources": {
             name: {
                 "used": usage.used,
@@ -311,9 +331,7 @@ def _report(
             for name, usage in result.resources.items()
         },
         "core_resources": {name: usage.used for name, usage in result.core_resources.items()},
-        "layers": [
-            {**row, "ii": ii, "busy": row["cycles"] / ii} for row in layer_results(lowered, planned)
-        ],
+        "layers": layers,
         "fifos": planned.fifos,
         "verification": verification.as_json(),
         "accuracy": {"frames": len(frames.quantized), "accuracy": accuracy},
@@ -324,10 +342,13 @@ def _report(
         },
         "tools": {"xnorflow": __version__, **result.tools},
         "bitstream": result.bitstream,
-        "program": board.info.program.format(bitstream=result.bitstream),
+        "program": (
+            board.info.program.format(bitstream=result.bitstream) if result.bitstream else None
+        ),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "attempts": [list(attempt) for attempt in result.attempts],
-        "seed": request.seed,
+        "seed": result.seed,
+        "seeds": [asdict(placement) for placement in result.seeds],
         "command": request.command,
         "notes": [*request.notes, *planned.notes],
     }

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from xnorflow.boards.board import load as load_board
+from xnorflow.boards.flow import SEED
 from xnorflow.builder import Build, Request, build
 from xnorflow.cli.common import (
     check_writable,
@@ -44,6 +45,9 @@ __all__ = ["build_command", "show_report"]
     show_default=True,
     help="Core clock; auto takes what the design reaches, or what --target-fps needs.",
 )
+@click.option("--seed", type=int, metavar="N", help="Seed of placement (default: 1).")
+@click.option("--seeds", metavar="1,2,3", help="Place with each of these, keep the best clock.")
+@click.option("--fast", is_flag=True, help="A quick look: synthesis only, no bitstream.")
 @data_option
 @divisor_option
 @click.option(
@@ -65,6 +69,9 @@ def build_command(
     folding: str | None,
     fastest: bool,
     clock_mhz: str,
+    seed: int | None,
+    seeds: str | None,
+    fast: bool,
     data: str | None,
     divide_by: float | None,
     frames: int,
@@ -89,6 +96,8 @@ def build_command(
         fastest=fastest,
         simulated=frames,
         clock_mhz=parse_clock(clock_mhz),
+        seeds=parse_seeds(seed, seeds),
+        fast=fast,
         command="xnorflow " + shlex.join(sys.argv[1:]),
         notes=network.notes,
     )
@@ -107,6 +116,18 @@ def parse_clock(text: str) -> float | None:
         return float(text)
     except ValueError:
         raise UserError(f"--clock is {text!r} but must be auto or a number of MHz") from None
+
+
+def parse_seeds(seed: int | None, seeds: str | None) -> tuple[int, ...]:
+    """Return the seeds that --seed or --seeds ask for."""
+    if seed is not None and seeds is not None:
+        raise UserError("give only one of --seed and --seeds")
+    if seeds is None:
+        return (SEED if seed is None else seed,)
+    try:
+        return tuple(int(word) for word in seeds.split(","))
+    except ValueError:
+        raise UserError(f"--seeds is {seeds!r} but must be integers, such as 1,2,3") from None
 
 
 def show_report(console: Console, built: Build) -> None:
@@ -147,15 +168,37 @@ def show_report(console: Console, built: Build) -> None:
     )
     if accuracy["accuracy"] is not None:
         line(f"accuracy:  {accuracy['accuracy']:.2%} on {accuracy['frames']:,} frames")
+    if report["fast"]:
+        line(f"clock:     {report['clock_mhz']:g} MHz is planned; not placed and routed")
+    else:
+        line(
+            f"clock:     {report['clock_mhz']:g} MHz (place and route reached "
+            f"{report['fmax_mhz']:.1f})"
+        )
+    if len(report["seeds"]) > len(report["attempts"]):
+        reached = ", ".join(
+            f"{each['seed']} "
+            + ("no place" if each["fmax_mhz"] is None else f"{each['fmax_mhz']:.1f}")
+            for each in report["seeds"]
+        )
+        line(f"seeds:     {report['seed']} has the best clock; MHz by seed: {reached}")
+    unrouted = " at the planned clock, not routed" if report["fast"] else ""
     line(
-        f"clock:     {report['clock_mhz']:g} MHz (place and route reached {report['fmax_mhz']:.1f})"
+        f"speed:     {report['fps']:,.0f} frames/s{unrouted}, latency {report['latency_us']:.1f} µs"
     )
-    line(f"speed:     {report['fps']:,.0f} frames/s, latency {report['latency_us']:.1f} µs")
+    if report["energy"]:
+        line(
+            f"energy:    about {report['energy']['uj_per_frame']:.2g} µJ a frame, an estimate "
+            f"(within a factor of {report['energy']['uncertainty']:g})"
+        )
     line(
         f"link:      the serial line at {report['link']['baud']:,} baud carries "
         f"{report['link']['fps']:,.0f} frames/s"
     )
     for note in report["notes"]:
         line(f"note:      {note}")
-    line(f"bitstream: {built.bitstream}")
+    if built.bitstream is not None:
+        line(f"bitstream: {built.bitstream}")
+    spent = ", ".join(f"{name} {value:.1f}" for name, value in report["seconds"].items())
+    line(f"seconds:   {spent}")
     line(f"report:    {built.page}")

@@ -63,7 +63,7 @@ def work(task: Task) -> Outcome:
         folding=point.folding,
         simulated=point.frames,
         clock_mhz=point.clock_mhz,
-        seed=point.seed,
+        seeds=(point.seed,),
     )
     with tempfile.TemporaryDirectory(prefix="xnorflow-") as name:
         try:

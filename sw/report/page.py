@@ -22,7 +22,7 @@ __all__ = ["Digit", "render", "write"]
 PLAIN = (
     *("model", "digest", "board", "device", "bitstream", "clock_mhz", "fmax_mhz"),
     *("cycles_per_frame", "latency_cycles", "fps", "target_fps", "verification", "link"),
-    *("command", "program"),
+    *("command", "program", "fast", "energy", "seed"),
 )
 
 
@@ -102,6 +102,7 @@ def render(report: Mapping[str, Any], digits: Sequence[Digit] = ()) -> str:
         steps=step_bars(seconds),
         total_seconds=sum(seconds.values()),
         attempts=report.get("attempts") or [],
+        seeds=report.get("seeds") or [],
         notes=report.get("notes") or [],
     )
 

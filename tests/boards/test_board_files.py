@@ -48,6 +48,38 @@ def test_default_baud_is_a_divisor_of_the_planned_clock(name: str) -> None:
     assert (board.clock.planned_mhz * 1e6) % board.link.baud == 0
 
 
+@pytest.mark.parametrize("name", BOARDS)
+def test_static_power_has_a_source(name: str) -> None:
+    power = boards.load(name).power
+    assert power is not None
+    assert power.static_mw > 0
+    assert "Lattice" in power.source or "ice40_power" in power.source
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("static_mw = -1", "power.static_mw must be a positive number of mW"),
+        ('static_mw = "low"', "power.static_mw must be of type float"),
+        ("", "lacks power.static_mw"),
+        ('static_mw = 1\nsource = " "', "power.source must name the document"),
+        ("static_mw = 1\nmax_mw = 2", "unknown key power.max_mw"),
+    ],
+)
+def test_wrong_power_is_refused(tmp_path, line: str, message: str) -> None:
+    source = "" if "source" in line else '\nsource = "sheet"'
+    text = re.sub(r"static_mw = .*\nsource = .*", lambda _: line + source, ICEBREAKER)
+    (tmp_path / "own.toml").write_text(text)
+    with pytest.raises(UserError, match=re.escape(message)):
+        boards.load(tmp_path / "own.toml")
+
+
+def test_a_board_without_power_is_a_board(tmp_path) -> None:
+    text = re.sub(r"\[power\]\nstatic_mw = .*\nsource = .*", "", ICEBREAKER)
+    (tmp_path / "own.toml").write_text(text)
+    assert boards.load(tmp_path / "own.toml").power is None
+
+
 def test_a_board_cannot_be_changed() -> None:
     board = boards.load("icebreaker")
     with pytest.raises(dataclasses.FrozenInstanceError):

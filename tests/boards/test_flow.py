@@ -43,20 +43,25 @@ if name.startswith("nextpnr"):
     print(plan["log"])
     done = (home / "calls").read_text().count("nextpnr-ice40 --log")
     reached = plan["fmax"][min(done, len(plan["fmax"])) - 1]
+    seed = sys.argv[sys.argv.index("--seed") + 1]
+    if seed in plan["seeds"]:
+        reached = plan["seeds"][seed]
+    pathlib.Path("top.asc").write_text(seed)
     fmax = {{"clk": {{"achieved": reached, "constraint": 1}}}} if reached else {{}}
     report = {{"fmax": fmax, "utilization": plan["utilization"]}}
     pathlib.Path("report.json").write_text(json.dumps(report))
-    if plan["unplaced"]:
-        print("ERROR: " + plan["unplaced"])
+    if plan["unplaced"] or reached == "unplaced":
+        print("ERROR: " + (plan["unplaced"] or "Unable to find legal placement"))
         sys.exit(1)
 if name == "icepack":
-    pathlib.Path("top.bin").write_bytes(b"bits")
+    pathlib.Path("top.bin").write_bytes(b"bits" + pathlib.Path("top.asc").read_bytes())
 """
 PLAN = {
     "crash": {},
     "cells": {"SB_LUT4": 100, "SB_DFF": 50, "SB_RAM40_4K": 3},
     "utilization": {"ICESTORM_LC": {"used": 120, "available": 5280}},
     "fmax": [30.0],
+    "seeds": {},
     "log": "",
     "unplaced": "",
 }
@@ -116,7 +121,7 @@ def test_result_tells_all_and_the_bitstream_and_logs_are_there(plan, tiny_top, t
     assert set(result.seconds) == {"elaborate", "synthesise", "place and route", "pack"}
     assert result.attempts == ((24, 30),)
     assert result.bitstream == "icebreaker.bin"
-    assert (tmp_path / "out" / result.bitstream).read_bytes() == b"bits"
+    assert (tmp_path / "out" / result.bitstream).read_bytes() == b"bits1"
     for log in result.logs:
         assert (tmp_path / "out" / log).is_file()
 
@@ -218,6 +223,69 @@ def test_seed_is_fixed(plan, tiny_top, tmp_path) -> None:
     folder = plan()
     run_build(tiny_top, tmp_path, 24)
     assert "--seed 1 " in (folder / "calls").read_text()
+
+
+def test_the_best_of_several_seeds_is_kept_and_all_are_told(plan, tiny_top, tmp_path) -> None:
+    plan(seeds={"1": 26.0, "2": 29.0, "3": 27.5})
+    result = run_build(tiny_top, tmp_path, 24, seeds=(3, 1, 2))
+    assert (result.seed, result.fmax_mhz) == (2, 29)
+    assert [(p.clock_mhz, p.seed, p.fmax_mhz) for p in result.seeds] == [
+        (24, 3, 27.5),
+        (24, 1, 26),
+        (24, 2, 29),
+    ]
+    assert result.attempts == ((24, 29),)
+    assert (tmp_path / "out" / "icebreaker.bin").read_bytes() == b"bits2"
+    assert sum("nextpnr.log" in log for log in result.logs) == 3
+    for log in result.logs:
+        assert (tmp_path / "out" / log).is_file()
+
+
+def test_several_seeds_share_one_synthesis(plan, tiny_top, tmp_path) -> None:
+    folder = plan()
+    run_build(tiny_top, tmp_path, 24, seeds=(1, 2))
+    calls = (folder / "calls").read_text().splitlines()
+    assert calls.count("yosys top.ys") == 1
+    assert sum(call.startswith("nextpnr-ice40 --log") for call in calls) == 2
+
+
+def test_seed_without_a_place_leaves_the_build_to_the_others(plan, tiny_top, tmp_path) -> None:
+    plan(seeds={"1": "unplaced", "2": 25.0})
+    result = run_build(tiny_top, tmp_path, 24, seeds=(1, 2))
+    assert result.seed == 2
+    assert [p.fmax_mhz for p in result.seeds] == [None, 25]
+
+
+def test_no_seed_with_a_place_does_not_fit(plan, tiny_top, tmp_path) -> None:
+    plan(seeds={"1": "unplaced", "2": "unplaced"})
+    with pytest.raises(DoesNotFit, match="legal placement"):
+        run_build(tiny_top, tmp_path, 24, seeds=(1, 2))
+
+
+@pytest.mark.parametrize("seeds", [(), (1, 1), (-1,)])
+def test_wrong_seeds_are_a_users_error(plan, tiny_top, tmp_path, seeds) -> None:
+    with pytest.raises(UserError, match=r"`seeds` is .* different integers from 0 on"):
+        run_build(tiny_top, tmp_path, 24, seeds=seeds)
+
+
+def test_fast_stops_after_synthesis_and_needs_no_other_tool(plan, tiny_top, tmp_path) -> None:
+    folder = plan()
+    (folder / "nextpnr-ice40").unlink()
+    (folder / "icepack").unlink()
+    result = run_build(tiny_top, tmp_path, None, fast=True)
+    assert (result.clock_mhz, result.fmax_mhz, result.bitstream) == (24, None, None)
+    assert result.resources["lut"] == Usage(100, 5280)
+    assert result.core_resources["bram"] == Usage(3, 30)
+    assert set(result.seconds) == {"elaborate", "synthesise"}
+    assert (result.attempts, result.seed, result.seeds) == ((), None, ())
+    assert set(result.tools) == {"amaranth", "yosys"}
+    assert not list((tmp_path / "out").glob("*.bin"))
+
+
+def test_fast_design_that_is_too_large_does_not_fit(plan, tiny_top, tmp_path) -> None:
+    plan(cells={"SB_LUT4": 6000})
+    with pytest.raises(DoesNotFit, match=r"needs 6000 lut of 5280 available"):
+        run_build(tiny_top, tmp_path, None, fast=True)
 
 
 def test_netlist_that_is_too_large_fails_before_placement(plan, tiny_top, tmp_path) -> None:
