@@ -149,9 +149,9 @@ def _plot(result: Exploration, built: Sequence[dict[str, Any]]) -> str:
             {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
         ],
     )
-    html: str = figure.to_html(
-        full_html=False, include_plotlyjs=True, config={"responsive": True, "displaylogo": False}
-    )
+    # The bar of buttons would lie on the menu of a narrow page.
+    config = {"responsive": True, "displayModeBar": False}
+    html: str = figure.to_html(full_html=False, include_plotlyjs=True, config=config)
     return html
 
 
