@@ -4,9 +4,10 @@
 PYTHON ?= python3
 VENV := .venv
 LARQ := .venv-larq
+BREVITAS := .venv-brevitas
 INTEROP := build/interop
 BIN := $(VENV)/bin
-SOURCES := $(wildcard hw/*.py hw/*/*.py sw/*.py sw/*/*.py sim/*.py boards/*.py)
+SOURCES := $(wildcard hw/*.py hw/*/*.py sw/*.py sw/*/*.py sw/*/*/*.py sim/*.py boards/*.py)
 
 .PHONY: demo test lint types slow test-interop clean
 
@@ -26,13 +27,26 @@ types: $(VENV)/.test
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -q -m slow -n auto
 
-test-interop: $(VENV)/.test $(INTEROP)/larq/.done
+test-interop: $(VENV)/.test $(INTEROP)/larq/.done $(INTEROP)/live/.done
 	XNORFLOW_INTEROP=$(INTEROP) $(BIN)/python -m pytest -q -m interop -n auto tests/interop
 
 # What a framework needs is pinned to the last package, and no dependency is asked for.
 $(LARQ)/.done: tests/interop/larq-requirements.txt
 	$(PYTHON) -m venv $(LARQ)
 	$(LARQ)/bin/python -m pip install --quiet --no-deps -r $<
+	touch $@
+
+$(BREVITAS)/.done: tests/interop/brevitas-requirements.txt
+	$(PYTHON) -m venv $(BREVITAS)
+	$(BREVITAS)/bin/python -m pip install --quiet --no-deps -r $<
+	touch $@
+
+# Live modules need torch, Brevitas and xnorflow in one environment.
+$(INTEROP)/live/.done: tests/interop/live_models.py tests/sw/test_live.py $(BREVITAS)/.done $(SOURCES)
+	$(BREVITAS)/bin/python -m pip install --quiet '.[test]'
+	$(BREVITAS)/bin/python $<
+	$(BREVITAS)/bin/python -m pytest -q tests/sw/test_live.py
+	mkdir -p $(@D)
 	touch $@
 
 $(INTEROP)/larq/.done: tests/interop/larq_models.py $(LARQ)/.done
@@ -53,4 +67,4 @@ $(VENV)/.test: $(BIN)/python pyproject.toml $(SOURCES)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(LARQ) build demo-output *.egg-info
+	rm -rf $(VENV) $(LARQ) $(BREVITAS) build demo-output *.egg-info
