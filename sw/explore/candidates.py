@@ -6,11 +6,13 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from xnorflow.boards.board import Board
+from xnorflow.energy import planned_energy
 from xnorflow.errors import UserError, WorkFailed
 from xnorflow.explore.points import Point
 from xnorflow.folding import folding_json
 from xnorflow.lowered import LoweredNetwork
 from xnorflow.planning import Plan, plan
+from xnorflow.results import layer_results
 
 __all__ = ["choose", "estimated_front"]
 
@@ -91,6 +93,7 @@ def _point(
     seed: int,
     frames: int,
 ) -> Point:
+    power = planned_energy(board, one, layer_results(lowered, one))
     return Point(
         digest=lowered.digest(),
         board=board,
@@ -104,6 +107,7 @@ def _point(
             "lut": one.total.lut,
             "ff": one.total.ff,
             "bram": one.total.bram,
+            **({} if power is None else {"uj": power["uj_per_frame"]}),
         },
     )
 

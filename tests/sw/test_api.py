@@ -18,7 +18,7 @@ from random_networks import random_network, to_qonnx
 
 import xnorflow
 from xnorflow import api
-from xnorflow.boards.flow import BuildResult
+from xnorflow.boards.flow import BuildResult, Placement
 from xnorflow.boards.pll import solve
 from xnorflow.boards.reports import Usage
 from xnorflow.cli.main import main
@@ -295,21 +295,26 @@ class TestBuild:
         """Leave synthesis, place and route out."""
 
         def build(top, board, clock_mhz, folder, progress, **options):
-            (folder / "tiny.bin").write_bytes(b"bits")
+            fast = options["fast"]
+            if not fast:
+                (folder / "tiny.bin").write_bytes(b"bits")
             progress("route", "fast")
             used = {"lut": Usage(1, 2)}
+            placements = [Placement(24.0, seed, 30.0 - seed) for seed in options["seeds"]]
             return BuildResult(
                 board=board.name,
                 device="chip",
                 setting=solve(board, 24.0),
                 clock_mhz=clock_mhz or 24.0,
-                fmax_mhz=30.0,
-                attempts=((24.0, 30.0),),
+                fmax_mhz=None if fast else 30.0,
+                attempts=() if fast else ((24.0, 30.0),),
+                seed=None if fast else options["seeds"][0],
+                seeds=() if fast else tuple(placements),
                 resources=used,
                 core_resources=used,
                 seconds={"route": 0.5},
                 tools={"yosys": "1"},
-                bitstream="tiny.bin",
+                bitstream=None if fast else "tiny.bin",
                 logs=(),
             )
 
@@ -347,6 +352,40 @@ class TestBuild:
         assert list(dict.fromkeys(told)) == ["simulate", "prepare", "route"]
         assert capsys.readouterr() == ("", "")
 
+    def test_energy_is_an_estimate_with_formula_and_source(self, network, frames, flow, tmp_path):
+        design = xnorflow.build(
+            network, "icebreaker", *frames, clock_mhz=24, output=tmp_path / "out", frames=1
+        )
+        energy = design.report["energy"]
+        power_mw = energy["static_mw"] + energy["dynamic_mw"]
+        assert energy["uj_per_frame"] == pytest.approx(power_mw * 1000 / design.fps)
+        assert energy["formula"]
+        assert energy["source"]
+        page = design.page.read_text(encoding="utf-8")
+        assert "Energy, an estimate" in page
+
+    def test_a_quick_look_says_that_nothing_was_routed(self, network, frames, flow, tmp_path):
+        design = xnorflow.build(
+            network, "icebreaker", *frames, fast=True, output=tmp_path / "out", frames=1
+        )
+        assert design.bitstream is None
+        assert design.clock_mhz == 24
+        for key in ("fmax_mhz", "bitstream", "program", "seed"):
+            assert design.report[key] is None
+        assert design.report["fast"] is True
+        assert design.report["energy"]["uj_per_frame"] > 0
+        assert "not placed and routed" in design.page.read_text(encoding="utf-8")
+
+    def test_the_seed_that_won_and_all_others_are_told(self, network, frames, flow, tmp_path):
+        design = xnorflow.build(
+            network, "icebreaker", *frames, seeds=(2, 5), output=tmp_path / "out", frames=1
+        )
+        assert design.report["seed"] == 2
+        assert design.report["seeds"] == [
+            {"clock_mhz": 24.0, "seed": 2, "fmax_mhz": 28.0},
+            {"clock_mhz": 24.0, "seed": 5, "fmax_mhz": 25.0},
+        ]
+
     def test_a_folder_is_named_after_network_and_board(self, flow, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         network = xnorflow.load(MINI, name="own")
@@ -361,6 +400,7 @@ class TestBuild:
             ({"x": None, "y": None}, "not MNIST digits; give your own with `x`"),
             ({"x": None}, "`y` are labels of `x`"),
             ({"frames": 0}, "`frames` is 0 but must be at least 1"),
+            ({"seeds": ()}, r"`seeds` is \[\] but must be one or more different integers"),
             ({"clock_mhz": -1}, "`clock_mhz` is -1 but must be a positive number"),
             ({"fastest": True, "target_fps": 1}, "only one of"),
             ({"output": "file"}, "another folder with `output`|cannot be written"),

@@ -272,6 +272,18 @@ class TestOptions:
         assert "--target-fps" in err
         assert not output.exists()
 
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["--seeds", "1,x"], "--seeds is '1,x' but must be integers"),
+            (["--seeds", "2,2"], "must be one or more different integers"),
+            (["--seeds", "1,2", "--seed", "3"], "only one of --seed and --seeds"),
+            (["--seed", "-1"], "must be one or more different integers"),
+        ],
+    )
+    def test_bad_seeds(self, cli, options, words):
+        assert words in refused(cli("build", MINI, "--board", "icebreaker", *options))
+
     @pytest.mark.parametrize("clock", ["fast", "0", "-3", "nan"])
     def test_bad_clock(self, cli, clock):
         sentence = refused(cli("build", MINI, "--board", "icebreaker", "--clock", clock))

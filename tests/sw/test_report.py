@@ -79,6 +79,21 @@ REPORT = {
     "program": "openFPGALoader ulx3s-85f.bit",
     "seconds": {"simulate": 7.1, "place and route": 122.2},
     "attempts": [[92.5, 91.25], [87.5, 91.31]],
+    "seed": 2,
+    "seeds": [
+        {"clock_mhz": 87.5, "seed": 1, "fmax_mhz": None},
+        {"clock_mhz": 87.5, "seed": 2, "fmax_mhz": 91.31},
+    ],
+    "fast": False,
+    "energy": {
+        "uj_per_frame": 2.345,
+        "static_mw": 298.2,
+        "dynamic_mw": 22.4,
+        "activity": 0.41,
+        "uncertainty": 3.0,
+        "formula": "uj_per_frame = P / fps",
+        "source": "static: a data sheet; dynamic: a measurement",
+    },
     "command": "xnorflow build mnist_sfc.onnx",
     "notes": ["one note"],
 }
@@ -247,6 +262,32 @@ def test_timing_other_than_predicted_is_said():
     assert "The measured latency is not the predicted one" in text
     assert "stalled in 25 %" in text
     assert "is not the predicted one" not in text_of(render(REPORT))
+
+
+def test_energy_is_called_an_estimate_with_formula_and_source():
+    text = text_of(render(REPORT))
+    assert "≈ 2.345 µJ a frame, an estimate" in text
+    assert "298.2 mW static and 22.40 mW dynamic" in text
+    assert "within a factor of 3 either way" in text
+    assert "uj_per_frame = P / fps" in text
+    assert "static: a data sheet; dynamic: a measurement" in text
+    assert "estimate" not in text_of(render(changed(energy=None))).split("Resources")[0]
+
+
+def test_all_seeds_and_the_one_kept_are_told():
+    text = text_of(render(REPORT))
+    assert "seed 1 at 87.50 MHz found no place; seed 2 at 87.50 MHz reached 91.31 MHz" in text
+    assert "Seed 2 was kept" in text
+
+
+def test_a_quick_look_claims_no_clock_and_no_bitstream():
+    text = text_of(
+        render(changed(fast=True, fmax_mhz=None, bitstream=None, program=None, attempts=[]))
+    )
+    assert "A quick look: synthesised, but not placed and routed" in text
+    assert "87.50 MHz planned clock; not routed" in text
+    assert "at the planned clock, not routed" in text
+    assert "quick look" not in text_of(render(REPORT))
 
 
 def test_an_interval_that_one_frame_cannot_show_is_not_measured():
