@@ -83,6 +83,7 @@ def _estimated_row(point: Point) -> dict[str, float]:
         "cell_share": 100 * lut / budget.lut,
         "bram": bram,
         "bram_share": 100 * bram / budget.bram if budget.bram else 0.0,
+        **({"uj": point.estimated["uj"]} if "uj" in point.estimated else {}),
     }
 
 
