@@ -463,7 +463,8 @@ class _Flow:
             seconds={step: round(value, 3) for step, value in self.seconds.items()},
             attempts=tuple(self.tried),
             bitstream=bitstream,
-            logs=tuple(log.relative_to(outdir).as_posix() for log in self.logs),
+            # Seeds start in any order.
+            logs=tuple(sorted(log.relative_to(outdir).as_posix() for log in self.logs)),
             seed=None if best is None else best.seed,
             seeds=tuple(self.placements),
         )

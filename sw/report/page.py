@@ -76,6 +76,7 @@ def render(report: Mapping[str, Any], digits: Sequence[Digit] = ()) -> str:
         undefined=StrictUndefined,
     )
     environment.filters["number"] = _number
+    environment.filters["rough"] = _rough
     environment.filters["picture"] = data_uri
     layers = report.get("layers") or []
     bars = resource_bars(report.get("resources") or {})
@@ -120,6 +121,11 @@ def _latency_us(report: Mapping[str, Any]) -> float | None:
     if said is None and cycles is not None and clock_mhz:
         return float(cycles / clock_mhz)
     return said
+
+
+def _rough(value: float) -> str:
+    """Write an estimate with two significant digits, since it has no more."""
+    return f"{float(f'{value:.2g}'):,g}"
 
 
 def _number(value: float | None, digits: int | None = None) -> str:

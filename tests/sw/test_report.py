@@ -266,8 +266,8 @@ def test_timing_other_than_predicted_is_said():
 
 def test_energy_is_called_an_estimate_with_formula_and_source():
     text = text_of(render(REPORT))
-    assert "≈ 2.345 µJ a frame, an estimate" in text
-    assert "298.2 mW static and 22.40 mW dynamic" in text
+    assert "≈ 2.3 µJ a frame, an estimate" in text
+    assert "300 mW static and 22 mW dynamic" in text
     assert "within a factor of 3 either way" in text
     assert "uj_per_frame = P / fps" in text
     assert "static: a data sheet; dynamic: a measurement" in text
