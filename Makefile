@@ -41,11 +41,13 @@ $(BREVITAS)/.done: tests/interop/brevitas-requirements.txt
 	$(BREVITAS)/bin/python -m pip install --quiet -r $<
 	touch $@
 
-# Live modules need torch, Brevitas and xnorflow in one environment.
-$(INTEROP)/live/.done: tests/interop/live_models.py tests/sw/test_live.py $(BREVITAS)/.done $(SOURCES)
+# Live modules need torch, Brevitas and xnorflow in one environment; so do the tests that the other
+# environment skips.
+WITH_TORCH := tests/sw/test_live.py tests/sw/test_frontend_torch.py tests/sw/test_train.py
+$(INTEROP)/live/.done: tests/interop/live_models.py $(WITH_TORCH) $(BREVITAS)/.done $(SOURCES)
 	$(BREVITAS)/bin/python -m pip install --quiet '.[test]'
 	$(BREVITAS)/bin/python $<
-	$(BREVITAS)/bin/python -m pytest -q tests/sw/test_live.py
+	$(BREVITAS)/bin/python -m pytest -q -n auto $(WITH_TORCH)
 	mkdir -p $(@D)
 	touch $@
 
