@@ -17,7 +17,7 @@ from xnorflow.hw import layouts
 from xnorflow.hw.argmax import ArgMax
 from xnorflow.hw.width_converter import WidthConverter
 
-__all__ = ["CoreStage", "StreamUnit", "StreamingCore"]
+__all__ = ["CoreStage", "StreamUnit", "StreamingCore", "score_lanes"]
 
 
 class StreamUnit(Protocol):
@@ -29,6 +29,17 @@ class StreamUnit(Protocol):
     def schedule(self, arrivals: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the cycles at which beats leave, given those at which they arrive."""
         ...
+
+
+def score_lanes(classes: int, given: int, pace: int) -> int:
+    """Return in how many lanes the scores of `classes` pass, of which `given` come at once.
+
+    The fewest that take no more than `pace` cycles a frame: comparators for all scores at once cost
+    far more than passing the scores one by one.
+    """
+    return next(
+        lanes for lanes in range(1, given + 1) if given % lanes == 0 and classes // lanes <= pace
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,13 +119,7 @@ class StreamingCore(wiring.Component):
         width, given = scores.elem_shape.width, scores.length
         self.classes = stages[-1].o_beats * given
         pace = max(stage.cycles for stage in stages)
-        # The fewest lanes that keep pace: comparators for all scores at once cost far more than
-        # passing the scores one by one.
-        lanes = next(
-            lanes
-            for lanes in range(1, given + 1)
-            if given % lanes == 0 and self.classes // lanes <= pace
-        )
+        lanes = score_lanes(self.classes, given, pace)
         self.o_lanes, self.o_beats = lanes, self.classes // lanes
         if lanes != given:
             serializer = WidthConverter(signed(width), given, lanes)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from xnorflow.hw import layouts
 from xnorflow.hw.cost import Family, Parts, index_bits, merge
-from xnorflow.hw.pe_array import PEArray, array_parts
+from xnorflow.hw.pe_array import PEArray, array_latency, array_parts
 from xnorflow.hw.pipeline import delay
 from xnorflow.hw.popcount import tree_latency
 from xnorflow.hw.replay_buffer import ReplayBuffer, replay_parts
@@ -20,7 +20,14 @@ from xnorflow.hw.score import ScoreUnit
 from xnorflow.hw.skid import SkidBuffer, skid_parts
 from xnorflow.hw.threshold import ThresholdUnit
 
-__all__ = ["MatrixVectorUnit", "counts", "rom_widths", "unit_parts"]
+__all__ = [
+    "MatrixVectorUnit",
+    "counts",
+    "rom_widths",
+    "unit_latency",
+    "unit_parts",
+    "unit_schedule",
+]
 
 #: Most lanes that take their inputs and weight addresses straight from one register.
 GROUP_LANES = 512
@@ -119,6 +126,27 @@ def unit_parts(
         replay_parts(family, payload, synapse_folds, neuron_folds // groups, buffer_in_registers),
         skid_parts(o_bits),
     )
+
+
+def unit_latency(
+    pe: int, simd: int, synapse_folds: int, *, rom_latency: int, lanes: layouts.Lanes, head: int
+) -> int:
+    """Return `MatrixVectorUnit.latency`; `head` is that of thresholds or scores."""
+    return rom_latency + array_latency(simd, synapse_folds, lanes) + _pe_groups(pe, simd) - 1 + head
+
+
+def unit_schedule(
+    arrivals: NDArray[np.int64], synapse_folds: int, rounds: int, latency: int
+) -> NDArray[np.int64]:
+    """Return `MatrixVectorUnit.schedule` for vectors that are read `rounds` times."""
+    beats = np.arange(synapse_folds)
+    through = 0 if rounds == 1 else 2  # cycles from a beat to its first reading
+    # Alone: no beat is read before it came, and the beats behind it take a cycle each.
+    alone = (arrivals.reshape(-1, synapse_folds) - beats).max(axis=1) + through + synapse_folds - 1
+    # Behind another vector, whose last round must end: a vector's cycles after its first ended.
+    turns = np.arange(len(alone)) * synapse_folds * rounds
+    ends = np.maximum.accumulate(alone - turns) + turns
+    return (ends[:, None] + synapse_folds * np.arange(rounds)).reshape(-1) + latency
 
 
 class MatrixVectorUnit(wiring.Component):
@@ -265,7 +293,14 @@ class MatrixVectorUnit(wiring.Component):
         self._rounds = self.neuron_folds // groups
         self._replay = ReplayBuffer(payload, self.synapse_folds, self._rounds, buffer_in_registers)
         self._count_latency = rom_latency + self._arrays[0].latency + self.pe_groups - 1
-        self.latency = self._count_latency + self._head.latency
+        self.latency = unit_latency(
+            pe,
+            simd,
+            self.synapse_folds,
+            rom_latency=rom_latency,
+            lanes=lanes,
+            head=self._head.latency,
+        )
         super().__init__({"i": In(stream.Signature(payload)), "o": Out(stream.Signature(output))})
 
     @property
@@ -300,15 +335,7 @@ class MatrixVectorUnit(wiring.Component):
         ndarray of int, shape (pixels * neuron_folds,)
             For a unit that is idle at first and a consumer that is always ready.
         """
-        length, beats = self.synapse_folds, np.arange(self.synapse_folds)
-        through = 0 if self._rounds == 1 else 2  # cycles from a beat to its first reading
-        # Alone: no beat is read before it came, and the beats behind it take a cycle each.
-        alone = (arrivals.reshape(-1, length) - beats).max(axis=1) + through + length - 1
-        # Behind another vector, whose last round must end: a vector's cycles after its first ended.
-        turns = np.arange(len(alone)) * length * self._rounds
-        ends = np.maximum.accumulate(alone - turns) + turns
-        rounds = ends[:, None] + length * np.arange(self._rounds)
-        return rounds.reshape(-1) + self.latency
+        return unit_schedule(arrivals, self.synapse_folds, self._rounds, self.latency)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -13,7 +13,7 @@ from xnorflow.hw.layouts import BITS, Lanes
 from xnorflow.hw.pipeline import delay
 from xnorflow.hw.popcount import BIT_LEAF, AdderTree, tree_latency, tree_parts
 
-__all__ = ["PEArray", "array_parts"]
+__all__ = ["PEArray", "array_latency", "array_parts"]
 
 
 def _tree_granule(lanes: Lanes) -> int | None:
@@ -40,6 +40,11 @@ def array_parts(
         flags = 2 * tree_latency(simd, lanes.top, granule)
         lists.append({"register": pe * (width - 1) + lowest, "bare register": flags})
     return merge(*lists)
+
+
+def array_latency(simd: int, folds: int, lanes: Lanes = BITS) -> int:
+    """Return `PEArray.latency`."""
+    return tree_latency(simd, lanes.top, _tree_granule(lanes)) + (folds > 1)
 
 
 class PEArray(wiring.Component):
@@ -97,7 +102,7 @@ class PEArray(wiring.Component):
         self._tree_granule = _tree_granule(lanes)
         self.top = folds * simd * lanes.top
         self._tree_latency = tree_latency(simd, lanes.top, self._tree_granule)
-        self.latency = self._tree_latency + (folds > 1)
+        self.latency = array_latency(simd, folds, lanes)
         super().__init__(
             {
                 "a": In(lanes.payload(simd)),

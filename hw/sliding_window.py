@@ -136,6 +136,11 @@ class WindowGeometry:
         """Whether the windows are just the pixels."""
         return self.kernel == self.stride == (1, 1) and not any(self.padding)
 
+    @property
+    def is_padded(self) -> bool:
+        """Whether some taps lie beyond the image."""
+        return not all(self.inside(axis).all() for axis in (0, 1))
+
     def frees(self) -> NDArray[np.int64]:
         """Return how many pixels, in linear order, no window after each one reads.
 
@@ -148,6 +153,11 @@ class WindowGeometry:
         first = self._extremes(last=False)
         later = np.append(np.where(first < 0, pixels, first)[1:], pixels)
         return np.minimum.accumulate(later[::-1])[::-1]
+
+
+def window_latency(geometry: WindowGeometry) -> int:
+    """Return the cycles from a window's last pixel to its first beat out of a `SlidingWindow`."""
+    return 0 if geometry.is_wire else 2 + geometry.is_padded
 
 
 def ring_rows(geometry: WindowGeometry, folds: int) -> int:
@@ -385,8 +395,8 @@ class SlidingWindow(wiring.Component):
         )
         self._required = self.geometry.required()
         self._wire = self.geometry.is_wire
-        self._padded = not all(self.geometry.inside(axis).all() for axis in (0, 1))
-        self.latency = 0 if self._wire else 3 if self._padded else 2
+        self._padded = self.geometry.is_padded
+        self.latency = window_latency(self.geometry)
         self.rows = ring_rows(self.geometry, self._folds)
         self._lanes = data.ArrayLayout(element, lanes)
         payload = (

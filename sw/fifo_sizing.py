@@ -34,13 +34,32 @@ from xnorflow.pipeline import (
     WindowStage,
 )
 
-__all__ = ["fifo_depths"]
+__all__ = ["Fifo", "fifo_depths", "fifos"]
 
 #: Frames of the paper run: the first ones fill the pipeline.
 FRAMES = 4
 
 #: Beats that a FIFO gets on top of what the paper run found.
 SLACK = 2
+
+
+@dataclass(frozen=True)
+class Fifo:
+    """A FIFO before a stage.
+
+    Attributes
+    ----------
+    stage : int
+        Index of the stage in the pipeline.
+    words : int
+        Beats that it holds.
+    width : int
+        Bits of a beat.
+    """
+
+    stage: int
+    words: int
+    width: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +122,12 @@ def fifo_depths(stages: list[Stage]) -> list[int]:
             depths[node.stage] = _depth(before, node, arrivals, taken)
         arrivals, before = given, node
     return depths
+
+
+def fifos(stages: list[Stage]) -> list[Fifo]:
+    """Return the FIFOs of a pipeline."""
+    depths = enumerate(fifo_depths(stages))
+    return [Fifo(index, words, stages[index].i_bits) for index, words in depths if words]
 
 
 def _depth(

@@ -77,6 +77,11 @@ class ConverterStage:
     granule: int = 0
 
     @property
+    def i_bits(self) -> int:
+        """Bits of a beat that comes in."""
+        return self.bits * self.i_lanes
+
+    @property
     def cycles(self) -> int:
         """Cycles a frame: through the greatest common divisor of both lane counts."""
         return self.elements // gcd(self.i_lanes, self.o_lanes)
@@ -117,6 +122,11 @@ class WindowStage:
     lanes: int
     parallel: bool
     granule: int
+
+    @property
+    def i_bits(self) -> int:
+        """Bits of a beat that comes in."""
+        return self.bits * self.lanes
 
     @property
     def rows(self) -> int:
@@ -187,6 +197,11 @@ class ResizeStage:
     last: bool
 
     @property
+    def i_bits(self) -> int:
+        """Bits of a beat that comes in."""
+        return self.bits * self.i_lanes
+
+    @property
     def cycles(self) -> int:
         """Cycles a frame."""
         return max(self.i_beats, self.o_beats)
@@ -228,6 +243,11 @@ class MatrixStage:
     def name(self) -> str:
         """The layer's name."""
         return self.layer.name
+
+    @property
+    def i_bits(self) -> int:
+        """Bits of a beat that comes in, without flags for true zeros."""
+        return self.layer.input_bits * self.choice.simd
 
     @property
     def o_lanes(self) -> int:
@@ -303,6 +323,11 @@ class PoolStage(_BeatByBeat):
         return self.pool.name
 
     @property
+    def i_bits(self) -> int:
+        """Bits of a beat that comes in."""
+        return _bits(self.pool.low, self.pool.high) * self.lanes
+
+    @property
     def words(self) -> int:
         """Partial results that are kept, `lanes` elements each."""
         folds = self.shape[2] // self.lanes
@@ -347,6 +372,11 @@ class ThresholdStage(_BeatByBeat):
         return self.stage.name
 
     @property
+    def i_bits(self) -> int:
+        """Bits of a beat that comes in."""
+        return _bits(self.low, self.high) * self.lanes
+
+    @property
     def i_beats(self) -> int:
         """Beats of a frame that come in."""
         return prod(self.stage.shape) // self.lanes
@@ -371,6 +401,11 @@ class ScoreStage(_BeatByBeat):
     high: int
     name: str = "scores"
     cut: bool = False
+
+    @property
+    def i_bits(self) -> int:
+        """Bits of a beat that comes in."""
+        return _bits(self.low, self.high) * self.lanes
 
     @property
     def i_beats(self) -> int:

@@ -1,0 +1,352 @@
+# amaranth: UnusedElaboratable=no
+"""When a core answers: its latency, from the stages alone, without making the hardware.
+
+`latency` composes the stages' schedules as `xnorflow.hw.core` does. A component's schedule does not
+depend on how wide its elements are, so that components of single bits stand for the real ones.
+
+`Delays` bounds a layer's part of the latency from below by three numbers, for a search. Schedules
+are monotonic and shift with their input, so that the least delays hold wherever a layer stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from itertools import takewhile
+from math import gcd, prod
+
+import numpy as np
+from amaranth import unsigned
+from amaranth.utils import ceil_log2
+from numpy.typing import NDArray
+
+from xnorflow.fifo_sizing import fifo_depths
+from xnorflow.folding import Folding
+from xnorflow.hw.core import score_lanes
+from xnorflow.hw.fifo import StreamFIFO
+from xnorflow.hw.layouts import Lanes
+from xnorflow.hw.mvu import unit_latency, unit_schedule
+from xnorflow.hw.parallel_window import ParallelWindow
+from xnorflow.hw.pool import PoolUnit
+from xnorflow.hw.resize import VectorResizer
+from xnorflow.hw.sliding_window import SlidingWindow, WindowGeometry, window_latency
+from xnorflow.hw.width_converter import WidthConverter
+from xnorflow.lowered import LoweredNetwork, LoweredPool, WindowKey
+from xnorflow.pipeline import (
+    ConverterStage,
+    MatrixStage,
+    PoolStage,
+    ResizeStage,
+    ScoreStage,
+    Segment,
+    Stage,
+    ThresholdStage,
+    WindowStage,
+    pipeline,
+)
+
+__all__ = [
+    "Delays",
+    "Marks",
+    "arrivals",
+    "delays",
+    "latency",
+    "latency_cycles",
+    "link_delay",
+    "marks",
+]
+
+BIT = unsigned(1)
+
+
+def latency(stages: list[Stage], depths: list[int]) -> int:
+    """Return the latency of a core in cycles, see `xnorflow.hw.core.StreamingCore`.
+
+    Parameters
+    ----------
+    stages : list of Stage
+    depths : list of int
+        Of the FIFO before each stage, 0 for none.
+    """
+    pace = max(stage.cycles for stage in stages)
+    times = np.arange(stages[0].i_beats)
+    for stage, depth in zip(stages, depths, strict=True):
+        if depth:
+            times = StreamFIFO(BIT, depth).schedule(times)
+        times = _schedule(stage, times)
+    given = stages[-1].o_lanes
+    classes = given * stages[-1].o_beats
+    lanes = score_lanes(classes, given, pace)
+    if lanes != given:
+        times = _converter(given, lanes).schedule(times)
+    return int(times[-1]) + ceil_log2(lanes) + 1
+
+
+def latency_cycles(lowered: LoweredNetwork, folding: Folding) -> int:
+    """Return the latency of the core that `folding` makes of `lowered`."""
+    stages = pipeline(lowered, folding)
+    return latency(stages, fifo_depths(stages))
+
+
+def _schedule(stage: Stage, arrivals: NDArray[np.int64]) -> NDArray[np.int64]:
+    match stage:
+        case ConverterStage(i_lanes=i_lanes, o_lanes=o_lanes):
+            return _converter(i_lanes, o_lanes).schedule(arrivals)
+        case ResizeStage():
+            i_beats, o_beats = stage.i_beats // stage.vectors, stage.o_beats // stage.vectors
+            return VectorResizer(BIT, 1, 1, i_beats, o_beats).schedule(arrivals)
+        case WindowStage():
+            return _window(stage).schedule(arrivals)
+        case MatrixStage():
+            length, rounds = _folds(stage)
+            return unit_schedule(arrivals, length, rounds, _unit_latency(stage))
+        case PoolStage():
+            return _pool(stage).schedule(arrivals)
+        case ThresholdStage() | ScoreStage():
+            beats = np.arange(len(arrivals))
+            return np.maximum.accumulate(arrivals - beats) + beats + _channel_latency(stage)
+
+
+def _folds(stage: MatrixStage) -> tuple[int, int]:
+    """Return the synapse folds of a unit, and how often it reads a vector."""
+    layer, choice = stage.layer, stage.choice
+    return layer.mw // choice.simd, layer.mh // layer.groups // choice.pe
+
+
+def _unit_latency(stage: MatrixStage) -> int:
+    layer, choice = stage.layer, stage.choice
+    head = 1 + (choice.pe < layer.mh) + (stage.head != "thresholds")
+    return unit_latency(
+        choice.pe,
+        choice.simd,
+        layer.mw // choice.simd,
+        rom_latency=choice.rom_latency,
+        lanes=_lanes(layer.input_bits, stage.granule),
+        head=head,
+    )
+
+
+@cache
+def _lanes(bits: int, granule: int) -> Lanes:
+    return Lanes(bits, granule or None)
+
+
+def _channel_latency(stage: ThresholdStage | ScoreStage) -> int:
+    if isinstance(stage, ScoreStage):
+        return 2 + (stage.lanes < stage.classes)
+    return 1 + (stage.lanes < stage.stage.shape[-1])
+
+
+def _converter(i_lanes: int, o_lanes: int) -> WidthConverter:
+    common = gcd(i_lanes, o_lanes)
+    return _small_converter(i_lanes // common, o_lanes // common)
+
+
+@cache
+def _small_converter(i_lanes: int, o_lanes: int) -> WidthConverter:
+    return WidthConverter(BIT, i_lanes, o_lanes)
+
+
+@lru_cache(maxsize=1024)
+def _window(stage: WindowStage) -> SlidingWindow | ParallelWindow:
+    rows, columns, channels = stage.window.shape
+    _, kernel, stride, dilation, padding = stage.window.key
+    if stage.parallel:
+        return ParallelWindow(
+            BIT, (rows, columns, 1), kernel, stride=stride, dilation=dilation, padding=padding
+        )
+    return SlidingWindow(
+        BIT,
+        (rows, columns, channels // stage.lanes),
+        kernel,
+        lanes=1,
+        stride=stride,
+        dilation=dilation,
+        padding=padding,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _pool(stage: PoolStage) -> PoolUnit:
+    rows, columns, channels = stage.shape
+    shape = (rows, columns, channels // stage.lanes)
+    return PoolUnit(BIT, shape, stage.kernel, lanes=1, op="or", registers=True)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The pixels of the frame that comes to a layer whose times matter, as indices.
+
+    Attributes
+    ----------
+    first : int
+        The one that the layer's first output waits for.
+    last : int
+        The last one that the scores depend on.
+    """
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Delays:
+    """The least delays of a part of the pipeline, in cycles, between marks.
+
+    Attributes
+    ----------
+    first : int
+        From the first mark of what comes in to the first one of what goes out.
+    last : int
+        From the last mark to the last one.
+    work : int
+        From the first mark to the last one.
+    """
+
+    first: int
+    last: int
+    work: int
+
+
+def marks(parts: list[Segment]) -> list[Marks]:
+    """Return the marks of the frame before each layer, and behind the last one."""
+    end = _pixels(parts[-1]) - 1
+    result = [Marks(end, end)]
+    for before, part in zip([None, *parts[:-1]][::-1], reversed(parts), strict=True):
+        window, last = part.layer.window, _source(part, result[0].last)
+        if window is not None:
+            needs = _needs(window.key)
+            result.insert(0, Marks(int(needs[0]), int(needs[last])))
+        else:  # all pixels at once
+            end = 0 if before is None else _pixels(before) - 1
+            result.insert(0, Marks(end, end))
+    return result
+
+
+def _pixels(part: Segment) -> int:
+    """Return the pixels that a layer and its tail give."""
+    return prod((part.tail[-1] if part.tail else part.layer).o_shape[:-1])
+
+
+def _source(part: Segment, pixel: int) -> int:
+    """Return the pixel of a layer that a pixel behind its pools waits for."""
+    for stage in reversed(part.tail):
+        if isinstance(stage, LoweredPool):
+            pixel = int(_needs(stage.window.key)[pixel])
+    return pixel
+
+
+def arrivals(stages: list[Stage], pixels: int, at: Marks) -> tuple[list[Stage], int, int]:
+    """Return the stages behind those that only bring a frame into form, and when its marks come.
+
+    Parameters
+    ----------
+    stages : list of Stage
+        Of the first layer; the frame comes a beat a cycle.
+    pixels : int
+        Of the frame.
+    at : Marks
+        Of the frame.
+    """
+    front = list(takewhile(lambda stage: isinstance(stage, ConverterStage | ResizeStage), stages))
+    times = np.arange(stages[0].i_beats)
+    for stage in front:
+        times = _schedule(stage, times)
+    beats = len(times) // pixels
+    first, last = (int(times[(pixel + 1) * beats - 1]) for pixel in (at.first, at.last))
+    return stages[len(front) :], first, last
+
+
+def link_delay(o_lanes: int, lanes: int, channels: int, spread: int) -> int:
+    """Return the least delay of a converter between two layers, for a pixel's last beat.
+
+    Parameters
+    ----------
+    o_lanes, lanes : int
+        Lanes that come in and go out.
+    channels : int
+        Of a pixel.
+    spread : int
+        Cycles from its first beat that comes in to its last one.
+    """
+    part = gcd(o_lanes, lanes)
+    split = o_lanes // part
+    collect = int(lanes > part)
+    if split == 1:
+        return collect
+    # A part leaves in each cycle, so that beats may wait behind the pixel's first one.
+    return max(split, channels // part - spread) + collect
+
+
+def delays(part: Segment, stages: list[Stage], i_marks: Marks, o_marks: Marks) -> Delays:
+    """Return the least delays of a layer and what follows it.
+
+    Parameters
+    ----------
+    part : Segment
+    stages : list of Stage
+        The hardware of `part`.
+    i_marks, o_marks : Marks
+        Of what comes in and goes out.
+    """
+    layer = part.layer
+    (unit,) = (stage for stage in stages if isinstance(stage, MatrixStage))
+    index = stages.index(unit)
+    before, behind = stages[: index + 1], stages[index + 1 :]
+    # A pixel's way, from the last beat that it needs to its own last one.
+    way = sum(map(_way, before))
+    if part.kept is not None:
+        # The last class that is kept may come some rounds before the last neuron.
+        rounds = layer.mh // unit.choice.pe - -(-part.kept // unit.choice.pe)
+        way -= rounds * (layer.mw // unit.choice.simd)
+        behind = [stage for stage in behind if isinstance(stage, PoolStage | ScoreStage)]
+    way += sum(map(_way, behind))
+    # Pixels leave the unit one behind the other.
+    service = max(_service(stage, layer.positions) for stage in before)
+    first, last = _source(part, o_marks.first), _source(part, o_marks.last)
+    waiting = 1
+    if layer.window is not None:
+        waiting = last + 1 - int(np.searchsorted(_needs(layer.window.key), i_marks.last))
+    return Delays(way + first * service, way + (waiting - 1) * service, way + last * service)
+
+
+def _way(stage: Stage) -> int:
+    """Return the delay from the last beat that a pixel needs to its own last beat."""
+    match stage:
+        case MatrixStage():
+            length, rounds = _folds(stage)
+            return length * (rounds - 1) + _unit_latency(stage) + (0 if rounds == 1 else 2)
+        case WindowStage():
+            if stage.parallel:
+                return 1
+            return _window_latency(stage.window.key) + stage.o_beats // stage.window.positions - 1
+        case PoolStage():
+            return int(stage.kernel != (1, 1))
+        case ThresholdStage() | ScoreStage():
+            return _channel_latency(stage)
+        case ResizeStage():
+            return max(stage.o_beats - stage.i_beats, 0) // stage.vectors
+        case ConverterStage():
+            return link_delay(stage.i_lanes, stage.o_lanes, 0, 0)
+
+
+@lru_cache(maxsize=256)
+def _window_latency(key: WindowKey) -> int:
+    return window_latency(WindowGeometry(*key))
+
+
+@lru_cache(maxsize=256)
+def _needs(key: WindowKey) -> NDArray[np.int64]:
+    """Return the last pixel that each window waits for."""
+    return WindowGeometry(*key).required() - 1
+
+
+def _service(stage: Stage, positions: int) -> int:
+    """Return the cycles that each of a layer's pixels keeps a stage busy."""
+    match stage:
+        case MatrixStage():
+            return stage.cycles // positions
+        case WindowStage(parallel=False):
+            return stage.o_beats // positions
+        case _:
+            return 0
