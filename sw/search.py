@@ -1,237 +1,353 @@
-"""Choose a folding: the smallest that reaches a number of cycles, or the fastest that fits.
+"""Choose a folding: the optimum over all legal foldings under the cost model.
 
-Layers are coupled only through the width converters between them and through the block RAMs that
-they share, so the fewest LUTs for every number of block RAMs and lanes between two layers are found
-exactly by dynamic programming over the layers (Bellman, 1957).
+Four objectives: the smallest folding that reaches a number of cycles, the fastest that fits, that
+of fewest LUTs at any speed, and that of least latency. ``docs/folding.md`` explains them.
+
+**Bound.** Layers are coupled through the width converters between them, that is through the lanes
+and the channels of the stream that passes, and through the block RAMs that they share. So the
+fewest LUTs that the layers from any one on can take, for every form of the stream that comes to it
+and every number of block RAMs, follow exactly by dynamic programming from the last layer to the
+first (Bellman, 1957). That leaves out the FIFOs, whose depths depend on all layers together and
+which are never negative: it is a bound from below.
+
+**Search.** Partial foldings, from the first layer on, are taken from a queue, those of the least
+bound first (A*: Hart, Nilsson, Raphael, 1968), and complete ones are given their FIFOs. No
+folding that is still in the queue can be better than the bound of the queue's head. Once that
+is no better than the best complete folding, this one is the optimum; mostly that is the first one,
+because few foldings need FIFOs. If the effort that is granted runs out before, `Found.bound` says
+what no folding can beat.
+
+Latency is no sum over layers, and is bounded by sums: see `xnorflow.ascent`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import heapq
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import prod
+from itertools import count
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xnorflow.cost import Cost, Family, estimate, stage_cost
+from xnorflow.ascent import Ascent
+from xnorflow.cost import Cost, Family, fifo_cost
 from xnorflow.errors import WorkFailed
-from xnorflow.folding import Folding, LayerFolding, legal_pe, legal_simd
-from xnorflow.lowered import LoweredLayer, LoweredNetwork, LoweredOutput
-from xnorflow.pipeline import (
-    ConverterStage,
-    MatrixStage,
-    Segment,
-    WindowStage,
-    cycles_per_frame,
-    segments,
-)
+from xnorflow.estimate import estimate_core
+from xnorflow.fifo_sizing import fifos
+from xnorflow.folding import Folding
+from xnorflow.lowered import LoweredNetwork
+from xnorflow.options import Budget, Complete, Tables, tables, unrolled
+from xnorflow.timing import latency
 
-__all__ = ["Budget", "fastest", "smallest"]
+__all__ = ["EFFORT", "Budget", "Found", "fastest", "least", "quickest", "smallest"]
+
+#: Partial foldings that are looked at before a search is content with a bound.
+EFFORT = 80
+
+#: How many times more while nothing fits.
+PATIENCE = 3
+
+#: Partial foldings that the FIFOs of a complete one count for: they take about as long.
+FIFO_STEPS = 10
+
+#: What a block RAM counts, in LUTs, where the fewest LUTs are asked for: it settles ties only.
+TIE = 1e-6
 
 
 @dataclass(frozen=True)
-class Budget:
-    """LUTs (on iCE40 logic cells) and block RAMs that the core may take."""
-
-    lut: float
-    bram: int
-
-    def holds(self, cost: Cost) -> bool:
-        """Return whether `cost` fits."""
-        return cost.cells <= self.lut and cost.bram <= self.bram
-
-
-class _Candidates:
-    """All foldings of a layer: every (PE, SIMD), and every place for weights and buffer.
+class Found:
+    """A folding, and how good it is.
 
     Attributes
     ----------
-    entry, exit : ndarray of int, shape (candidates,)
-        Lanes that come in without a converter; lanes that go out behind pooling.
-    cycles : ndarray of int, shape (candidates,)
-        Of the slowest stage, the converter before the layer left out.
-    lut, bram : ndarray, shape (candidates, variants)
+    folding : dict of LayerFolding
+    cost : Cost
+        Of all layers and FIFOs.
+    cycles : int
+        The core's initiation interval.
+    value : float
+        What was made small: the sum of both shares of the budget, cycles, LUTs, or the latency.
+    bound : float
+        No legal folding that fits has less.
     """
 
-    def __init__(self, family: Family, segment: Segment, output: LoweredOutput):
-        self.segment = segment
-        self.variants: list[list[LayerFolding]] = []
-        entry, leave, cycles, lut, bram = [], [], [], [], []
-        for pe in legal_pe(segment.layer):
-            for simd in legal_simd(segment.layer):
-                variants = list(_variants(family, segment.layer, pe, simd))
-                stages = segment.stages(variants[0], None)
-                rest = [stage for stage in stages if not isinstance(stage, MatrixStage)]
-                around = sum((stage_cost(family, stage, output) for stage in rest), Cost())
-                costs = [
-                    stage_cost(family, stage, output) + around
-                    for variant in variants
-                    for stage in segment.stages(variant, None)
-                    if isinstance(stage, MatrixStage)
-                ]
-                # Pad to four variants with copies of the first, so that the costs are arrays.
-                variants += variants[:1] * (4 - len(variants))
-                costs += costs[:1] * (4 - len(costs))
-                self.variants.append(variants)
-                entry.append(stages[0].lanes if isinstance(stages[0], WindowStage) else simd)
-                leave.append(stages[-1].o_lanes)
-                cycles.append(max(stage.cycles for stage in stages))
-                lut.append([cost.cells for cost in costs])
-                bram.append([cost.bram for cost in costs])
-        self.entry, self.exit, self.cycles = np.array(entry), np.array(leave), np.array(cycles)
-        self.lut, self.bram = np.array(lut), np.array(bram)
+    folding: Folding
+    cost: Cost
+    cycles: int
+    value: float
+    bound: float
 
-    def converter(self, before: int, entry: int) -> ConverterStage | None:
-        """Return the converter between lanes, or None where they agree."""
-        if before == entry:
-            return None
-        layer = self.segment.layer
-        return ConverterStage("", layer.input_bits, before, entry, prod(layer.i_shape))
-
-
-@dataclass(frozen=True, eq=False)
-class _Step:
-    """How the best way to each exit of a layer, for every number of block RAMs, was found.
-
-    Attributes
-    ----------
-    lut : ndarray of float, shape (brams,)
-        Fewest LUTs of all layers so far.
-    candidate, variant, before : ndarray of int, shape (brams,)
-        What was taken, and the exit of the layer before.
-    """
-
-    lut: NDArray[np.float64]
-    candidate: NDArray[np.int64]
-    variant: NDArray[np.int64]
-    before: NDArray[np.int64]
-
-
-def _variants(family: Family, layer: LoweredLayer, pe: int, simd: int) -> Iterator[LayerFolding]:
-    depth = (layer.mh // pe) * (layer.mw // simd)
-    buffers = ("auto", "registers") if pe * layer.groups < layer.mh else ("auto",)
-    for weights_in in ("constant",) if depth == 1 else ("lut", "bram"):
-        for buffer_in in buffers:
-            latency = family.bram_latency if weights_in == "bram" else 1
-            yield LayerFolding(pe, simd, weights_in, buffer_in, latency)
+    @property
+    def proved(self) -> bool:
+        """Whether no other folding is better."""
+        return self.value <= self.bound * (1 + 1e-9) + 1e-9
 
 
 class _Search:
-    def __init__(self, family: Family, lowered: LoweredNetwork, budget: Budget):
+    """What the objectives share: tables, bounds, and the queue.
+
+    Parameters
+    ----------
+    family : Family
+    lowered : LoweredNetwork
+    budget : Budget
+    timed : bool
+        Whether latencies are wanted.
+    """
+
+    def __init__(
+        self, family: Family, lowered: LoweredNetwork, budget: Budget, timed: bool = False
+    ):
+        self.timed = timed
         self.family, self.lowered, self.budget = family, lowered, budget
-        self.layers = [
-            _Candidates(family, segment, lowered.output) for segment in segments(lowered)
-        ]
+        self.tables: Tables = tables(lowered, family)
+        self._fifos: dict[tuple, tuple[float, int, int, int]] = {}
 
-    def smallest(self, cycles: int) -> tuple[Folding, Cost] | None:
-        """Return the folding of at most `cycles` with the least sum of both shares.
+    def bounds(self, cycles: float) -> list[NDArray[np.float64]]:
+        """Return the fewest LUTs of the layers from each one on.
 
-        Its LUTs may be more than there are, its block RAMs not. None if no folding is so fast.
+        Returns
+        -------
+        list of ndarray of float, one a layer, shape (forms of the stream before it, brams + 1)
+            With at most so many block RAMs; infinite where nothing is as fast as `cycles`.
         """
-        budget, sizes = self.budget, np.arange(self.budget.bram + 1)
-        none = np.zeros(len(sizes), np.int64)
-        ways = {0: _Step(np.zeros(len(sizes)), none, none, none)}
-        steps: list[dict[int, _Step]] = []
-        for index, layer in enumerate(self.layers):
-            ways = self._spend(layer, ways, cycles, first=index == 0)
-            steps.append(ways)
-        best: tuple[float, int, int] | None = None
-        for leave, way in ways.items():
-            shares = way.lut / budget.lut + sizes / max(budget.bram, 1)
-            shares[way.lut > budget.lut] += 1e9  # what does not fit only when nothing fits
-            brams = int(shares.argmin())
-            if np.isfinite(shares[brams]) and (best is None or shares[brams] < best[0]):
-                best = float(shares[brams]), leave, brams
-        if best is None:
-            return None
-        _, leave, brams = best
-        choices = []
-        for layer, step in zip(reversed(self.layers), reversed(steps), strict=True):
-            way = step[leave]
-            candidate, variant = int(way.candidate[brams]), int(way.variant[brams])
-            choices.append((layer.segment.layer.name, layer.variants[candidate][variant]))
-            leave = int(way.before[brams])
-            brams -= int(layer.bram[candidate, variant])
-        folding = dict(reversed(choices))
-        return folding, sum(estimate(self.family, self.lowered, folding).values(), Cost())
-
-    def _spend(
-        self, layer: _Candidates, ways: dict[int, _Step], cycles: int, first: bool
-    ) -> dict[int, _Step]:
-        """Add a layer to all ways to the exits of the one before."""
         size = self.budget.bram + 1
-        # The best way to each of the layer's entries, converter included.
-        entries: dict[int, tuple[NDArray[np.float64], NDArray[np.int64]]] = {}
-        fast = np.flatnonzero(layer.cycles <= cycles)
-        for entry in sorted(set(layer.entry[fast].tolist())):
-            lut, origin = np.full(size, np.inf), np.zeros(size, np.int64)
-            for leave, way in ways.items():
-                price = 0.0
-                converter = None if first else layer.converter(leave, entry)
-                if converter is not None:
-                    if converter.cycles > cycles:
-                        continue
-                    price = stage_cost(self.family, converter, self.lowered.output).cells
-                better = way.lut + price < lut
-                lut[better] = way.lut[better] + price
-                origin[better] = leave
-            entries[entry] = lut, origin
-        result: dict[int, _Step] = {}
-        for candidate in fast.tolist():
-            lut, origin = entries[int(layer.entry[candidate])]
-            leave = int(layer.exit[candidate])
-            if leave not in result:
-                zeros = [np.zeros(size, np.int64) for _ in range(3)]
-                result[leave] = _Step(np.full(size, np.inf), *zeros)
-            way = result[leave]
-            for variant in range(layer.bram.shape[1]):
-                brams = int(layer.bram[candidate, variant])
-                room = size - brams
-                if room <= 0:
-                    continue
-                total = lut[:room] + layer.lut[candidate, variant]
-                gains = np.flatnonzero(total < way.lut[brams:])
-                way.lut[brams + gains] = total[gains]
-                way.candidate[brams + gains] = candidate
-                way.variant[brams + gains] = variant
-                way.before[brams + gains] = origin[gains]
-        return result
+        rest = np.zeros((1, size))
+        result = []
+        brams = np.arange(size)
+        for layer, link in zip(
+            reversed(self.tables.layers), reversed(self.tables.links), strict=True
+        ):
+            entries = np.full((len(layer.entries), size), np.inf)
+            fast = np.flatnonzero((layer.cycles <= cycles) & (layer.bram < size))
+            # Options of one entry side by side, so that their least is taken at once.
+            fast = fast[np.argsort(layer.entry[fast], kind="stable")]
+            if len(fast):
+                left = brams - layer.bram[fast, None]
+                total = rest[layer.leave[fast, None], np.maximum(left, 0)]
+                total += layer.lut[fast, None]
+                total[left < 0] = np.inf
+                entry = layer.entry[fast]
+                starts = np.flatnonzero(np.diff(entry, prepend=-1))
+                entries[entry[starts]] = np.minimum.reduceat(total, starts, axis=0)
+            price = np.where(link.cycles <= cycles, link.lut, np.inf)
+            rest = (price[:, :, None] + entries).min(axis=1)
+            result.append(rest)
+        return result[::-1]
 
-    def fastest(self) -> Folding | None:
-        """Return the folding of fewest cycles that fits, or None if none does."""
-        legal = sorted({int(c) for layer in self.layers for c in layer.cycles})
-        best = None
-        low, high = 0, len(legal) - 1
-        # More cycles never need more hardware, so the border is found by bisection.
-        while low <= high:
-            middle = (low + high) // 2
-            found = self.smallest(legal[middle])
-            if found is not None and self.budget.holds(found[1]):
-                best, high = found[0], middle - 1
+    def walk(
+        self,
+        cycles: float,
+        bounds: list[NDArray[np.float64]],
+        weight: tuple[float, float],
+    ) -> Iterator[tuple[float, list[int] | None]]:
+        """Yield the least bound of what is left, and the folding that has it when it is complete.
+
+        The bound is ``weight[0] * LUTs + weight[1] * block RAMs`` without FIFOs, over foldings that
+        fit the budget without them.
+        """
+        layers, links = self.tables.layers, self.tables.links
+        size = self.budget.bram + 1
+        brams = np.arange(size)
+        ticket = count()
+        queue: list[tuple[float, int, int, int, int, float, tuple]] = []
+        heapq.heappush(queue, (0.0, next(ticket), 0, 0, 0, 0.0, ()))
+        while queue:
+            value, _, place, form, spent, lut, path = heapq.heappop(queue)
+            if place == len(layers):
+                yield value, unrolled(path)
+                continue
+            yield value, None
+            layer, link = layers[place], links[place]
+            price = np.where(link.cycles[form] <= cycles, link.lut[form], np.inf)[layer.entry]
+            total = lut + price + layer.lut
+            left = size - 1 - spent - layer.bram
+            good = np.flatnonzero((layer.cycles <= cycles) & (left >= 0) & np.isfinite(total))
+            rest = bounds[place + 1][layer.leave[good]] if place + 1 < len(layers) else None
+            most = total[good, None] + (0.0 if rest is None else rest)
+            most = np.broadcast_to(most, (len(good), size))
+            fits = (brams <= left[good, None]) & (most <= self.budget.lut)
+            taken = (spent + layer.bram[good])[:, None] + brams
+            values = np.where(fits, weight[0] * most + weight[1] * taken, np.inf).min(axis=1)
+            for option, least_value in zip(good.tolist(), values.tolist(), strict=True):
+                if least_value < inf:
+                    node = (
+                        least_value,
+                        next(ticket),
+                        place + 1,
+                        int(layer.leave[option]),
+                        spent + int(layer.bram[option]),
+                        float(total[option]),
+                        (path, option),
+                    )
+                    heapq.heappush(queue, node)
+
+    def complete(self, path: list[int]) -> Complete:
+        """Count the FIFOs of a folding, and what it takes in all."""
+        layers, links = self.tables.layers, self.tables.links
+        key, lut, bram, form = [], 0.0, 0, 0
+        for layer, link, option in zip(layers, links, path, strict=True):
+            choice = layer.choices[option]
+            key.append((choice.pe, choice.simd, choice.outputs, choice.inputs, choice.rom_latency))
+            lut += float(link.lut[form, layer.entry[option]] + layer.lut[option])
+            bram += int(layer.bram[option])
+            form = int(layer.leave[option])
+        known = self._fifos.get(tuple(key))
+        if known is None:
+            stages = self.tables.stages(path)
+            depths = [0] * len(stages)
+            cost = Cost()
+            for fifo in fifos(stages):
+                depths[fifo.stage] = fifo.words
+                cost += fifo_cost(self.family, fifo.width, fifo.words)
+            pace = max(stage.cycles for stage in stages)
+            known = cost.cells, cost.bram, pace, latency(stages, depths) if self.timed else 0
+            self._fifos[tuple(key)] = known
+        return Complete(path, lut + known[0], bram + known[1], known[2], known[3])
+
+    def fitting(self, path: list[int]) -> Complete | None:
+        """Return `complete` of a folding that fits with its FIFOs, None for others."""
+        complete = self.complete(path)
+        fits = complete.lut <= self.budget.lut and complete.bram <= self.budget.bram
+        return complete if fits else None
+
+    def best(
+        self,
+        walk: Iterator[tuple[float, list[int] | None]],
+        value: Callable[[Complete], float],
+        effort: int | None,
+        known: Complete | None = None,
+    ) -> tuple[Complete | None, float]:
+        """Return the best folding of a walk, and what no folding can beat.
+
+        Parameters
+        ----------
+        walk : iterator
+            See `walk`.
+        value : callable
+            What is to be small; at least the walk's bound.
+        effort : int or None
+            See `EFFORT`; None for as many as it takes.
+        known : Complete, optional
+            A folding that fits.
+        """
+        best, spent = known, 0
+        for bound, path in walk:
+            if best is not None and bound >= value(best) - 1e-9:
+                return best, value(best)
+            if effort is not None and spent > effort * (1 if best is not None else PATIENCE):
+                return best, bound
+            spent += 1
+            if path is not None:
+                known_fifos = len(self._fifos)
+                complete = self.fitting(path)
+                spent += FIFO_STEPS * (len(self._fifos) - known_fifos)
+                if complete and (best is None or value(complete) < value(best)):
+                    best = complete
+        return best, inf if best is None else value(best)
+
+    def found(self, complete: Complete, value: float, bound: float) -> Found:
+        """Return the result of a search."""
+        choices = (
+            layer.choices[option]
+            for layer, option in zip(self.tables.layers, complete.path, strict=True)
+        )
+        names = (layer.name for layer in self.lowered.layers)
+        folding = dict(zip(names, choices, strict=True))
+        cost = estimate_core(self.family, self.lowered, folding).total
+        return Found(folding, cost, complete.cycles, value, bound)
+
+    def smallest(self, cycles: float, effort: int | None) -> tuple[Complete | None, float]:
+        """Return the least sum of both shares of the budget, and what no folding can beat."""
+        weight = 1 / self.budget.lut, 1 / max(self.budget.bram, 1)
+        bounds = self.bounds(cycles)
+        if bounds[0][0, -1] > self.budget.lut:
+            return None, inf
+        return self.best(
+            self.walk(cycles, bounds, weight), lambda it: it.share(self.budget), effort
+        )
+
+    def fastest(self, effort: int | None) -> tuple[Complete | None, float]:
+        """Return the fewest cycles, with the least sum of shares, and what no folding can beat."""
+        paces = self.tables.paces()
+        tried: dict[int, tuple[Complete | None, float]] = {}
+
+        def attempt(index: int) -> bool:
+            tried[index] = self.smallest(paces[index], effort)
+            return tried[index][0] is not None
+
+        # More cycles never need more hardware: each border is found by bisection.
+        low = bisect_left(
+            range(len(paces)),
+            True,
+            key=lambda n: bool(self.bounds(paces[n])[0][0, -1] <= self.budget.lut),
+        )
+        if low == len(paces):
+            return None, inf
+        # FIFOs seldom matter, so the border with them is near.
+        step, high = 1, low
+        while not attempt(high):
+            if high == len(paces) - 1:
+                return None, inf
+            high, step = min(high + step, len(paces) - 1), 2 * step
+        failed = max((n for n in tried if n < high), default=low - 1)
+        while high - failed > 1:
+            middle = (high + failed) // 2
+            if attempt(middle):
+                high = middle
             else:
-                low = middle + 1
-        return best
+                failed = middle
+        best = tried[high][0]
+        assert best is not None
+        open_ = [n for n, (found, bound) in tried.items() if found is None and bound < inf]
+        return best, float(min(paces[min([*open_, high])], best.cycles))
 
-    def slowest(self) -> tuple[Folding, Cost] | None:
-        """Return the smallest folding of all."""
-        return self.smallest(max(int(layer.cycles.max()) for layer in self.layers))
+    def least(self, effort: int | None) -> tuple[Complete | None, float]:
+        """Return the fewest LUTs, and what no folding can beat."""
+        bounds = self.bounds(inf)
+        if bounds[0][0, -1] > self.budget.lut:
+            return None, inf
+        walk = self.walk(inf, bounds, (1.0, TIE))
+        return self.best(walk, lambda it: it.lut + TIE * it.bram, effort)
+
+    def quickest(self, effort: int | None) -> tuple[Complete | None, float]:
+        """Return the least latency, and what no folding can beat."""
+        bounds = self.bounds(inf)
+        if bounds[0][0, -1] > self.budget.lut:
+            return None, inf
+        ascent = Ascent(self.lowered, self.tables, self.budget, self.fitting)
+        starts = [ascent.climb(), *ascent.starts()]
+        starts += [] if any(starts) else [self.smallest(inf, effort)[0]]
+        polished = [ascent.polish(start) for start in starts if start is not None]
+        known = min(polished, key=lambda it: it.latency, default=None)
+        return self.best(ascent.walk(bounds), lambda it: it.latency, effort, known)
 
 
 def smallest(
-    lowered: LoweredNetwork, family: Family, budget: Budget, cycles: int
-) -> tuple[Folding, Cost]:
-    """Return the smallest folding that takes at most `cycles` a frame, with its estimated cost.
+    lowered: LoweredNetwork,
+    family: Family,
+    budget: Budget,
+    cycles: int,
+    effort: int | None = EFFORT,
+) -> Found:
+    """Return the smallest folding that takes at most `cycles` a frame.
+
+    Smallest is what takes the least sum of two shares: of the budget's LUTs and of its block RAMs.
 
     Parameters
     ----------
     lowered : LoweredNetwork
     family : Family
-        Prices of the device family.
+        The device family.
     budget : Budget
         What the core may take.
     cycles : int
         At least 1.
+    effort : int or None
+        Steps of the search after its first folding; None for as many as a proof takes.
 
     Raises
     ------
@@ -240,28 +356,33 @@ def smallest(
         cycles that would fit.
     """
     search = _Search(family, lowered, budget)
-    found = search.smallest(cycles)
-    if found is not None and budget.holds(found[1]):
-        return found
-    if found is None:
+    best, bound = search.smallest(cycles, effort)
+    if best is not None:
+        return search.found(best, best.share(budget), bound)
+    needed = f"no folding takes as few as {cycles} cycles a frame within {budget.bram} block RAMs"
+    lut = search.bounds(cycles)[0][0, -1]
+    if lut < inf:
         needed = (
-            f"no folding takes as few as {cycles} cycles a frame within {budget.bram} block RAMs"
+            f"{cycles} cycles a frame would take about {lut:.0f} LUT, but {budget.lut:.0f} are to "
+            f"be had, with {budget.bram} block RAMs"
         )
-    else:
-        cost = found[1]
-        needed = (
-            f"{cycles} cycles a frame would take about {cost.cells:.0f} LUT and {cost.bram} block "
-            f"RAMs, but {budget.lut:.0f} and {budget.bram} are to be had"
-        )
-    best = search.fastest()
-    if best is None:
+    fastest_, _ = search.fastest(effort)
+    if fastest_ is None:
         raise WorkFailed(f"the network does not fit: {needed}; take a larger board")
-    least = cycles_per_frame(lowered, best)
-    raise WorkFailed(f"the folding does not fit: {needed}; {least} cycles a frame would fit")
+    raise WorkFailed(
+        f"the folding does not fit: {needed}; {fastest_.cycles} cycles a frame would fit"
+    )
 
 
-def fastest(lowered: LoweredNetwork, family: Family, budget: Budget) -> Folding:
-    """Return the folding of fewest cycles a frame that fits the budget.
+def fastest(
+    lowered: LoweredNetwork, family: Family, budget: Budget, effort: int | None = EFFORT
+) -> Found:
+    """Return the folding of fewest cycles a frame that fits; of several, the smallest.
+
+    Parameters
+    ----------
+    lowered, family, budget, effort
+        See `smallest`.
 
     Raises
     ------
@@ -269,17 +390,64 @@ def fastest(lowered: LoweredNetwork, family: Family, budget: Budget) -> Folding:
         If not even the slowest folding fits.
     """
     search = _Search(family, lowered, budget)
-    best = search.fastest()
+    best, bound = search.fastest(effort)
+    best = _fitting(search, best)
+    return search.found(best, best.cycles, bound)
+
+
+def least(
+    lowered: LoweredNetwork, family: Family, budget: Budget, effort: int | None = EFFORT
+) -> Found:
+    """Return the folding of fewest LUTs at any speed; of several, that of fewest block RAMs.
+
+    Parameters
+    ----------
+    lowered, family, budget, effort
+        See `smallest`.
+
+    Raises
+    ------
+    WorkFailed
+        If no folding fits.
+    """
+    search = _Search(family, lowered, budget)
+    best, bound = search.least(effort)
+    best = _fitting(search, best)
+    proved = bound >= best.lut + TIE * best.bram
+    return search.found(best, best.lut, best.lut if proved else bound - TIE * budget.bram)
+
+
+def quickest(
+    lowered: LoweredNetwork, family: Family, budget: Budget, effort: int | None = EFFORT
+) -> Found:
+    """Return the folding of least latency that fits.
+
+    Parameters
+    ----------
+    lowered, family, budget, effort
+        See `smallest`.
+
+    Raises
+    ------
+    WorkFailed
+        If no folding fits.
+    """
+    search = _Search(family, lowered, budget, timed=True)
+    best, bound = search.quickest(effort)
+    best = _fitting(search, best)
+    return search.found(best, best.latency, bound)
+
+
+def _fitting(search: _Search, best: Complete | None) -> Complete:
+    """Return what was found, or say what the network needs."""
     if best is not None:
         return best
-    found = search.slowest()
-    least = (
-        f"even one neuron and one synapse at a time take about {found[1].cells:.0f} LUT and "
-        f"{found[1].bram} block RAMs"
-        if found is not None
-        else "its memories alone take more block RAMs"
+    budget = search.budget
+    lut = search.bounds(inf)[0][0, -1]
+    needed = (
+        f"even the smallest folding takes about {lut:.0f} LUT with {budget.bram} block RAMs, but "
+        f"{budget.lut:.0f} are to be had"
+        if lut < inf
+        else f"its memories alone take more than {budget.bram} block RAMs"
     )
-    raise WorkFailed(
-        f"the network does not fit: {least}, but {budget.lut:.0f} and {budget.bram} are to be had; "
-        "take a larger board"
-    )
+    raise WorkFailed(f"the network does not fit: {needed}; take a larger board")

@@ -1,6 +1,5 @@
 """Foldings: what is legal, what is smallest, what fits."""
 
-import itertools
 import json
 
 import pytest
@@ -9,12 +8,15 @@ from hypothesis import strategies as st
 from lowered_networks import lowered_network
 
 from xnorflow.boards.board import load as load_board
-from xnorflow.cost import FAMILIES, Cost, estimate
+from xnorflow.cost import FAMILIES
 from xnorflow.errors import UserError, WorkFailed
-from xnorflow.folding import LayerFolding, divisors, read_folding
+from xnorflow.estimate import estimate_core
+from xnorflow.folding import LayerFolding, folding_json, read_folding, widths
+from xnorflow.padding import pad
 from xnorflow.pipeline import cycles_per_frame
 from xnorflow.planning import DEFAULT_FPS, core_budget, plan
-from xnorflow.search import Budget, fastest, smallest
+from xnorflow.search import Budget, fastest, least, quickest, smallest
+from xnorflow.timing import latency_cycles
 
 NETWORK = lowered_network([12, 8, 4])
 ROOMY = Budget(lut=100_000, bram=200)
@@ -58,11 +60,40 @@ def test_a_folding_file_is_read(tmp_path):
             "buffer_in is 'disk' but must be one of",
         ),
         ({"fc1": {"pe": 1, "simd": 1, "rom_latency": 3}, "fc2": FINE}, "rom_latency is 3 but must"),
+        (
+            {"fc1": {"pe": 1, "simd": 1, "outputs": 9}, "fc2": FINE},
+            r"'fc1': outputs is 9 but must be one of \[8\]",
+        ),
+        (
+            {"fc1": {"pe": 1, "simd": 1, "inputs": 13}, "fc2": FINE},
+            r"'fc1': inputs is 13 but must be one of \[12, 16\]",
+        ),
+        (
+            {"fc1": FINE, "fc2": {"pe": 1, "simd": 1, "inputs": 8}},
+            "'fc2': inputs is for the first layer only; give outputs in the layer before",
+        ),
+        (
+            {"fc1": {"pe": 8, "simd": 16}, "fc2": FINE},
+            r"simd is 16 but must divide 12",
+        ),
     ],
 )
 def test_an_illegal_folding_is_refused_in_one_sentence(tmp_path, table, message):
     with pytest.raises(UserError, match=message):
         read_folding(folding_file(tmp_path, table), NETWORK)
+
+
+def test_a_folding_file_chooses_memories_and_padding(tmp_path):
+    table = {
+        "fc1": {"pe": 2, "simd": 8, "weights_in": "bram", "inputs": 16, "buffer_in": "registers"},
+        "fc2": {"pe": 4, "simd": 8, "weights_in": "bram", "rom_latency": 2},
+    }
+    folding = read_folding(folding_file(tmp_path, table), NETWORK)
+    assert folding["fc1"] == LayerFolding(2, 8, "bram", "registers", 1, None, 16)
+    assert folding["fc2"] == LayerFolding(4, 8, "bram", "auto", 2)
+    assert cycles_per_frame(NETWORK, folding) == 4 * 2
+    path = folding_file(tmp_path, folding_json(folding))
+    assert read_folding(path, NETWORK) == folding
 
 
 def test_a_missing_folding_file_is_named(tmp_path):
@@ -73,46 +104,21 @@ def test_a_missing_folding_file_is_named(tmp_path):
 @settings(max_examples=30)
 @given(cycles=st.integers(1, 100))
 def test_the_smallest_folding_reaches_the_target(cycles):
-    folding, cost = smallest(NETWORK, FAMILIES["ecp5"], ROOMY, cycles)
+    found = smallest(NETWORK, FAMILIES["ecp5"], ROOMY, cycles)
+    folding, cost = found.folding, found.cost
     assert cycles_per_frame(NETWORK, folding) <= cycles
-    assert cost == sum(estimate(FAMILIES["ecp5"], NETWORK, folding).values(), Cost())
-    for layer in NETWORK.layers:
+    assert cost == estimate_core(FAMILIES["ecp5"], NETWORK, folding).total
+    for layer in pad(NETWORK, widths(NETWORK, folding)).layers:
         assert layer.mh % folding[layer.name].pe == 0
         assert layer.mw % folding[layer.name].simd == 0
-
-
-@pytest.mark.parametrize("cycles", [1, 3, 8, 20, 96])
-def test_no_other_folding_is_smaller(cycles):
-    network, family, budget = lowered_network([6, 4, 2]), FAMILIES["ice40"], Budget(2000, 4)
-
-    def share(cost):
-        return cost.cells / budget.lut + cost.bram / budget.bram
-
-    choices = []
-    for layer in network.layers:
-        each = []
-        for pe, simd in itertools.product(divisors(layer.mh), divisors(layer.mw)):
-            single = pe == layer.mh and simd == layer.mw
-            for weights_in in ["constant"] if single else ["lut", "bram"]:
-                for buffer_in in ["auto", "registers"]:
-                    each.append(LayerFolding(pe, simd, weights_in, buffer_in))
-        choices.append(each)
-    best = min(
-        share(cost)
-        for pair in itertools.product(*choices)
-        if cycles_per_frame(network, folding := {"fc1": pair[0], "fc2": pair[1]}) <= cycles
-        and budget.holds(cost := sum(estimate(family, network, folding).values(), Cost()))
-    )
-    _, cost = smallest(network, family, budget, cycles)
-    assert share(cost) == pytest.approx(best)
 
 
 def test_the_fastest_folding_fits_and_one_step_faster_does_not():
     network, family = lowered_network([64, 32, 10]), FAMILIES["ice40"]
     budget = Budget(lut=1500, bram=4)
     best = fastest(network, family, budget)
-    cycles = cycles_per_frame(network, best)
-    assert budget.holds(sum(estimate(family, network, best).values(), Cost()))
+    cycles = cycles_per_frame(network, best.folding)
+    assert budget.holds(estimate_core(family, network, best.folding).total)
     with pytest.raises(WorkFailed, match=rf"does not fit.*{cycles} cycles a frame would fit"):
         smallest(network, family, budget, cycles - 1)
 
@@ -160,3 +166,37 @@ class TestPlan:
     def test_two_ways_to_choose_contradict_each_other(self):
         with pytest.raises(UserError, match="give only one of"):
             plan(NETWORK, None, target_fps=1.0, fastest=True)
+
+    @pytest.mark.parametrize("objective", ["fastest", "min_area", "latency"])
+    def test_objectives_reach_the_search(self, objective):
+        board = load_board("icebreaker")
+        planned = plan(NETWORK, board, **{objective: True})
+        search = {"fastest": fastest, "min_area": least, "latency": quickest}[objective]
+        found = search(NETWORK, FAMILIES["ice40"], core_budget(board, NETWORK))
+        assert planned.folding == found.folding
+        assert planned.total == found.cost
+        assert planned.latency_cycles == latency_cycles(NETWORK, found.folding)
+
+    def test_objectives_exclude_each_other(self):
+        with pytest.raises(UserError, match="only one of"):
+            plan(NETWORK, None, min_area=True, latency=True)
+
+    def test_utilization_is_a_share_of_luts_and_block_rams(self):
+        network, board = lowered_network([64, 64, 10]), load_board("icebreaker")
+        for share in (0.4, 0.7):
+            planned = plan(network, board, fastest=True, utilization=share)
+            taken = planned.total + planned.link
+            assert taken.cells <= share * board.budget.lut
+            assert taken.bram <= share * board.budget.bram
+            assert core_budget(board, network, utilization=share).holds(planned.total)
+        slow = plan(network, board, fastest=True, utilization=0.4).cycles_per_frame
+        assert plan(network, board, fastest=True, utilization=0.7).cycles_per_frame < slow
+
+    @pytest.mark.parametrize("share", [0, 1.5, -0.1, float("nan")])
+    def test_utilization_must_be_a_share(self, share):
+        with pytest.raises(UserError, match="above 0 and at most 1"):
+            plan(NETWORK, load_board("icebreaker"), fastest=True, utilization=share)
+
+    def test_utilization_needs_a_board(self):
+        with pytest.raises(UserError, match="give a `board` too"):
+            plan(NETWORK, None, fastest=True, utilization=0.5)
