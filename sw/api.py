@@ -154,6 +154,10 @@ def simulate(
     board: str | Path | Board | None = None,
     target_fps: float | None = None,
     folding: Folding | None = None,
+    fastest: bool = False,
+    min_area: bool = False,
+    latency: bool = False,
+    utilization: float | None = None,
     engine: str = "amaranth",
     stall: float = 0.0,
     seed: int = 0,
@@ -177,6 +181,13 @@ def simulate(
     folding : dict, str or Path, optional
         Take this folding instead: a file, or its content, such as
         ``{"fc1": {"pe": 8, "simd": 16}, ...}``; the `folding` of a plan fits too.
+    fastest, min_area, latency : bool
+        Take the fastest folding that fits, that of fewest LUTs at any speed, or that of least
+        latency. Without any of these, a target or a folding, the target is 10,000 frames a second,
+        or as much of it as fits.
+    utilization : float, optional
+        Share of the board's LUTs and block RAMs that may be taken; 0.92 of the LUTs and all block
+        RAMs by default.
     engine : str
         The simulator.
     stall : float
@@ -210,6 +221,10 @@ def simulate(
         None if board is None else _board(board),
         target_fps=target_fps,
         folding=folding,
+        fastest=fastest,
+        min_area=min_area,
+        latency=latency,
+        utilization=utilization,
     )
     return verify(
         assemble(lowered, planned.folding),
@@ -235,6 +250,9 @@ def build(
     target_fps: float | None = None,
     folding: Folding | None = None,
     fastest: bool = False,
+    min_area: bool = False,
+    latency: bool = False,
+    utilization: float | None = None,
     clock_mhz: float | None = None,
     seeds: Sequence[int] = (SEED,),
     fast: bool = False,
@@ -256,11 +274,8 @@ def build(
         xnorflow.
     y : array of int, shape (N,), optional
         Labels of `x`.
-    target_fps, folding, progress
+    target_fps, folding, fastest, min_area, latency, utilization, progress
         See :func:`simulate`.
-    fastest : bool
-        Take the folding of fewest cycles that fits. Without a target, a folding or this, the target
-        is 10,000 frames a second, or as much of it as fits.
     clock_mhz : float, optional
         Clock of the core; without it, what the design reaches, or what `target_fps` needs.
     seeds : sequence of int
@@ -302,6 +317,9 @@ def build(
         target_fps=target_fps,
         folding=folding,
         fastest=fastest,
+        min_area=min_area,
+        latency=latency,
+        utilization=utilization,
         simulated=frames,
         clock_mhz=clock_mhz,
         seeds=seeds,

@@ -50,7 +50,7 @@ class Request:
     ----------
     lowered : LoweredNetwork
     board : Board
-    target_fps, folding, fastest
+    target_fps, folding, fastest, min_area, latency, utilization
         See `xnorflow.planning.plan`.
     simulated : int
         The first so many frames are simulated.
@@ -71,6 +71,9 @@ class Request:
     target_fps: float | None = None
     folding: str | Path | Mapping[str, Any] | None = None
     fastest: bool = False
+    min_area: bool = False
+    latency: bool = False
+    utilization: float | None = None
     simulated: int = 20
     clock_mhz: float | None = None
     seeds: Sequence[int] = (SEED,)
@@ -86,6 +89,9 @@ class Request:
             target_fps=self.target_fps,
             folding=self.folding,
             fastest=self.fastest,
+            min_area=self.min_area,
+            latency=self.latency,
+            utilization=self.utilization,
             clock_mhz=self.clock_mhz,
             shrink=shrink,
         )
@@ -213,7 +219,7 @@ def build(
             return Build(report, output, verification, planned)
         except DoesNotFit as error:
             shrink *= _overrun(error, request.board, planned)
-            if not request.fastest or attempt == RETRIES:
+            if not (request.fastest or request.latency) or attempt == RETRIES:
                 raise WorkFailed(f"{error}{_what_fits(request, shrink)}") from error
             progress("fold", f"{error}; trying a smaller folding", 0, None)
     raise AssertionError("unreachable")

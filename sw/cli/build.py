@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -20,6 +21,7 @@ from xnorflow.cli.common import (
     import_options,
     json_option,
     load_lowered,
+    objective_options,
     read_frames,
     write_json,
 )
@@ -34,9 +36,7 @@ __all__ = ["build_command", "show_report"]
 @click.argument("model")
 @import_options
 @click.option("--board", required=True, metavar="BOARD", help="Board name or .toml file.")
-@click.option("--target-fps", type=float, metavar="F", help="Frames a second to reach.")
-@click.option("--folding", metavar="FILE.json", help="PE and SIMD of every layer.")
-@click.option("--max", "fastest", is_flag=True, help="The fastest folding that fits.")
+@objective_options
 @click.option(
     "--clock",
     "clock_mhz",
@@ -65,9 +65,7 @@ def build_command(
     options: ImportOptions,
     verify_import: bool | None,
     board: str,
-    target_fps: float | None,
-    folding: str | None,
-    fastest: bool,
+    wanted: dict[str, Any],
     clock_mhz: str,
     seed: int | None,
     seeds: str | None,
@@ -80,9 +78,9 @@ def build_command(
 ) -> None:
     """Verify MODEL's hardware in simulation, then build its bitstream and a report.
 
-    The folding is the smallest that reaches --target-fps, the one in --folding, or the fastest
-    that fits with --max; without any of them the target is 10,000 frames/s, or less if that does
-    not fit.
+    The folding is the smallest that reaches --target-fps, the one in --folding, the fastest that
+    fits with --max, that of fewest LUTs with --min-area or of least latency with --latency; without
+    any of them the target is 10,000 frames/s, or less if that does not fit.
     """
     check_writable(json_file, "--json")
     chosen_board = load_board(board)
@@ -91,9 +89,7 @@ def build_command(
     request = Request(
         lowered=lowered,
         board=chosen_board,
-        target_fps=target_fps,
-        folding=folding,
-        fastest=fastest,
+        **wanted,
         simulated=frames,
         clock_mhz=parse_clock(clock_mhz),
         seeds=parse_seeds(seed, seeds),

@@ -37,10 +37,14 @@ __all__ = [
     "json_option",
     "load_lowered",
     "make_plan",
+    "objective_options",
     "optional_board",
     "read_frames",
     "write_json",
 ]
+
+#: What a folding is chosen by, as arguments of `xnorflow.planning.plan`.
+WANTED = ("target_fps", "fastest", "min_area", "latency", "folding", "utilization")
 
 json_option = click.option(
     "--json", "json_file", metavar="FILE", help="Also write the result as one JSON object."
@@ -134,14 +138,37 @@ def frames_option(default: int | None) -> Callable[[Callable], Callable]:
 
 
 def folding_options(command: Callable) -> Callable:
-    """Add --board, --target-fps and --folding."""
-    for option in (
-        click.option("--folding", metavar="FILE.json", help="PE and SIMD of every layer."),
-        click.option("--target-fps", type=float, metavar="F", help="Frames a second to reach."),
-        click.option("--board", metavar="BOARD", help="Board name or .toml file; see boards."),
-    ):
-        command = option(command)
-    return command
+    """Add --board, and what a folding is chosen by; the command gets the latter as `wanted`."""
+
+    @click.option("--board", metavar="BOARD", help="Board name or .toml file; see boards.")
+    @objective_options
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return command(*args, **kwargs)
+
+    return wrapped
+
+
+def objective_options(command: Callable) -> Callable:
+    """Add what a folding is chosen by; the command gets it as `wanted`, arguments of `plan`."""
+
+    @click.option("--target-fps", type=float, metavar="F", help="Frames a second to reach.")
+    @click.option("--max", "fastest", is_flag=True, help="The fastest folding that fits.")
+    @click.option("--min-area", is_flag=True, help="The folding of fewest LUTs, at any speed.")
+    @click.option("--latency", is_flag=True, help="The folding of least latency that fits.")
+    @click.option("--folding", metavar="FILE.json", help="PE and SIMD of every layer.")
+    @click.option(
+        "--utilization",
+        type=float,
+        metavar="SHARE",
+        help="Share of LUTs and block RAMs to use, such as 0.85 (default: 0.92 and all).",
+    )
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        wanted = {name: kwargs.pop(name) for name in WANTED}
+        return command(*args, wanted=wanted, **kwargs)
+
+    return wrapped
 
 
 def load_lowered(
@@ -190,11 +217,9 @@ def read_frames(
     return chosen
 
 
-def make_plan(
-    lowered: LoweredNetwork, board: Board | None, target_fps: float | None, folding: str | None
-) -> Plan:
+def make_plan(lowered: LoweredNetwork, board: Board | None, wanted: Mapping[str, Any]) -> Plan:
     """Choose a folding as the options of `folding_options` say."""
-    return plan(lowered, board, target_fps=target_fps, folding=folding)
+    return plan(lowered, board, **wanted)
 
 
 def write_json(path: str | None, result: Mapping[str, Any]) -> None:

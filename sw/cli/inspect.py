@@ -40,8 +40,7 @@ def inspect_command(
     options: ImportOptions,
     verify_import: bool | None,
     board: str | None,
-    target_fps: float | None,
-    folding: str | None,
+    wanted: dict[str, Any],
     json_file: str | None,
 ) -> None:
     """Show MODEL's layers, their legal PE and SIMD, and a folding with its estimated cost.
@@ -58,7 +57,7 @@ def inspect_command(
             raise
         _show_obstacles(console, refusal)
         raise click.exceptions.Exit(2) from None
-    plan = make_plan(lowered, optional_board(board), target_fps, folding)
+    plan = make_plan(lowered, optional_board(board), wanted)
     rows = layer_results(lowered, plan)
     console.print(
         f"{network.name}: input {_shape(network.input_shape)}, {lowered.classes} classes, "
@@ -72,7 +71,7 @@ def inspect_command(
         console.print(f"FIFO before {stage}: {depth} beats", highlight=False, soft_wrap=True)
     console.print(
         f"{plan.cycles_per_frame:,} cycles a frame: {plan.fps:,.0f} frames/s at "
-        f"{plan.clock_mhz:g} MHz",
+        f"{plan.clock_mhz:g} MHz; latency {plan.latency_cycles:,} cycles",
         highlight=False,
     )
     notes = [*network.notes, *plan.notes]
@@ -93,6 +92,7 @@ def inspect_command(
             "folding": folding_json(plan.folding),
             "fifos": plan.fifos,
             "cycles_per_frame": plan.cycles_per_frame,
+            "latency_cycles": plan.latency_cycles,
             "clock_mhz": plan.clock_mhz,
             "fps": plan.fps,
             "notes": notes,

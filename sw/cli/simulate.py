@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 from rich.console import Console
 
@@ -63,8 +65,7 @@ def simulate_command(
     frames: int,
     engine: str,
     board: str | None,
-    target_fps: float | None,
-    folding: str | None,
+    wanted: dict[str, Any],
     layers: bool,
     stall: float,
     seed: int,
@@ -75,7 +76,7 @@ def simulate_command(
     check_writable(json_file, "--json")
     _, lowered = load_lowered(model, options, verify_import)
     chosen = read_frames(data, lowered, frames, divide_by)
-    plan = make_plan(lowered, optional_board(board), target_fps, folding)
+    plan = make_plan(lowered, optional_board(board), wanted)
     console = Console()
     for note in plan.notes:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)

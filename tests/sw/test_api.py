@@ -264,7 +264,7 @@ class TestSimulate:
             ({"board": "icebraker"}, "did you mean icebreaker"),
             ({"target_fps": 0}, "`target_fps` is 0 but must be a positive number"),
             ({"target_fps": 1e9}, "`target_fps=1000000000` cannot be reached"),
-            ({"target_fps": 1, "folding": {}}, "only one of `target_fps`, `folding` and"),
+            ({"target_fps": 1, "folding": {}}, "only one of `target_fps`, `folding`"),
             (
                 {"folding": {"fc0": {"pe": 7, "simd": 1}, "fc1": {"pe": 1, "simd": 1}}},
                 "`folding`, layer 'fc0': pe is",
