@@ -149,7 +149,7 @@ def _seed(text: str) -> int:
 def _show(console: Console, result: Exploration) -> None:
     """Print the points, the fastest of each board first."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("board")
+    table.add_column("board", no_wrap=True, min_width=13)
     for heading in ("frames/s", "MHz", "cycles", "LUT", "LC", "BRAM", "µJ/frame", "seed"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("front")

@@ -73,11 +73,11 @@ def estimated_front(
 
 
 def _undominated(plans: Iterable[Plan]) -> list[Plan]:
-    """Return the plans that no faster one undercuts in both LUTs and block RAMs."""
+    """Return the plans that no faster one undercuts in both cells and block RAMs."""
     kept: list[Plan] = []
-    for one in sorted(plans, key=lambda p: (-p.fps, p.total.lut, p.total.bram)):
+    for one in sorted(plans, key=lambda p: (-p.fps, p.total.cells, p.total.bram)):
         beaten = any(
-            other.total.lut <= one.total.lut and other.total.bram <= one.total.bram
+            other.total.cells <= one.total.cells and other.total.bram <= one.total.bram
             for other in kept
         )
         if not beaten:
@@ -94,6 +94,7 @@ def _point(
     frames: int,
 ) -> Point:
     power = planned_energy(board, one, layer_results(lowered, one))
+    whole = one.total + one.link
     return Point(
         digest=lowered.digest(),
         board=board,
@@ -104,9 +105,10 @@ def _point(
         estimated={
             "fps": one.fps,
             "cycles_per_frame": one.cycles_per_frame,
-            "lut": one.total.lut,
-            "ff": one.total.ff,
-            "bram": one.total.bram,
+            "lut": round(whole.lut),
+            "cells": round(whole.cells),
+            "ff": round(whole.ff),
+            "bram": whole.bram,
             **({} if power is None else {"uj": power["uj_per_frame"]}),
         },
     )

@@ -76,11 +76,11 @@ def _row(point: dict[str, Any]) -> dict[str, Any]:
 def _estimated_row(point: Point) -> dict[str, float]:
     """Return the same of an estimated point, as far as it goes."""
     budget = point.board.budget
-    lut, bram = point.estimated["lut"], point.estimated["bram"]
+    cells, bram = point.estimated["cells"], point.estimated["bram"]
     return {
         "fps": point.estimated["fps"],
-        "cells": round(lut),
-        "cell_share": 100 * lut / budget.lut,
+        "cells": cells,
+        "cell_share": 100 * cells / budget.lut,
         "bram": bram,
         "bram_share": 100 * bram / budget.bram if budget.bram else 0.0,
         **({"uj": point.estimated["uj"]} if "uj" in point.estimated else {}),

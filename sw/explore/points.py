@@ -33,8 +33,9 @@ class Point:
     frames : int
         Frames to simulate before the build.
     estimated : mapping of str to float
-        ``fps`` at the board's planned clock (or `clock_mhz`), ``lut``, ``ff``, ``bram`` and
-        ``cycles_per_frame``.
+        ``fps`` at the board's planned clock (or `clock_mhz`), ``cycles_per_frame``, and of the
+        whole design ``lut``, ``cells`` (logic cells on iCE40, else LUTs), ``ff`` and ``bram``;
+        ``uj`` a frame where the board's power is known.
     """
 
     digest: str

@@ -87,7 +87,7 @@ class TestCandidates:
         assert len(set(fps)) == len(fps)
         for faster, slower in pairwise(front):
             assert (
-                slower.estimated["lut"] < faster.estimated["lut"]
+                slower.estimated["cells"] < faster.estimated["cells"]
                 or slower.estimated["bram"] < faster.estimated["bram"]
             )
 
