@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -41,7 +43,7 @@ def on_this_machine(
     while waiting:
         # A fresh interpreter each: no locks or threads of this one are inherited.
         context = multiprocessing.get_context("spawn")
-        executor = ProcessPoolExecutor(min(jobs, len(waiting)), mp_context=context)
+        executor = ProcessPoolExecutor(min(jobs, len(waiting)), context, _end_with_parent)
         futures: dict[Future[R], int] = {}
         try:
             futures = {executor.submit(work, tasks[index]): index for index in waiting}
@@ -60,6 +62,19 @@ def on_this_machine(
             _check_tries(waiting)
         finally:
             _end(executor)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that began it ends, which may be killed without a word."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        # A tool that is running ends too: nobody reads what it prints.
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _check_tries(waiting: dict[int, int]) -> None:

@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-__all__ = ["die_once", "die_whenever", "double", "slowly"]
+__all__ = ["die_once", "die_whenever", "double", "linger", "slowly"]
 
 
 def double(number: int) -> int:
@@ -36,3 +36,10 @@ def die_whenever(number: int) -> int:
     if number == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return 2 * number
+
+
+def linger(folder: str) -> int:
+    """Write down this process and work for an hour."""
+    (Path(folder) / f"linger-{os.getpid()}").touch()
+    time.sleep(3600)
+    return 0

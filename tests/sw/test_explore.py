@@ -6,8 +6,11 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -279,6 +282,20 @@ class TestWorkersHere:
         with pytest.raises(WorkFailed, match="died"):
             dict(on_this_machine(chores.die_whenever, [0, 1], 1))
 
+    def test_processes_end_with_the_run_that_is_killed(self, tmp_path):
+        code = f"dict(on_this_machine(chores.linger, [{str(tmp_path)!r}] * 2, 2))"
+        imports = "import chores; from xnorflow.explore.workers import on_this_machine"
+        script = tmp_path / "run.py"
+        script.write_text(f"{imports}\nif __name__ == '__main__':\n    {code}\n")
+        paths = os.pathsep.join([str(Path(chores.__file__).parent), *filter(None, sys.path)])
+        with subprocess.Popen(
+            [sys.executable, script], env={**os.environ, "PYTHONPATH": paths}
+        ) as run:
+            _soon(lambda: len(list(tmp_path.glob("linger-*"))) == 2)
+            run.kill()
+        workers = [int(path.name.split("-")[1]) for path in tmp_path.glob("linger-*")]
+        _soon(lambda: not any(map(_runs, workers)))
+
 
 class TestCluster:
     def test_a_worker_that_is_killed_costs_only_time(self, tmp_path):
@@ -300,6 +317,23 @@ class TestCluster:
         pytest.importorskip("distributed")
         with pytest.raises(UserError, match=r"127\.0\.0\.1:1"):
             dict(on_cluster(chores.double, [1], "tcp://127.0.0.1:1"))
+
+
+def _soon(condition: Callable[[], bool]) -> None:
+    """Wait for what must come true."""
+    for _ in range(3000):
+        if condition():
+            return
+        time.sleep(0.02)
+    pytest.fail("waited for a minute in vain")
+
+
+def _runs(process: int) -> bool:
+    """Tell whether a process is there and not merely waiting for someone to ask how it ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _kill_a_worker(folder: Path) -> None:
