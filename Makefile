@@ -9,7 +9,7 @@ INTEROP := build/interop
 BIN := $(VENV)/bin
 SOURCES := $(wildcard hw/*.py hw/*/*.py sw/*.py sw/*/*.py sw/*/*/*.py sim/*.py boards/*.py)
 
-.PHONY: demo test lint types slow test-interop clean
+.PHONY: demo test lint types slow mutate test-interop clean
 
 demo: $(VENV)/.run
 	$(BIN)/xnorflow demo
@@ -26,6 +26,10 @@ types: $(VENV)/.test
 
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -q -m slow -n auto
+
+# Breaks the hardware in some ninety ways and sees whether the tests notice.
+mutate: $(VENV)/.test
+	$(BIN)/python tests/mutations
 
 test-interop: $(VENV)/.test $(INTEROP)/larq/.done $(INTEROP)/brevitas/.done $(INTEROP)/live/.done
 	XNORFLOW_INTEROP=$(INTEROP) $(BIN)/python -m pytest -q -m interop -n auto tests/interop

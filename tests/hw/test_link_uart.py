@@ -121,6 +121,23 @@ class TestUARTReceiver:
         sim.run()
 
 
+class TestUARTTransmitter:
+    def test_keeps_the_line_high_from_the_first_cycle_on(self):
+        transmitter = UARTTransmitter(4)
+        sim = Simulator(transmitter)
+        sim.add_clock(1e-6)
+        levels = []
+
+        async def bench(ctx):
+            for _ in range(60):
+                levels.append(ctx.get(transmitter.tx))
+                await ctx.tick()
+
+        sim.add_testbench(bench)
+        sim.run()
+        assert levels == [1] * 60
+
+
 class TestDivisor:
     @given(clock=st.integers(1_000_000, 200_000_000), baud=st.integers(1200, 12_000_000))
     def test_is_close_to_the_rate_or_refused_with_legal_rates(self, clock, baud):

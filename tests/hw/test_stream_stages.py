@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from amaranth.sim import Simulator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stream_bench import run_stream
@@ -45,6 +46,24 @@ class TestStreamFIFO:
     def test_gives_a_beat_every_cycle(self):
         _, _, given_ = run_stream(StreamFIFO(8, 4), values(30, 8, 0), 30)
         assert given_ == list(range(2, 32))
+
+    @pytest.mark.parametrize("depth", [1, 2, 3, 8])
+    def test_holds_as_many_beats_as_asked_for(self, depth):
+        fifo = StreamFIFO(8, depth)
+        levels = []
+
+        async def fill(ctx):
+            ctx.set(fifo.i.valid, 1)
+            for _ in range(depth + 6):
+                levels.append(ctx.get(fifo.level))
+                await ctx.tick()
+            assert not ctx.get(fifo.i.ready)
+
+        sim = Simulator(fifo)
+        sim.add_clock(1e-6)
+        sim.add_testbench(fill)
+        sim.run()
+        assert max(levels) == levels[-1] == depth
 
     def test_refuses_a_depth_of_zero(self):
         with pytest.raises(ValueError, match="depth must be at least 1"):

@@ -1,0 +1,730 @@
+"""Changes of the hardware, each with the test that must catch it."""
+
+from dataclasses import dataclass
+
+__all__ = ["MUTATIONS", "Mutation", "StaleMutation"]
+
+
+class StaleMutation(Exception):
+    """The text that a mutation changes is no longer there, or there more than once."""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One wrong line of hardware.
+
+    Attributes
+    ----------
+    name : str
+        What is wrong with it.
+    file : str
+        Relative to the repository's root.
+    old, new : str
+        The text that is replaced, found exactly once, and what comes instead.
+    test : str
+        Node id of the test that must fail.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+    def apply(self, text: str) -> str:
+        """Return the changed text of the file.
+
+        Raises
+        ------
+        StaleMutation
+            If `old` is not found exactly once.
+        """
+        count = text.count(self.old)
+        if count != 1:
+            raise StaleMutation(
+                f"mutation '{self.name}' is stale: {self.file} holds its text {count} times, "
+                "not once; write it anew"
+            )
+        return text.replace(self.old, self.new)
+
+
+_STAGES = "tests/hw/test_stream_stages.py::"
+_ARITHMETIC = "tests/hw/test_arithmetic.py::"
+_MVU = "tests/hw/test_mvu.py::"
+_POOL = "tests/hw/test_pool.py::"
+_WINDOW = "tests/hw/test_sliding_window.py::"
+_RESIZE = "tests/hw/test_resize.py::"
+_HOST = "tests/hw/test_link_host.py::"
+_UART = "tests/hw/test_link_uart.py::"
+_COBS = "tests/hw/test_link_cobs.py::"
+_TOP = "tests/boards/test_top.py::"
+
+MUTATIONS: tuple[Mutation, ...] = (
+    # --- skid buffer, FIFO, replay buffer, width converter, resizer ---
+    Mutation(
+        "skid buffer loses the beat that it caught",
+        "hw/skid.py",
+        "m.d.sync += full.eq(self.o.valid & ~self.o.ready)",
+        "m.d.sync += full.eq(self.i.valid & ~self.o.ready)",
+        _STAGES + "TestSkidBuffer::test_passes_every_beat",
+    ),
+    Mutation(
+        "skid buffer: stale payload while waiting",
+        "hw/skid.py",
+        "m.d.comb += self.o.payload.eq(caught)",
+        "m.d.comb += self.o.payload.eq(self.i.payload)",
+        _STAGES + "TestSkidBuffer::test_passes_every_beat",
+    ),
+    Mutation(
+        "skid buffer is always ready",
+        "hw/skid.py",
+        "self.i.ready.eq(~full)",
+        "self.i.ready.eq(1)",
+        _STAGES + "TestSkidBuffer::test_passes_every_beat",
+    ),
+    Mutation(
+        "FIFO takes beats while it is full",
+        "hw/fifo.py",
+        "self.i.ready.eq(fifo.w_rdy)",
+        "self.i.ready.eq(1)",
+        _STAGES + "TestStreamFIFO::test_passes_every_beat",
+    ),
+    Mutation(
+        "FIFO takes a beat off while nobody is ready",
+        "hw/fifo.py",
+        "fifo.r_en.eq(self.o.ready)",
+        "fifo.r_en.eq(fifo.r_rdy)",
+        _STAGES + "TestStreamFIFO::test_passes_every_beat",
+    ),
+    Mutation(
+        "FIFO is a word shallower than asked for",
+        "hw/fifo.py",
+        "SyncFIFOBuffered(width=width, depth=self.depth)",
+        "SyncFIFOBuffered(width=width, depth=max(1, self.depth - 1))",
+        _STAGES + "TestStreamFIFO::test_holds_as_many_beats_as_asked_for",
+    ),
+    Mutation(
+        "replay buffer: ring pointer wraps a word late",
+        "hw/replay_buffer.py",
+        "Mux(pointer == depth - 1, 0, pointer + 1)",
+        "Mux(pointer == depth, 0, pointer + 1)",
+        _STAGES + "TestReplayBuffer::test_gives_each_vector_so_many_times",
+    ),
+    Mutation(
+        "replay buffer: a place is freed in the first round instead of the last",
+        "hw/replay_buffer.py",
+        "free.eq(free - accept + (fetch & last_round))",
+        "free.eq(free - accept + (fetch & first_round))",
+        _STAGES + "TestReplayBuffer::test_gives_each_vector_so_many_times",
+    ),
+    Mutation(
+        "replay buffer reads words that have not come",
+        "hw/replay_buffer.py",
+        "(~first_round | (fresh != 0))",
+        "(~first_round | (free != depth))",
+        _STAGES + "TestReplayBuffer::test_gives_each_vector_so_many_times",
+    ),
+    Mutation(
+        "replay buffer: a further round begins a word too late",
+        "hw/replay_buffer.py",
+        "[turn.eq(turn + 1), read.addr.eq(start)]",
+        "[turn.eq(turn + 1), read.addr.eq(after(start))]",
+        _STAGES + "TestReplayBuffer::test_gives_each_vector_so_many_times",
+    ),
+    Mutation(
+        "widening: a beat is taken while a full word waits",
+        "hw/width_converter.py",
+        "self.i.ready.eq(~self.o.valid | self.o.ready)",
+        "self.i.ready.eq(1)",
+        _STAGES + "TestWidthConverter::test_keeps_every_element_in_order",
+    ),
+    Mutation(
+        "widening: lanes in reverse order",
+        "hw/width_converter.py",
+        "m.d.sync += word.as_value().eq(shifted | top)",
+        "m.d.sync += word.as_value().eq(word.as_value() << len(self.i.payload.as_value())"
+        " | self.i.payload.as_value())",
+        _STAGES + "TestWidthConverter::test_keeps_every_element_in_order",
+    ),
+    Mutation(
+        "narrowing: the next beat is taken a part too early",
+        "hw/width_converter.py",
+        "(left == 0) | ((left == 1) & self.o.ready)",
+        "(left == 0) | ((left == 2) & self.o.ready)",
+        _STAGES + "TestWidthConverter::test_keeps_every_element_in_order",
+    ),
+    Mutation(
+        "narrowing: a beat gives a part too few",
+        "hw/width_converter.py",
+        "[word.eq(self.i.payload), left.eq(self.ratio)]",
+        "[word.eq(self.i.payload), left.eq(self.ratio - 1)]",
+        _STAGES + "TestWidthConverter::test_keeps_every_element_in_order",
+    ),
+    Mutation(
+        "resizer: the element behind the last one is not zero",
+        "hw/resize.py",
+        "own.eq(beat < min(self.i_beats, self.o_beats))",
+        "own.eq(beat <= min(self.i_beats, self.o_beats))",
+        _RESIZE + "test_vectors_get_zeros_or_lose_their_end",
+    ),
+    Mutation(
+        "resizer: garbage instead of zeros",
+        "hw/resize.py",
+        "m.d.comb += self.o.payload.as_value().eq(0)",
+        "m.d.comb += self.o.payload.as_value().eq(self.i.payload.as_value())",
+        _RESIZE + "test_vectors_get_zeros_or_lose_their_end",
+    ),
+    # --- arithmetic ---
+    Mutation(
+        "delay chain shifts while it is not enabled",
+        "hw/pipeline.py",
+        "with m.If(en):",
+        "with m.If(1):",
+        _ARITHMETIC + "test_threshold_unit_compares_with_its_folds_threshold",
+    ),
+    Mutation(
+        "adder tree: carry lost at the width of the left addend",
+        "hw/popcount.py",
+        "registered(left[0] + right[0], left[1] + right[1])",
+        "registered(left[0] + right[0], left[1])",
+        _ARITHMETIC + "test_adder_tree_sums_its_lanes",
+    ),
+    Mutation(
+        "adder tree forgets the lane that has no partner",
+        "hw/popcount.py",
+        "paired.append(registered(*level[-1]))",
+        "paired.append(registered(0, level[-1][1]))",
+        _ARITHMETIC + "test_adder_tree_sums_its_lanes",
+    ),
+    Mutation(
+        "adder tree: a padded granule is less than half",
+        "hw/popcount.py",
+        "root.eq(self.granule // 2)",
+        "root.eq(self.granule // 2 - 1)",
+        _ARITHMETIC + "test_pe_array_counts_nothing_for_padded_granules",
+    ),
+    Mutation(
+        "PE: XOR instead of XNOR",
+        "hw/pe_array.py",
+        "return ~(self.a.as_value() ^ w)",
+        "return self.a.as_value() ^ w",
+        _ARITHMETIC + "test_pe_array_counts_agreeing_synapses",
+    ),
+    Mutation(
+        "PE: weight of integers inverted",
+        "hw/pe_array.py",
+        "self.a[lane] ^ ~w[lane].replicate(width)",
+        "self.a[lane] ^ w[lane].replicate(width)",
+        _MVU + "test_lanes_groups_and_heads_match_numpy_under_back_pressure",
+    ),
+    Mutation(
+        "PE: accumulator keeps the neuron before",
+        "hw/pe_array.py",
+        "kept.eq(acc & (~first).replicate(len(acc)))",
+        "kept.eq(acc)",
+        _ARITHMETIC + "test_pe_array_counts_agreeing_synapses",
+    ),
+    Mutation(
+        "PE: accumulator counts steps that are not valid",
+        "hw/pe_array.py",
+        "with m.If(self.en & valid):",
+        "with m.If(self.en):",
+        _ARITHMETIC + "test_pe_array_ignores_steps_that_are_not_valid",
+    ),
+    Mutation(
+        "PE: padded lanes all disagree",
+        "hw/pe_array.py",
+        "Mux(unit.pad, 1 - place % 2, xnor)",
+        "Mux(unit.pad, 0, xnor)",
+        _ARITHMETIC + "test_pe_array_counts_nothing_for_padded_granules",
+    ),
+    Mutation(
+        "threshold: > instead of >=",
+        "hw/threshold.py",
+        "self.o[p].eq(count[p] >= threshold[p])",
+        "self.o[p].eq(count[p] > threshold[p])",
+        _ARITHMETIC + "test_threshold_unit_compares_with_its_folds_threshold",
+    ),
+    Mutation(
+        "threshold: that of the fold before",
+        "hw/threshold.py",
+        'count = delay(m, self.i, self.latency - 1, self.en, "count")',
+        "count = self.i",
+        _ARITHMETIC + "test_threshold_unit_compares_with_its_folds_threshold",
+    ),
+    Mutation(
+        "score: sign extension of the product is missing",
+        "hw/score.py",
+        "Signal(layouts.scores(self.pe, signed(self.width + 1)))",
+        "Signal(data.ArrayLayout(self.width - 1, self.pe))",
+        _ARITHMETIC + "test_score_unit_is_the_integer_affine_of_the_accumulator",
+    ),
+    Mutation(
+        "score: bias a fold early",
+        "hw/score.py",
+        'bias = delay(m, bias, 1, self.en, "bias")',
+        "pass",
+        _ARITHMETIC + "test_score_unit_is_the_integer_affine_of_the_accumulator",
+    ),
+    Mutation(
+        "score: constants read as unsigned",
+        "hw/score.py",
+        "Shape(width, signed=True)",
+        "Shape(width, signed=False)",
+        _ARITHMETIC + "test_score_unit_is_the_integer_affine_of_the_accumulator",
+    ),
+    Mutation(
+        "ROM address off by one",
+        "hw/rom.py",
+        "port.addr.eq(self.addr)",
+        "port.addr.eq(self.addr + 1)",
+        _ARITHMETIC + "test_rom_gives_its_words_a_cycle_later",
+    ),
+    Mutation(
+        "ROM reads while it is not enabled",
+        "hw/rom.py",
+        "port.en.eq(self.en)",
+        "port.en.eq(1)",
+        _ARITHMETIC + "test_rom_gives_its_words_a_cycle_later",
+    ),
+    Mutation(
+        "ROM: lanes packed from the top",
+        "hw/rom.py",
+        "packed = np.packbits(bits.reshape(",
+        "packed = np.packbits(bits[:, ::-1].reshape(",
+        _MVU + "test_thresholded_layer_matches_numpy_under_back_pressure",
+    ),
+    Mutation(
+        "ROM of LUTs: the last piece gets the bits of the one before",
+        "hw/rom.py",
+        "init=[word >> start & mask for word in self.words]",
+        "init=[word >> max(0, start - 64) & mask for word in self.words]",
+        _ARITHMETIC + "test_wide_words_come_whole",
+    ),
+    Mutation(
+        "layout: what inverted integers add is taken off one short",
+        "hw/layouts.py",
+        "return self.top * (weights < 0).sum",
+        "return (self.top - 1) * (weights < 0).sum",
+        _MVU + "test_lanes_groups_and_heads_match_numpy_under_back_pressure",
+    ),
+    Mutation(
+        "layout: the flag of a result lies below its class",
+        "hw/layouts.py",
+        '            "index": unsigned(max(1, ceil_log2(classes))),\n'
+        '            "last": unsigned(1),\n',
+        '            "last": unsigned(1),\n'
+        '            "index": unsigned(max(1, ceil_log2(classes))),\n',
+        "tests/hw/test_layouts.py::test_a_results_class_and_flag_lie_above_its_scores",
+    ),
+    # --- matrix-vector unit ---
+    Mutation(
+        "MVU: inverted weight",
+        "hw/mvu.py",
+        "folded = (self.weights > 0).reshape(\n",
+        "folded = (self.weights < 0).reshape(\n",
+        _MVU + "test_thresholded_layer_matches_numpy_under_back_pressure",
+    ),
+    Mutation(
+        "MVU: weights of PEs and synapse folds swapped",
+        "hw/mvu.py",
+        "folded.transpose(0, 2, 1, 3)",
+        "folded.transpose(0, 1, 2, 3)",
+        _MVU + "test_thresholded_layer_matches_numpy_under_back_pressure",
+    ),
+    Mutation(
+        "MVU: weight address wraps a step early",
+        "hw/mvu.py",
+        "Mux(address == self.cycles_per_frame - 1, 0, address + 1)",
+        "Mux(address == self.cycles_per_frame - 2, 0, address + 1)",
+        _MVU + "test_thresholded_layer_matches_numpy_under_back_pressure",
+    ),
+    Mutation(
+        "MVU: enable falls a beat late, so that a finished one is lost",
+        "hw/mvu.py",
+        "en.eq(~skid.i.valid | skid.i.ready)",
+        "en.eq(1)",
+        _MVU + "test_thresholded_layer_matches_numpy_under_back_pressure",
+    ),
+    Mutation(
+        "MVU: thresholds rounded down to counts",
+        "hw/mvu.py",
+        "least = -((thresholds.astype(np.int64) + base) // -lanes.unit)",
+        "least = (thresholds.astype(np.int64) + base) // lanes.unit",
+        _MVU + "test_thresholded_layer_matches_numpy_under_back_pressure",
+    ),
+    Mutation(
+        "MVU: neuron fold never starts again",
+        "hw/mvu.py",
+        "fold.eq(Mux(fold == self.neuron_folds - 1, 0, fold + 1))",
+        "fold.eq(Mux(fold == self.neuron_folds - 1, fold, fold + 1))",
+        _MVU + "test_thresholded_layer_matches_numpy_under_back_pressure",
+    ),
+    Mutation(
+        "MVU: PE groups do not wait for the last one",
+        "hw/mvu.py",
+        "self.pe_groups - 1 - group, en",
+        "0, en",
+        _MVU + "test_groups_of_pes_work_one_behind_the_other",
+    ),
+    Mutation(
+        "threshold stage: sign bit is not turned",
+        "hw/threshold_stage.py",
+        "count.eq(element.as_unsigned() ^ lowest)",
+        "count.eq(element.as_unsigned())",
+        _POOL + "TestThresholdStage::test_compares_every_channel",
+    ),
+    Mutation(
+        "threshold stage: channel counted without a beat",
+        "hw/threshold_stage.py",
+        "with m.If(en & self.i.valid):",
+        "with m.If(en):",
+        _POOL + "TestThresholdStage::test_compares_every_channel",
+    ),
+    # --- arg-max and core ---
+    Mutation(
+        "arg-max: tie goes to the higher index",
+        "hw/argmax.py",
+        "Mux(right.score > left.score, right, left)",
+        "Mux(right.score >= left.score, right, left)",
+        "tests/hw/test_argmax.py::test_class_is_numpys_argmax",
+    ),
+    Mutation(
+        "arg-max: tie between beats goes to the later one",
+        "hw/argmax.py",
+        "winner.score > best",
+        "winner.score >= best",
+        "tests/hw/test_argmax.py::test_class_is_numpys_argmax",
+    ),
+    Mutation(
+        "arg-max: the best of the frame before stays",
+        "hw/argmax.py",
+        "control[0] & (control[1] | (winner.score > best))",
+        "control[0] & (winner.score > best)",
+        "tests/hw/test_argmax.py::test_class_is_numpys_argmax",
+    ),
+    Mutation(
+        "arg-max: lost last flag",
+        "hw/argmax.py",
+        "result.last.eq(control[2])",
+        "result.last.eq(0)",
+        "tests/hw/test_argmax.py::test_class_is_numpys_argmax",
+    ),
+    Mutation(
+        "core: a stage is always told that the next one is ready",
+        "hw/core.py",
+        "source.ready.eq(sink.ready)",
+        "source.ready.eq(1)",
+        "tests/sim/test_verify.py::test_random_networks_are_bit_exact_under_back_pressure",
+    ),
+    Mutation(
+        "core: latency without that of the arg-max",
+        "hw/core.py",
+        "self.latency = int(times[-1]) + self._argmax.latency",
+        "self.latency = int(times[-1])",
+        "tests/sim/test_verify.py::test_latency_and_cycles_per_frame_are_the_predicted_ones",
+    ),
+    # --- windows ---
+    Mutation(
+        "sliding window: window row wrong by one pixel",
+        "hw/sliding_window.py",
+        "return int((y * width + x) * self._folds + group * self._loops[-1] + fold)",
+        "return int((y * (width - 1) + x) * self._folds + group * self._loops[-1] + fold)",
+        _WINDOW + "TestSlidingWindow::test_gives_every_window",
+    ),
+    Mutation(
+        "sliding window: starts a pixel too early",
+        "hw/sliding_window.py",
+        "np.maximum(self.needs() + 1, 1)",
+        "np.maximum(self.needs(), 1)",
+        _WINDOW + "TestSlidingWindow::test_gives_every_window",
+    ),
+    Mutation(
+        "sliding window: overwrites pixels that are still wanted",
+        "hw/sliding_window.py",
+        "self.i.ready.eq(excess < 0)",
+        "self.i.ready.eq(excess <= 0)",
+        _WINDOW + "TestSlidingWindow::test_gives_every_window",
+    ),
+    Mutation(
+        "sliding window: taps outside count as inside",
+        "hw/sliding_window.py",
+        "pad_at_address.eq(~(inside[0] & inside[1]))",
+        "pad_at_address.eq(~(inside[0] | inside[1]))",
+        _WINDOW + "TestSlidingWindow::test_gives_every_window",
+    ),
+    Mutation(
+        "sliding window: padding value of channel 0 for all channels",
+        "hw/sliding_window.py",
+        "if any(word.value != words[0].value for word in words):",
+        "if False:",
+        _WINDOW + "TestSlidingWindow::test_gives_every_window",
+    ),
+    Mutation(
+        "sliding window: payload changes while it waits",
+        "hw/sliding_window.py",
+        "enable.eq(~self.o.valid | self.o.ready)",
+        "enable.eq(1)",
+        _WINDOW + "TestSlidingWindow::test_gives_every_window",
+    ),
+    Mutation(
+        "parallel window: row mask one row late",
+        "hw/parallel_window.py",
+        "mask.eq(between(place[axis], max(0, -offset), high, top))",
+        "mask.eq(between(place[axis], max(0, 1 - offset), high, top))",
+        _WINDOW + "TestParallelWindow::test_gives_every_window",
+    ),
+    Mutation(
+        "parallel window: row memory a word too long",
+        "hw/parallel_window.py",
+        "self.row_words = self._row_step * self.pitch if self.row_word_pixels else 0",
+        "self.row_words = self._row_step * self.pitch + 1 if self.row_word_pixels else 0",
+        _WINDOW + "TestParallelWindow::test_gives_every_window",
+    ),
+    Mutation(
+        "parallel window: padding value not applied",
+        "hw/parallel_window.py",
+        "pixel = Mux(pad, constant, kept[ky][age])",
+        "pixel = kept[ky][age]",
+        _WINDOW + "TestParallelWindow::test_gives_every_window",
+    ),
+    Mutation(
+        "parallel window: the last windows wait for the next frame",
+        "hw/parallel_window.py",
+        "shift.eq(enable & (self.i.valid | ~has_pixel | (begins & emitting)))",
+        "shift.eq(enable & (self.i.valid | ~has_pixel))",
+        _WINDOW + "TestParallelWindow::test_gives_every_window",
+    ),
+    # --- pool ---
+    Mutation(
+        "pool: AND instead of OR",
+        "hw/pool.py",
+        "so_far | element if",
+        "so_far & element if",
+        _POOL + "TestPoolUnit::test_pools_every_window",
+    ),
+    Mutation(
+        "pool: counter of taps one short",
+        "hw/pool.py",
+        "self.first_tap, self.last_tap = self.tap == 0, self.tap == kernel - 1",
+        "self.first_tap, self.last_tap = self.tap == 0, self.tap == max(0, kernel - 2)",
+        _POOL + "TestPoolUnit::test_pools_every_window",
+    ),
+    Mutation(
+        "pool: a partial result outlives its window",
+        "hw/pool.py",
+        "line.clear.eq(keep & complete)",
+        "line.clear.eq(0)",
+        _POOL + "TestPoolUnit::test_pools_every_window",
+    ),
+    Mutation(
+        "pool: a finished pixel is overwritten while it waits",
+        "hw/pool.py",
+        "self.i.ready.eq(~self.o.valid | self.o.ready | ~complete)",
+        "self.i.ready.eq(1)",
+        _POOL + "TestPoolUnit::test_pools_every_window",
+    ),
+    Mutation(
+        "pool: address of the channel group forgotten",
+        "hw/pool.py",
+        "write.addr.eq(address(fold.window, x.window))",
+        "write.addr.eq(address(Const(0, len(fold.window)), x.window))",
+        _POOL + "TestPoolUnit::test_pools_every_window",
+    ),
+    Mutation(
+        "pool: sums a bit too narrow",
+        "hw/pool.py",
+        "return unsigned(bits_for(terms * ((1 << element.width) - 1)))",
+        "return unsigned(bits_for(terms * ((1 << element.width) - 1)) - 1)",
+        _POOL + "TestPoolUnit::test_sums_are_just_wide_enough",
+    ),
+    # --- cost model, which stands beside the hardware ---
+    Mutation(
+        "cost: banks of block RAM rounded down",
+        "hw/cost.py",
+        "banks = ceil(words / depth)",
+        "banks = max(1, words // depth)",
+        "tests/sw/test_cost.py::test_block_rams_follow_the_devices_modes",
+    ),
+    # --- link ---
+    Mutation(
+        "UART: samples at the edge of a bit",
+        "hw/link/uart.py",
+        "timer.eq((self.divisor - 1) // 2)",
+        "timer.eq(self.divisor - 1)",
+        _UART + "TestUART::test_bears_a_host_that_is_off_its_rate",
+    ),
+    Mutation(
+        "UART: bit a cycle too long",
+        "hw/link/uart.py",
+        "[timer.eq(self.divisor - 1), bits.eq(bits - 1)]",
+        "[timer.eq(self.divisor), bits.eq(bits - 1)]",
+        _UART + "TestUART::test_passes_every_byte_at_every_divisor",
+    ),
+    Mutation(
+        "UART: stop bit not looked at",
+        "hw/link/uart.py",
+        "with m.Elif(rx):\n                        with m.If(~self.o.valid",
+        "with m.Elif(1):\n                        with m.If(~self.o.valid",
+        _UART + "TestUART::test_drops_a_byte_whose_stop_bit_is_low_and_takes_the_next_one",
+    ),
+    Mutation(
+        "UART: most significant bit first",
+        "hw/link/uart.py",
+        "word.eq(Cat(0, self.i.payload))",
+        "word.eq(Cat(0, self.i.payload[::-1]))",
+        _UART + "TestUART::test_passes_every_byte_at_every_divisor",
+    ),
+    Mutation(
+        "UART: the line is low after reset",
+        "hw/link/uart.py",
+        "word = Signal(BITS_PER_BYTE - 1, init=-1)",
+        "word = Signal(BITS_PER_BYTE - 1)",
+        _UART + "TestUARTTransmitter::test_keeps_the_line_high_from_the_first_cycle_on",
+    ),
+    Mutation(
+        "COBS decoder: the zero behind a full piece",
+        "hw/link/cobs.py",
+        "zero.eq(self.i.payload != _LONGEST)",
+        "zero.eq(1)",
+        _COBS + "TestCobsDecoder::test_gives_packets_longer_than_a_piece",
+    ),
+    Mutation(
+        "COBS decoder: a delimiter does not end the piece",
+        "hw/link/cobs.py",
+        "m.d.sync += [left.eq(0), zero.eq(0)]",
+        "m.d.sync += [zero.eq(0)]",
+        _COBS + "TestCobsDecoder::test_starts_afresh_behind_every_delimiter",
+    ),
+    Mutation(
+        "COBS encoder: full piece without its code byte",
+        "hw/link/cobs.py",
+        "                    with m.If(code != _LONGEST):\n",
+        "                    with m.If(1):\n",
+        _COBS + "TestReverseCobsEncoder::test_gives_what_the_host_decodes",
+    ),
+    Mutation(
+        "slots: bits of a byte from the top",
+        "hw/link/frame_slots.py",
+        "beat.eq(Cat(beat[1:], read.data.bit_select(bit, 1)))",
+        "beat.eq(Cat(beat[1:], read.data.bit_select(bit ^ 7, 1)))",
+        _HOST + "TestFrames::test_go_to_the_core_and_their_results_come_back",
+    ),
+    Mutation(
+        "slots: full a frame too late",
+        "hw/link/frame_slots.py",
+        "self.full.eq(self.held == p.credits)",
+        "self.full.eq(0)",
+        _HOST
+        + "TestCredits::test_frames_beyond_them_are_answered_overrun_and_never_reach_the_core",
+    ),
+    Mutation(
+        "slots: a beat is given before all of its lanes are there",
+        "hw/link/frame_slots.py",
+        "with m.If(lane == p.i_lanes - 1):",
+        "with m.If(lane == max(0, p.i_lanes - 2)):",
+        _HOST + "TestFrames::test_go_to_the_core_and_their_results_come_back",
+    ),
+    Mutation(
+        "receiver: check value from the bits in reverse",
+        "hw/link/host_link.py",
+        "crc.data.eq(self.i.payload.data)",
+        "crc.data.eq(self.i.payload.data[::-1])",
+        _HOST + "TestFrames::test_go_to_the_core_and_their_results_come_back",
+    ),
+    Mutation(
+        "receiver and sender: another check value of 16 bits",
+        "hw/link/host_link.py",
+        "from amaranth.lib.crc.catalog import CRC16_GENIBUS",
+        "from amaranth.lib.crc.catalog import CRC16_IBM_3740 as CRC16_GENIBUS",
+        _HOST + "TestFrames::test_go_to_the_core_and_their_results_come_back",
+    ),
+    Mutation(
+        "receiver: check value not looked at",
+        "hw/link/host_link.py",
+        "with m.If(~crc.match_detected | ~self.i.payload.whole):",
+        "with m.If(~self.i.payload.whole):",
+        _HOST + "TestDamage::test_a_corrupted_byte_costs_its_frame_only",
+    ),
+    Mutation(
+        "receiver: a cut piece counts as whole",
+        "hw/link/host_link.py",
+        "with m.If(~crc.match_detected | ~self.i.payload.whole):",
+        "with m.If(~crc.match_detected):",
+        _HOST + "TestDamage::test_a_last_piece_cut_short_is_damage_though_the_check_value_is_right",
+    ),
+    Mutation(
+        "receiver: counter of a long packet overflows",
+        "hw/link/host_link.py",
+        "with m.Elif(byte & (count != p.i_bytes + CRC_BYTES + 1)):",
+        "with m.Elif(byte):",
+        _HOST + "TestDamage::test_a_whole_packet_of_wrong_length_is_refused_with_its_number",
+    ),
+    Mutation(
+        "receiver: a frame that was blocked half-way is taken",
+        "hw/link/host_link.py",
+        "m.d.sync += blocked.eq(1)",
+        "m.d.sync += blocked.eq(0)",
+        _HOST + "TestCredits::test_a_frame_that_began_before_a_slot_was_free_is_refused_whole",
+    ),
+    Mutation(
+        "sender: scores are not sign-extended",
+        "hw/link/host_link.py",
+        "m.d.comb += [scores[lane].eq(self.i.payload.scores[lane]) for",
+        "m.d.comb += [scores[lane].eq(self.i.payload.scores[lane].as_unsigned()) for",
+        _HOST + "TestFrames::test_go_to_the_core_and_their_results_come_back",
+    ),
+    Mutation(
+        "sender: the check value's bytes swapped",
+        "hw/link/host_link.py",
+        "send(crc.crc[8:])",
+        "send(crc.crc[:8])",
+        _HOST + "TestFrames::test_go_to_the_core_and_their_results_come_back",
+    ),
+    Mutation(
+        "sender: a result's beat is lost",
+        "hw/link/host_link.py",
+        "                    with m.Else():\n"
+        "                        m.d.comb += self.i.ready.eq(1)\n",
+        "                    with m.If(~result | ~self.i.payload.last):\n"
+        "                        m.d.comb += self.i.ready.eq(1)\n"
+        '                        m.next = "CLASS"\n',
+        _HOST + "TestFrames::test_go_to_the_core_and_their_results_come_back",
+    ),
+    Mutation(
+        "protocol: a frame's last bits have no byte",
+        "hw/link/protocol.py",
+        "return -(-self.i_bits // 8)",
+        "return max(1, self.i_bits // 8)",
+        _HOST + "TestFrames::test_go_to_the_core_and_their_results_come_back",
+    ),
+    # --- top level of the boards ---
+    Mutation(
+        "top: reset is over at once",
+        "boards/top.py",
+        "with m.If(timer == cycles):",
+        "with m.If(1):",
+        _TOP + "test_reset_is_held_for_the_time_that_block_ram_needs",
+    ),
+    Mutation(
+        "top: reset has the wrong sense",
+        "boards/top.py",
+        'm.d.comb += ResetSignal("sync").eq(~ready)',
+        'm.d.comb += ResetSignal("sync").eq(ready)',
+        _TOP + "test_bits_go_from_the_rx_pin_through_link_and_core_to_the_tx_pin",
+    ),
+    Mutation(
+        "top: tx is an echo of rx",
+        "boards/top.py",
+        "tx.o.eq(link.tx)",
+        "tx.o.eq(rx.i)",
+        _TOP + "test_bits_go_from_the_rx_pin_through_link_and_core_to_the_tx_pin",
+    ),
+    Mutation(
+        "top: PLL's feedback divider one off",
+        "boards/top.py",
+        'p_DIVF=Const(divider["DIVF"], 7)',
+        'p_DIVF=Const(divider["DIVF"] + 1, 7)',
+        _TOP + "test_pll_is_instantiated_with_the_setting",
+    ),
+)
