@@ -13,6 +13,7 @@ from xnorflow import __version__
 from xnorflow.cli.boards import boards_command
 from xnorflow.cli.build import build_command
 from xnorflow.cli.common import in_options
+from xnorflow.cli.compare import compare_command
 from xnorflow.cli.demo import demo_command
 from xnorflow.cli.explore import explore_command
 from xnorflow.cli.inspect import inspect_command
@@ -42,6 +43,7 @@ for command in (
     simulate_command,
     build_command,
     explore_command,
+    compare_command,
     run_command,
     boards_command,
     train_command,
