@@ -1,15 +1,21 @@
 """Break the hardware on purpose and see whether the tests notice: ``python tests/mutations``.
 
 Without options every mutation of the catalogue meets the test that must catch it; the exit status
-is 0 only if all are caught.
+is 0 only if all are caught. With ``--sweep N`` a random choice of N small changes of the hardware's
+text meets the quick tests of its component; the exit status is 0 only if those that none of them
+notices are known to change nothing.
 """
 
 import argparse
+import random
 import sys
 import time
+from collections import Counter
 
 from catalogue import MUTATIONS, Mutation, StaleMutation
+from equivalents import EQUIVALENTS
 from mutant import ROOT
+from sweep import COMPONENTS, Change, changes
 from trials import Outcome, Trial, Verdict, run
 
 
@@ -40,9 +46,7 @@ def catalogue(jobs: int, only: str) -> bool:
             baselines[which] = outcome
         else:
             outcomes[which.name] = outcome
-        if sys.stderr.isatty():
-            done = len(baselines) + len(outcomes)
-            print(f"\r{done} of {len(trials)} runs ", end="", file=sys.stderr, flush=True)
+        _progress(len(baselines) + len(outcomes), len(trials))
 
     caught = 0
     print(f"{'file':26} {'mutation':72} verdict")
@@ -70,13 +74,54 @@ def catalogue(jobs: int, only: str) -> bool:
     return caught == len(chosen)
 
 
+def sweep(count: int, seed: int, jobs: int, only: str) -> bool:
+    """Try random changes, print those that survive, and return whether none should not."""
+    start = time.monotonic()
+    everything = [change for file in COMPONENTS if only in file for change in changes(file)]
+    chosen = random.Random(seed).sample(everything, min(count, len(everything)))
+    trials = [Trial(COMPONENTS[change.file], change.file, change.text) for change in chosen]
+    verdicts: Counter[Verdict] = Counter()
+    survivors: list[Change] = []
+    for done, (number, outcome) in enumerate(run(trials, jobs=jobs), start=1):
+        verdicts[outcome.verdict] += 1
+        _progress(done, len(trials))
+        if outcome.verdict is Verdict.PASSED:
+            survivors.append(chosen[number])
+    reasons = {(e.file, e.old, e.new): e.reason for e in EQUIVALENTS}
+    open_ = 0
+    for change in sorted(survivors, key=lambda change: (change.file, change.line)):
+        reason = reasons.get(change.key)
+        open_ += reason is None
+        print(f"{change.file}:{change.line} {'SURVIVED' if reason is None else 'changes nothing'}")
+        print(f"  - {change.old}\n  + {change.new}")
+        if reason is not None:
+            print(f"  {reason}")
+    alive = len(survivors) - open_
+    print(
+        f"{len(chosen)} of {len(everything)} changes (seed {seed}): "
+        f"{verdicts[Verdict.MISMATCH]} caught by a mismatch, {verdicts[Verdict.ERROR]} refused by "
+        f"an exception, {verdicts[Verdict.TIMEOUT]} without end; {alive} survive and change "
+        f"nothing, {open_} survive; {time.monotonic() - start:.0f} s"
+    )
+    return open_ == 0
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{done} of {total} runs ", end="", file=sys.stderr, flush=True)
+
+
 def main() -> int:
     """Return the exit status."""
     parser = argparse.ArgumentParser(prog="python tests/mutations", description=__doc__)
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     parser.add_argument("--only", default="", help="mutations whose name or file contains this")
+    parser.add_argument("--sweep", type=int, metavar="N", help="try N random changes instead")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of changes")
     options = parser.parse_args()
-    return 0 if catalogue(options.jobs, options.only) else 1
+    if options.sweep is None:
+        return 0 if catalogue(options.jobs, options.only) else 1
+    return 0 if sweep(options.sweep, options.seed, options.jobs, options.only) else 1
 
 
 if __name__ == "__main__":

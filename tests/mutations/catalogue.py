@@ -55,6 +55,7 @@ _POOL = "tests/hw/test_pool.py::"
 _WINDOW = "tests/hw/test_sliding_window.py::"
 _RESIZE = "tests/hw/test_resize.py::"
 _HOST = "tests/hw/test_link_host.py::"
+_CREDITS = _HOST + "TestCredits::"
 _UART = "tests/hw/test_link_uart.py::"
 _COBS = "tests/hw/test_link_cobs.py::"
 _TOP = "tests/boards/test_top.py::"
@@ -665,7 +666,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "hw/link/host_link.py",
         "m.d.sync += blocked.eq(1)",
         "m.d.sync += blocked.eq(0)",
-        _HOST + "TestCredits::test_a_frame_that_began_before_a_slot_was_free_is_refused_whole",
+        _CREDITS + "test_a_frame_that_began_before_a_slot_was_free_is_refused_whole",
     ),
     Mutation(
         "sender: scores are not sign-extended",

@@ -5,6 +5,8 @@ from collections import Counter
 import mutant
 import pytest
 from catalogue import MUTATIONS, Mutation, StaleMutation
+from equivalents import EQUIVALENTS
+from sweep import COMPONENTS, changes
 from trials import Trial, Verdict, run
 
 #: Nothing to break: names of packages, and a table of fitted numbers.
@@ -31,10 +33,33 @@ def test_every_file_of_the_hardware_has_a_mutation():
     assert files | {"boards/top.py"} == {mutation.file for mutation in MUTATIONS} | PLAIN
 
 
+def test_a_sweep_changes_operators_conditions_and_statements():
+    found = {(change.old, change.new) for change in changes("hw/skid.py")}
+    full = "m.d.sync += full.eq(self.o.valid & ~self.o.ready)"
+    assert {
+        ("with m.If(full):", "with m.If((~full)):"),
+        (full, "m.d.sync += full.eq((self.o.valid | ~self.o.ready))"),
+        (full, "m.d.sync += full.eq(self.o.valid & (self.o.ready))"),
+        (full, "pass"),
+        ("self.i.ready.eq(~full),", "[],"),
+    } < found
+
+
+@pytest.mark.parametrize("file", COMPONENTS)
+def test_every_change_of_a_sweep_is_python(file):
+    for change in changes(file):
+        compile(change.text, file, "exec")
+
+
+def test_changes_that_change_nothing_are_those_of_a_sweep():
+    known = {change.key for file in COMPONENTS for change in changes(file)}
+    assert [e for e in EQUIVALENTS if (e.file, e.old, e.new) not in known] == []
+
+
 @pytest.mark.parametrize("old", ["no such line", "Signal"])
 def test_a_mutation_whose_text_is_not_there_once_is_stale(old):
     mutation = Mutation("broken", "hw/skid.py", old, "", SKID_TEST)
-    with pytest.raises(StaleMutation, match="'broken' is stale: hw/skid.py holds its text"):
+    with pytest.raises(StaleMutation, match=r"'broken' is stale: hw/skid\.py holds its text"):
         mutation.apply(SKID)
 
 
