@@ -1,12 +1,16 @@
-"""Random legal foldings."""
+"""Random legal foldings, and all of them."""
+
+import itertools
+from collections.abc import Iterator
 
 import numpy as np
 
+from xnorflow.cost import Family
 from xnorflow.folding import Folding, LayerFolding, legal_pe, legal_simd
 from xnorflow.lowered import LoweredNetwork
 from xnorflow.padding import legal_widths, own_widths, pad
 
-__all__ = ["random_folding"]
+__all__ = ["all_foldings", "random_folding"]
 
 
 def random_folding(
@@ -33,3 +37,25 @@ def random_folding(
             inputs=widths[0] if padded and place == 0 else None,
         )
     return folding
+
+
+def all_foldings(lowered: LoweredNetwork, family: Family) -> Iterator[Folding]:
+    """Yield every legal folding; weights in block RAM have the device's latency."""
+    own = own_widths(lowered)
+    for widths in itertools.product(*legal_widths(lowered)):
+        layers = []
+        for place, layer in enumerate(pad(lowered, widths).layers):
+            outputs = widths[place + 1] if widths[place + 1] != own[place + 1] else None
+            inputs = widths[0] if place == 0 and widths[0] != own[0] else None
+            choices = []
+            for pe, simd in itertools.product(legal_pe(layer), legal_simd(layer)):
+                single = pe == layer.mh and simd == layer.mw
+                for weights_in in ["constant"] if single else ["lut", "bram"]:
+                    latency = family.bram_latency if weights_in == "bram" else 1
+                    for buffer_in in ["auto", "registers"]:
+                        form = (weights_in, buffer_in, latency, outputs, inputs)
+                        choices.append(LayerFolding(pe, simd, *form))
+            layers.append(choices)
+        names = [layer.name for layer in lowered.layers]
+        for choice in itertools.product(*layers):
+            yield dict(zip(names, choice, strict=True))

@@ -10,9 +10,13 @@ import pytest
 from onnx import helper, numpy_helper
 from random_networks import random_network, to_qonnx
 
+from xnorflow.boards import load as load_board
 from xnorflow.cli.common import in_options
 from xnorflow.cli.main import main
+from xnorflow.folding import folding_json
 from xnorflow.frontend import load
+from xnorflow.lowering import lower
+from xnorflow.planning import plan
 
 MINI = str(resources.files("xnorflow.models") / "mnist_mini.onnx")
 
@@ -92,6 +96,20 @@ class TestCommands:
         )
         assert status == 0
         assert json.loads(result.read_text())["cycles_per_frame"] == table["cycles_per_frame"]
+
+    @pytest.mark.parametrize(
+        ("option", "objective"),
+        [("--max", "fastest"), ("--min-area", "min_area"), ("--latency", "latency")],
+    )
+    def test_a_folding_is_chosen_by_an_objective(self, cli, tiny, tmp_path, option, objective):
+        model, result = tiny[0], tmp_path / "out.json"
+        status, *_ = cli("inspect", model, "--board", "icebreaker", option, "--json", result)
+        assert status == 0
+        planned = plan(lower(load(model)), load_board("icebreaker"), **{objective: True})
+        assert json.loads(result.read_text())["folding"] == folding_json(planned.folding)
+
+    def test_objectives_exclude_each_other(self, cli, tiny):
+        assert "only one of" in refused(cli("inspect", tiny[0], "--max", "--min-area"))
 
     def test_simulate_follows_the_contract(self, cli, tiny, tmp_path):
         model, data = tiny

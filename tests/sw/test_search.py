@@ -1,13 +1,12 @@
 """The search finds the optimum over all legal foldings, FIFOs counted, for every objective."""
 
-import itertools
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from math import inf
 
 import numpy as np
 import pytest
-from foldings import random_folding
+from foldings import all_foldings, random_folding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lowered_networks import lowered_network
@@ -18,10 +17,10 @@ from xnorflow.cost import FAMILIES
 from xnorflow.errors import WorkFailed
 from xnorflow.estimate import estimate_core
 from xnorflow.fifo_sizing import fifo_depths
-from xnorflow.folding import LayerFolding, check_folding, legal_pe, legal_simd
+from xnorflow.folding import check_folding
 from xnorflow.lowering import lower
 from xnorflow.network import Conv2d, Dense, Flatten, MaxPool, Network, Sign
-from xnorflow.padding import legal_widths, own_widths, pad
+from xnorflow.padding import legal_widths, own_widths
 from xnorflow.pipeline import cycles_per_frame, pipeline
 from xnorflow.search import Budget, fastest, least, quickest, smallest
 from xnorflow.timing import latency, latency_cycles
@@ -46,28 +45,6 @@ def small_network(name):
         Dense("dense", rng.choice(PM, (2, 8))),
     )
     return lower(Network("burst", (5, 5, 1), ops))
-
-
-def all_foldings(lowered, family):
-    """Yield every legal folding; weights in block RAM have the device's latency."""
-    for widths in itertools.product(*legal_widths(lowered)):
-        own = own_widths(lowered)
-        layers = []
-        for place, layer in enumerate(pad(lowered, widths).layers):
-            outputs = widths[place + 1] if widths[place + 1] != own[place + 1] else None
-            inputs = widths[0] if place == 0 and widths[0] != own[0] else None
-            choices = []
-            for pe, simd in itertools.product(legal_pe(layer), legal_simd(layer)):
-                single = pe == layer.mh and simd == layer.mw
-                for weights_in in ["constant"] if single else ["lut", "bram"]:
-                    latency = family.bram_latency if weights_in == "bram" else 1
-                    for buffer_in in ["auto", "registers"]:
-                        form = (weights_in, buffer_in, latency, outputs, inputs)
-                        choices.append(LayerFolding(pe, simd, *form))
-            layers.append(choices)
-        names = [layer.name for layer in lowered.layers]
-        for choice in itertools.product(*layers):
-            yield dict(zip(names, choice, strict=True))
 
 
 @cache
@@ -173,9 +150,9 @@ def test_the_latency_is_that_of_the_core(seed):
 )
 def test_what_is_found_with_little_effort_fits_and_its_bounds_hold(seed, lut, bram, widths):
     lowered, family, budget = lowered_network(widths, seed), FAMILIES["ice40"], Budget(lut, bram)
-    for search in (fastest, least, quickest):
+    for search in (fastest, least, quickest, partial(smallest, cycles=10 * lut)):
         try:
-            found = search(lowered, family, budget, 5)
+            found = search(lowered, family, budget, effort=5)
         except WorkFailed:
             continue
         assert budget.holds(found.cost)
