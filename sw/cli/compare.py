@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -16,7 +16,15 @@ from rich.text import Text
 
 from xnorflow.boards.board import Board
 from xnorflow.boards.board import load as load_board
-from xnorflow.cli.common import check_writable, import_options, json_option, load_lowered
+from xnorflow.cli.common import (
+    check_writable,
+    divisor_option,
+    import_options,
+    in_options,
+    json_option,
+    load_lowered,
+    read_frames,
+)
 from xnorflow.compare import (
     Column,
     Comparison,
@@ -34,11 +42,16 @@ from xnorflow.compare.table import plain
 from xnorflow.compare.text import DASH, difference, heading, legend, value
 from xnorflow.errors import UserError, WorkFailed
 from xnorflow.frontend.options import ImportOptions
+from xnorflow.golden import predict_quantized
+from xnorflow.lowered import LoweredNetwork
 
 __all__ = ["compare_command"]
 
 #: A heading is broken where it is wider.
 WIDEST_LABEL = 22
+
+#: Blanks before a column where each configuration is a line.
+GAP = 2
 
 
 @click.command("compare")
@@ -61,6 +74,10 @@ WIDEST_LABEL = 22
     help="Of a model: share of LUTs and block RAMs to use.",
 )
 @click.option(
+    "--data", metavar="FILE.npz", help="Of a model: take its accuracy on frames x and labels y."
+)
+@divisor_option
+@click.option(
     "--front", is_flag=True, help="Of an exploration: only the points on the front of their board."
 )
 @click.option("--label", "labels", multiple=True, metavar="NAME", help="Call the next column NAME.")
@@ -82,6 +99,8 @@ def compare_command(
     min_area: bool,
     latency: bool,
     utilization: float | None,
+    data: str | None,
+    divide_by: float | None,
     front: bool,
     labels: tuple[str, ...],
     baseline: str | None,
@@ -116,6 +135,7 @@ def compare_command(
         "--min-area": min_area,
         "--latency": latency,
         "--utilization": utilization,
+        "--data": data,
     }
     if all(map(is_report_file, things)):
         for option, setting in given.items():
@@ -123,16 +143,22 @@ def compare_command(
                 raise UserError(f"{option} is for model files, and none is given; name one too")
     columns: list[Column] = []
     notes: list[str] = []
+    unfit: list[str] = []
     for thing in things:
         if is_report_file(thing):
             found, said = read_reports(thing, front)
+            notes += said
         else:
             _, lowered = load_lowered(thing, options, verify_import)
-            found, said = asked.columns(thing, lowered)
+            accuracy = None if data is None else _accuracy(data, lowered, divide_by)
+            found, said = asked.columns(thing, lowered, accuracy)
+            unfit += said
         columns += found
-        notes += said
-    if not columns:
-        raise WorkFailed(notes[0])
+    if len(columns) < 2 and unfit:
+        raise WorkFailed(unfit[0])
+    if front and not any("front" in column.report for column in columns):
+        raise UserError("--front is for the output of explore, and none is given; leave it out")
+    notes += [f"left out: {in_options(note, _commands())}" for note in unfit]
     result = compare(labelled(columns, labels), baseline, notes)
     texts = {
         "--csv": as_csv(result),
@@ -152,18 +178,25 @@ class _Asked:
     wanted: Sequence[Wanted]
     utilization: float | None
 
-    def columns(self, model: str, lowered: Any) -> tuple[list[Column], list[str]]:
+    def columns(
+        self, model: str, lowered: LoweredNetwork, accuracy: dict[str, Any] | None
+    ) -> tuple[list[Column], list[str]]:
         """Return the estimates, and what fits nowhere."""
         columns, notes = [], []
         for board in self.boards:
             for wanted in self.wanted:
                 try:
                     column = estimated(
-                        lowered, board, wanted, utilization=self.utilization, source=model
+                        lowered,
+                        board,
+                        wanted,
+                        utilization=self.utilization,
+                        accuracy=accuracy,
+                        source=model,
                     )
                 except WorkFailed as error:
                     name = "no board" if board is None else board.name
-                    notes.append(f"{lowered.name} on {name}, {wanted.name}, is left out: {error}")
+                    notes.append(f"{lowered.name} on {name}, {wanted.name}: {error}")
                     continue
                 columns.append(column)
         return columns, notes
@@ -185,6 +218,21 @@ def _wanted(
     for name, flag in flags.items():
         if flag:
             yield Wanted(name, {arguments[name]: True})
+
+
+def _accuracy(data: str, lowered: LoweredNetwork, divide_by: float | None) -> dict[str, Any]:
+    """Return the accuracy of the golden model, and so of any hardware of the network."""
+    frames = read_frames(data, lowered, None, divide_by)
+    if frames.y is None:
+        raise UserError(f"--data {data} has no labels y, so nothing can be right; add them")
+    classes = predict_quantized(lowered, frames.quantized).classes
+    return {"frames": len(frames.quantized), "accuracy": float((classes == frames.y).mean())}
+
+
+def _commands() -> Iterable[click.Command]:
+    """Return all commands, by whose options messages are told."""
+    root = click.get_current_context().find_root().command
+    return root.commands.values() if isinstance(root, click.Group) else [root]
 
 
 def _listed(text: str | None, option: str) -> list[str]:
@@ -265,14 +313,18 @@ def _side_by_side(
         label = min(max(map(len, column.label.split()), default=0), WIDEST_LABEL)
         widths.append(max(left + (right + 1 if right else 0), longest, label))
         parts.append(right)
-    first = max(map(len, names.values()))
-    if first + sum(widths) + len(widths) > console.width:
+    groups = comparison.groups()
+    first = max(map(len, (*names.values(), *(group for group, _ in groups))))
+    needed = first + sum(widths) + len(widths)
+    if needed > console.width:
         return False
-    table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False, pad_edge=False)
-    table.add_column("", no_wrap=True)
+    # The box has a blank between columns already.
+    gap = int(needed + len(widths) <= console.width)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, gap), show_edge=False, pad_edge=False)
+    table.add_column("", width=first)
     for column, width in zip(comparison.columns, widths, strict=True):
         table.add_column(Text(column.label), justify="right", width=width, overflow="fold")
-    for number, (group, rows) in enumerate(comparison.groups()):
+    for number, (group, rows) in enumerate(groups):
         if number:
             table.add_row(Text(group, style="dim"))
         for row in rows:
@@ -288,25 +340,43 @@ def _side_by_side(
 def _below_each_other(
     console: Console, comparison: Comparison, shown: dict[str, list[tuple[Text, str]]]
 ) -> None:
-    """Print a line for each configuration, in as many tables as it takes."""
+    """Print a line for each configuration, in as many tables as it takes.
+
+    What is the same everywhere is told once.
+    """
+    alike = {
+        row.key: value(row, row.cells[0])
+        for row in comparison.rows
+        if len({(value(row, cell), cell.value) for cell in row.cells}) == 1
+    }
     labels = [column.label for column in comparison.columns]
-    first = min(max(map(len, labels)), WIDEST_LABEL)
     for group, rows in comparison.groups():
         table, left = None, 0
+        titles = (*labels, *group.split())
+        first = min(max(map(len, titles)), console.width * 2 // 5)
         for row in rows:
+            if row.key in alike:
+                continue
             right = max(len(differs) for _, differs in shown[row.key])
             cells = [_joined(cell, right) for cell in shown[row.key]]
             widest = max(text.cell_len for text in cells)
             name = heading(row)
             width = max(widest, *map(len, name.split()))
-            if table is None or width + 1 > left:
+            if table is None or width + GAP > left:
                 if table is not None:
                     _print_lines(console, table, labels)
                 table, left = _Lines(group, first, []), console.width - first
             table.columns.append((name, width, cells))
-            left -= width + 1
+            left -= width + GAP
         if table is not None:
             _print_lines(console, table, labels)
+    if alike:
+        same = "; ".join(
+            f"{row.name} {alike[row.key]} {row.unit}".rstrip()
+            for row in comparison.rows
+            if row.key in alike
+        )
+        console.print(f"the same for all: {same}", highlight=False, markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)

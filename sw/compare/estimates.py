@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xnorflow.boards.board import Board
-from xnorflow.compare.table import Column
+from xnorflow.compare.table import Column, plain
 from xnorflow.energy import planned_energy
 from xnorflow.folding import folding_json
 from xnorflow.lowered import LoweredNetwork
@@ -104,4 +104,4 @@ def estimated(
         "seconds": {},
         "notes": list(planned.notes),
     }
-    return Column(report=report, source=source, known_from="estimate", variant=wanted.name)
+    return Column(report=report, source=plain(source), known_from="estimate", variant=wanted.name)

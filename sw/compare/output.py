@@ -140,7 +140,12 @@ def write_files(texts: Mapping[str, tuple[str, str]]) -> None:
                     f"{argument} {path} cannot be written ({error.strerror}); name another file"
                 ) from None
         for partial, target in fresh:
-            partial.replace(target)
+            try:
+                partial.replace(target)
+            except OSError as error:
+                raise UserError(
+                    f"{target} cannot be replaced ({error.strerror}); name another file"
+                ) from None
     finally:
         for partial, _ in fresh:
             partial.unlink(missing_ok=True)

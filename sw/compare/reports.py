@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from math import isfinite
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ OBJECTS = {
     "accuracy": ("accuracy", "frames"),
     "verification": ("mismatches", "frames"),
 }
+
+#: Sizes between which all numbers of a report lie.
+LEAST, MOST = 1e-9, 1e18
 
 REPORT, POINTS = "report.json", "points.json"
 
@@ -87,9 +90,9 @@ def read_reports(path: str | Path, front: bool = False) -> tuple[list[Column], l
         if front and not point.get("front"):
             continue
         check_report(point, source)
-        # A label of an earlier comparison says more than a number.
-        variant = plain(point["label"]) if _is_text(point.get("label")) else f"point {number}"
-        columns.append(_column(point, source, variant))
+        # An earlier comparison has labels.
+        label = plain(point["label"]) if _is_text(point.get("label")) else ""
+        columns.append(replace(_column(point, source, f"point {number}"), label=label))
     if not columns:
         which = "on the front" if front else "that was built"
         raise UserError(f"{file} has no point {which}; {_MEND}")
@@ -227,10 +230,8 @@ def _is_number(value: Any) -> bool:
     """Return whether a value is a number that can be computed with."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    try:
-        return isfinite(float(value)) and float(value) < 1e30
-    except OverflowError:
-        return False
+    # What lies outside is no quantity of a design, and a quotient of such might be infinite.
+    return value == 0 or LEAST <= abs(value) <= MOST
 
 
 def _column(report: dict[str, Any], source: str, variant: str) -> Column:
@@ -241,7 +242,7 @@ def _column(report: dict[str, Any], source: str, variant: str) -> Column:
         known = "synthesis"
     else:
         known = "place and route"
-    return Column(report=report, source=source, known_from=known, variant=variant)
+    return Column(report=report, source=plain(source), known_from=known, variant=variant)
 
 
 def _variant(report: Mapping[str, Any], file: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import isclose
 from typing import Any, Literal
 
 from xnorflow.errors import UserError
@@ -39,7 +40,7 @@ class Column:
     variant : str
         What tells it from another configuration of the same model and board.
     label : str
-        Its heading, see `labelled`.
+        Its heading, see `labelled`; empty if it has none yet.
     """
 
     report: dict[str, Any]
@@ -120,10 +121,11 @@ class Row:
     def best(self) -> frozenset[int]:
         """Columns with the best value: all that are equally good, none if all values are alike."""
         numbers = {i: c.number for i, c in enumerate(self.cells) if c.number is not None}
-        if self.better is None or len(set(numbers.values())) < 2:
+        if self.better is None or not numbers:
             return frozenset()
         best = max(numbers.values()) if self.better == "higher" else min(numbers.values())
-        return frozenset(i for i, number in numbers.items() if number == best)
+        found = frozenset(i for i, number in numbers.items() if isclose(number, best))
+        return found if len(found) < len(numbers) else frozenset()
 
     def difference(self, column: int, baseline: int) -> float | None:
         """Return by how much a column differs from another.
@@ -134,10 +136,13 @@ class Row:
         value, base = self.cells[column].number, self.cells[baseline].number
         if value is None or base is None:
             return None
+        # Quotients that are the same may differ in their last bit.
+        if isclose(value, base):
+            return 0.0
         if self.unit == "%":
             return value - base
         if base == 0:
-            return 0.0 if value == 0 else None
+            return None
         return 100 * (value - base) / base
 
 
@@ -274,7 +279,7 @@ def _default_labels(columns: Sequence[Column]) -> list[str]:
             words.append(column.board or "no board")
         if pairs.count(pair) > 1:
             words.append(column.variant)
-        labels.append(" ".join(words) or column.variant)
+        labels.append(column.label or " ".join(words) or column.variant)
     return labels
 
 
@@ -432,7 +437,8 @@ def _layer_rows(columns: Sequence[Column]) -> Iterator[Row]:
         names = dict.fromkeys(name for layers in by_column.values() for name in layers)
         for name in names:
             layers = [by_column.get(index, {}).get(name) or {} for index in range(len(columns))]
-            shown, key = plain(name), f"{prefix}{name}"
+            shown = plain(name)
+            key = prefix + shown
             foldings = tuple(Cell(_folding(layer)) for layer in layers)
             yield Row(f"{key}.folding", f"{shown} PE×SIMD", "", group, None, foldings)
             cycles = tuple(
@@ -451,6 +457,10 @@ def _folding(layer: Mapping[str, Any]) -> str | None:
 def _notes(columns: Sequence[Column]) -> Iterator[str]:
     """Say what the numbers alone would hide."""
     for column in columns:
+        if column.known_from == "estimate":
+            found = column.report.get("notes")
+            for note in found if isinstance(found, list) else ():
+                yield f"{column.label}: {plain(str(note))}"
         run = column.report.get("verification") or {}
         if run.get("mismatches"):
             yield f"{column.label}: the hardware differs from the golden model in simulation"

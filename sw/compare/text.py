@@ -23,8 +23,13 @@ def number(value: float, digits: int = 4) -> str:
     """Write a number with thousands separators and so many significant digits, whole ones fully."""
     if value == int(value):
         return f"{int(value):,}"
-    decimals = max(0, digits - 1 - floor(log10(abs(value))))
-    return f"{value:,.{decimals}f}"
+    return _rounded(value, digits)
+
+
+def _rounded(value: float, digits: int) -> str:
+    rounded = float(f"{value:.{digits}g}")
+    decimals = max(0, digits - 1 - floor(log10(abs(rounded)))) if rounded else 0
+    return f"{rounded:,.{decimals}f}" if decimals else f"{value:,.0f}"
 
 
 def value(row: Row, cell: Cell) -> str:
@@ -37,7 +42,7 @@ def value(row: Row, cell: Cell) -> str:
         text = f"{cell.value:.2f}"
     elif row.key == "uj_per_frame":
         # An estimate has no more than two digits.
-        text = f"{float(f'{cell.value:.2g}'):,g}"
+        text = _rounded(float(f"{cell.value:.2g}"), 2)
     elif row.unit == "s":
         text = f"{cell.value:,.1f}"
     else:
