@@ -9,7 +9,7 @@ INTEROP := build/interop
 BIN := $(VENV)/bin
 SOURCES := $(wildcard hw/*.py hw/*/*.py sw/*.py sw/*/*.py sw/*/*/*.py sim/*.py boards/*.py)
 
-.PHONY: demo test lint types slow mutate test-interop clean
+.PHONY: demo test lint types slow mutate coverage test-interop clean
 
 demo: $(VENV)/.run
 	$(BIN)/xnorflow demo
@@ -30,6 +30,14 @@ slow: $(VENV)/.test
 # Breaks the hardware in some ninety ways and sees whether the tests notice.
 mutate: $(VENV)/.test
 	$(BIN)/python tests/mutations
+
+# The quick tests again: what they cover of the packages, and of the hardware's bits.
+coverage: $(VENV)/.test
+	rm -rf build/coverage && mkdir -p build/coverage
+	PYTHONPATH=tests/coverage COVERAGE_FILE=build/coverage/.coverage $(BIN)/python -m pytest -q -n auto \
+		-p toggles --toggles build/coverage --cov --cov-report= \
+		--cov-report=json:build/coverage/lines.json
+	$(BIN)/python tests/coverage build/coverage
 
 test-interop: $(VENV)/.test $(INTEROP)/larq/.done $(INTEROP)/brevitas/.done $(INTEROP)/live/.done
 	XNORFLOW_INTEROP=$(INTEROP) $(BIN)/python -m pytest -q -m interop -n auto tests/interop
