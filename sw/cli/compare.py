@@ -39,7 +39,7 @@ from xnorflow.compare import (
 from xnorflow.compare.output import as_csv, as_markdown, json_text, write_files
 from xnorflow.compare.page import render
 from xnorflow.compare.table import plain
-from xnorflow.compare.text import DASH, difference, heading, legend, value
+from xnorflow.compare.text import DASH, difference, heading, legend, number, value
 from xnorflow.errors import UserError, WorkFailed
 from xnorflow.frontend.options import ImportOptions
 from xnorflow.golden import predict_quantized
@@ -214,7 +214,7 @@ def _wanted(
         yield Wanted(plain(Path(path).stem), {"folding": path})
     for text in _listed(targets, "--target-fps"):
         fps = _fps(text)
-        yield Wanted(f"{fps:,g} fps", {"target_fps": fps})
+        yield Wanted(f"{number(fps)} fps", {"target_fps": fps})
     for name, flag in flags.items():
         if flag:
             yield Wanted(name, {arguments[name]: True})
@@ -324,8 +324,8 @@ def _side_by_side(
     table.add_column("", width=first)
     for column, width in zip(comparison.columns, widths, strict=True):
         table.add_column(Text(column.label), justify="right", width=width, overflow="fold")
-    for number, (group, rows) in enumerate(groups):
-        if number:
+    for index, (group, rows) in enumerate(groups):
+        if index:
             table.add_row(Text(group, style="dim"))
         for row in rows:
             values = [

@@ -25,6 +25,7 @@ from xnorflow.compare.table import Cell, Row
 from xnorflow.compare.text import difference, number, value
 from xnorflow.errors import UserError
 from xnorflow.folding import folding_json
+from xnorflow.frontend import load
 from xnorflow.lowering import lower
 from xnorflow.planning import plan
 
@@ -527,7 +528,8 @@ class TestCommand:
 
     def test_a_model_is_estimated_on_every_board_with_every_folding(self, cli, model, tmp_path):
         out, folding = tmp_path / "out.json", tmp_path / "mine.json"
-        chosen = plan(LOWERED, load_board("icebreaker"), target_fps=2000).folding
+        lowered = lower(load(model))
+        chosen = plan(lowered, load_board("icebreaker"), target_fps=2000).folding
         folding.write_text(json.dumps(folding_json(chosen)))
         status, _, _ = cli(
             *(model, "--board", "icebreaker,ulx3s-25f", "--target-fps", "500,5000"),
