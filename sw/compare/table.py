@@ -269,7 +269,7 @@ def labelled(columns: Sequence[Column], labels: Sequence[str] = ()) -> list[Colu
 
 
 def _default_labels(columns: Sequence[Column]) -> list[str]:
-    one_model = len({(column.model, column.report.get("digest")) for column in columns}) == 1
+    one_model = len({column.model for column in columns}) == 1
     one_board = len({column.board for column in columns}) == 1
     pairs = [(column.model, column.board) for column in columns]
     labels = []
@@ -464,6 +464,13 @@ def _notes(columns: Sequence[Column]) -> Iterator[str]:
         run = column.report.get("verification") or {}
         if run.get("mismatches"):
             yield f"{column.label}: the hardware differs from the golden model in simulation"
+    networks: dict[str, set[str]] = {}
+    for column in columns:
+        if column.report.get("digest") is not None:
+            networks.setdefault(column.model, set()).add(column.report["digest"])
+    for model, digests in networks.items():
+        if len(digests) > 1:
+            yield f"{len(digests)} different networks are called {model}"
     frames = {
         (column.report.get("accuracy") or {}).get("frames")
         for column in columns

@@ -264,6 +264,11 @@ class TestRows:
         assert cycles["net.fc0.cycles"] == [1000, None, 1000]
         assert cycles["other.fc0.cycles"] == [None, 1000, None]
 
+    def test_different_networks_of_one_name_are_told(self):
+        result = side_by_side(REPORT, changed(digest="d2"))
+        assert result.notes == ("2 different networks are called net",)
+        assert [group for group, _ in result.groups()][-2:] == ["layers of c0", "layers of c1"]
+
     def test_layers_of_networks_without_a_digest_are_kept_apart(self):
         result = side_by_side(without("digest"), without("digest"))
         assert [group for group, _ in result.groups()][-2:] == ["layers of c0", "layers of c1"]
