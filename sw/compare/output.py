@@ -128,9 +128,9 @@ def write_files(texts: Mapping[str, tuple[str, str]]) -> None:
             # What a link points to is to be replaced, not the link.
             target = Path(os.path.realpath(path))
             try:
-                if target.exists() and not target.is_file():
+                if Path(path).exists() and not Path(path).is_file():
                     # A pipe or a terminal.
-                    target.write_text(text, encoding="utf-8", newline="")
+                    Path(path).write_text(text, encoding="utf-8", newline="")
                     continue
                 partial = target.with_name(f".xnorflow-{secrets.token_hex(8)}")
                 fresh.append((partial, target))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
+import threading
 from copy import deepcopy
 
 import numpy as np
@@ -502,6 +504,17 @@ class TestOutput:
         assert old.read_text() == "new"
         assert link.is_symlink()
         assert {path.name for path in tmp_path.iterdir()} == {"old.csv", "link.csv"}
+
+    def test_a_pipe_is_written_to_and_stays(self, tmp_path):
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        read: list[str] = []
+        reader = threading.Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
+        reader.start()
+        write_files({"--csv": (str(pipe), "text")})
+        reader.join(10)
+        assert read == ["text"]
+        assert pipe.is_fifo()
 
     def test_numbers_have_the_digits_that_matter(self):
         assert number(23809.52) == "23,810"
