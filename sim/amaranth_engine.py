@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 from amaranth import Cat, ClockDomain, Module, Signal
-from amaranth.hdl import Shape, Value
+from amaranth.hdl import Value
 from amaranth.lib import data
 from amaranth.sim import Simulator, SimulatorContext
 from numpy.typing import NDArray
 
-from xnorflow.errors import WorkFailed
-from xnorflow.hw.core import CoreStage, StreamingCore
-from xnorflow.sim.run import CoreRun
-from xnorflow.sim.streams import collect, drive, pack_bits, unpack_bits
+from xnorflow.hw.core import StreamingCore
+from xnorflow.sim.run import CoreRun, beat_bytes, decode, hangs, has_elements, wait_at_most
+from xnorflow.sim.streams import collect, drive, pack_bits
 
 __all__ = ["run_core"]
 
@@ -71,7 +70,7 @@ def run_core(
     i_rng, o_rng = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
     first_input: list[int] = []
     words: list[int] = []
-    watched = [stage for stage in core.stages if watch_layers and _has_elements(stage)]
+    watched = [stage for stage in core.stages if watch_layers and has_elements(stage)]
     taps: dict[str, list[int]] = {stage.name: [] for stage in watched}
 
     async def source(ctx: SimulatorContext) -> None:
@@ -95,13 +94,9 @@ def run_core(
         while len(words) > seen:
             seen = len(words)
             await ctx.delay(PERIOD * patience)
-        raise WorkFailed(
-            f"simulation: no output for {patience} cycles after {seen // core.o_beats} of {frames} "
-            "frames; the core hangs, please report it with the model and the folding"
-        )
+        raise hangs(core, patience, seen, frames)
 
-    # Far more than any beat can take, stalls included.
-    patience = int(10 * (core.latency + core.cycles_per_frame + 100) / (1 - stall) ** 2)
+    patience = wait_at_most(core, stall)
     simulator.add_testbench(watchdog, background=True)
     simulator.add_testbench(source)
     simulator.add_testbench(sink)
@@ -111,38 +106,18 @@ def run_core(
     with simulator.write_vcd(str(vcd)) if vcd is not None else nullcontext():
         simulator.run()
 
-    layout = core.o.payload.shape()
-    width = data.Layout.cast(layout).size
-    results = [data.Const(layout, word & ((1 << width) - 1)) for word in words]
-    ends = slice(core.o_beats - 1, None, core.o_beats)
-    last = np.array([result.last for result in results]).reshape(frames, -1)
-    lanes = range(len(results[0].scores)) if results else range(0)
-    return CoreRun(
-        scores=np.array([[r.scores[k] for k in lanes] for r in results], np.int64).reshape(
-            frames, core.classes
-        ),
-        classes=np.array([result.index for result in results[ends]], np.int64),
-        framed=bool(np.all(last[:, -1] == 1) and not last[:, :-1].any()),
-        first_input_cycle=first_input[0],
-        last_output_cycles=np.array([word >> width for word in words[ends]], np.int64),
-        stages={stage.name: _elements(stage, taps[stage.name], frames) for stage in watched},
+    layout = data.Layout.cast(core.o.payload.shape())
+    width = layout.size
+    return decode(
+        core,
+        beat_bytes([word & ((1 << width) - 1) for word in words], layout),
+        np.array([word >> width for word in words], np.int64),
+        first_input[0],
+        {
+            stage.name: beat_bytes(taps[stage.name], data.Layout.cast(stage.unit.o.payload.shape()))
+            for stage in watched
+        },
     )
-
-
-def _has_elements(stage: CoreStage) -> bool:
-    layout = stage.unit.o.payload.shape()
-    return isinstance(layout, data.ArrayLayout) and Shape.cast(layout.elem_shape).width <= 32
-
-
-def _elements(stage: CoreStage, beats: list[int], frames: int) -> NDArray[np.int64]:
-    """Return the elements that a stage sent on, shape (frames, elements of a frame)."""
-    layout = stage.unit.o.payload.shape()
-    bits = unpack_bits(beats[: frames * stage.o_beats], data.Layout.cast(layout).size, 1)
-    element = Shape.cast(layout.elem_shape)
-    values = bits.reshape(-1, element.width).astype(np.int64) @ (1 << np.arange(element.width))
-    if element.signed:
-        values -= (values >> element.width - 1) << element.width
-    return values.reshape(frames, -1)
 
 
 def _tap(stream: Any, beats: list[int]) -> Callable[[SimulatorContext], Coroutine[Any, Any, None]]:

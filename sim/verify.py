@@ -17,13 +17,17 @@ from xnorflow.hw.core import StreamingCore
 from xnorflow.lowered import LoweredNetwork
 from xnorflow.planning import Plan
 from xnorflow.progress import Progress, quiet
-from xnorflow.sim.amaranth_engine import run_core
+from xnorflow.sim import amaranth_engine, cxxrtl_engine
+from xnorflow.sim.cxxrtl.compile import CompilerMissing, compiler
 from xnorflow.sim.run import CoreRun
 
 __all__ = ["ENGINES", "Verification", "verify"]
 
-#: Engines by the name that the user gives.
-ENGINES = {"amaranth": run_core}
+#: Engines by the name that the user gives; `auto` is one of the others.
+ENGINES = ("auto", "amaranth", "cxxrtl")
+
+#: Cycles that Amaranth's simulator does in less time than a core takes to be compiled.
+SHORT = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +37,7 @@ class Verification:
     Attributes
     ----------
     engine : str
-        Name of the engine.
+        Name of the engine that did it.
     frames : int
         Frames simulated.
     mismatches : int
@@ -62,6 +66,8 @@ class Verification:
         The hardware's scores; the golden model's are `xnorflow.golden.Prediction.scores`.
     plan : Plan or None
         The folding that was simulated, if it was chosen with `xnorflow.planning.plan`.
+    notes : tuple of str
+        Sentences for the user.
     """
 
     engine: str
@@ -79,6 +85,7 @@ class Verification:
     classes: NDArray[np.int64]
     scores: NDArray[np.int64]
     plan: Plan | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def timing_as_predicted(self) -> bool:
@@ -131,7 +138,9 @@ def verify(
         At least one frame, as `xnorflow.golden.quantize` gives them.
     labels : ndarray of int, shape (N,), optional
     engine : str
-        A key of `ENGINES`.
+        One of `ENGINES`. `auto` takes Amaranth's simulator for short runs and ``cxxrtl``, which
+        must compile the core first, for longer ones. Without a C++ compiler Amaranth's simulator
+        does it all, and a note says so.
     stall, seed, watch_layers, vcd
         See `xnorflow.sim.amaranth_engine.run_core`.
     progress : callable
@@ -154,16 +163,21 @@ def verify(
         raise UserError(f"`seed` is {seed} but must not be negative")
     check_writable(vcd, "`vcd`")
     total = len(quantized)
+    engine, notes = _choose(engine, core, total)
+    options: dict[str, Any] = {
+        "stall": stall,
+        "seed": seed,
+        "watch_layers": watch_layers,
+        "vcd": None if vcd is None else Path(vcd),
+        "progress": lambda done: progress("simulate", f"{total} frames", done, total),
+    }
+    bits = lowered.input.to_bits(quantized)
     progress("simulate", f"{total} frames", 0, total)
     start = time.perf_counter()
-    run = ENGINES[engine](
-        core,
-        lowered.input.to_bits(quantized),
-        stall=stall,
-        seed=seed,
-        watch_layers=watch_layers,
-        vcd=None if vcd is None else Path(vcd),
-        progress=lambda done: progress("simulate", f"{total} frames", done, total),
+    run = (
+        cxxrtl_engine.run_core(core, bits, compiling=progress, **options)
+        if engine == "cxxrtl"
+        else amaranth_engine.run_core(core, bits, **options)
     )
     seconds = time.perf_counter() - start
     *inner, scores = activations(lowered, quantized)
@@ -194,7 +208,20 @@ def verify(
         classes=run.classes,
         scores=run.scores,
         plan=plan,
+        notes=notes,
     )
+
+
+def _choose(engine: str, core: StreamingCore, frames: int) -> tuple[str, tuple[str, ...]]:
+    """Return the engine that can do the work, and a sentence where it is not what was asked for."""
+    short = core.latency + frames * core.cycles_per_frame < SHORT
+    if engine == "amaranth" or (engine == "auto" and short):
+        return "amaranth", ()
+    try:
+        compiler()
+    except CompilerMissing as error:
+        return "amaranth", (f"{error}; Amaranth's simulator does it instead, which is slower",)
+    return "cxxrtl", ()
 
 
 def _spacing(run: CoreRun) -> float | None:

@@ -158,7 +158,7 @@ def simulate(
     min_area: bool = False,
     latency: bool = False,
     utilization: float | None = None,
-    engine: str = "amaranth",
+    engine: str = "auto",
     stall: float = 0.0,
     seed: int = 0,
     layers: bool = False,
@@ -189,7 +189,9 @@ def simulate(
         Share of the board's LUTs and block RAMs that may be taken; 0.92 of the LUTs and all block
         RAMs by default.
     engine : str
-        The simulator.
+        The simulator: ``amaranth``; ``cxxrtl``, which compiles the hardware to C++ first and is
+        then hundreds of times faster; or ``auto``, which takes that where it pays off. All give the
+        same.
     stall : float
         Probability of an idle cycle before every beat: random back-pressure.
     seed : int
@@ -258,6 +260,7 @@ def build(
     fast: bool = False,
     output: str | Path | None = None,
     frames: int = 20,
+    engine: str = "auto",
     divide_by: float | None = None,
     progress: Progress = quiet,
 ) -> Build:
@@ -274,7 +277,7 @@ def build(
         xnorflow.
     y : array of int, shape (N,), optional
         Labels of `x`.
-    target_fps, folding, fastest, min_area, latency, utilization, progress
+    target_fps, folding, fastest, min_area, latency, utilization, engine, progress
         See :func:`simulate`.
     clock_mhz : float, optional
         Clock of the core; without it, what the design reaches, or what `target_fps` needs.
@@ -324,6 +327,7 @@ def build(
         clock_mhz=clock_mhz,
         seeds=seeds,
         fast=fast,
+        engine=engine,
         notes=network.notes,
     )
     return build_bitstream(

@@ -60,6 +60,8 @@ class Request:
         Of placement; of several the one with the best clock is kept.
     fast : bool
         A quick look: synthesis only, no place and route and no bitstream.
+    engine : str
+        Of the simulation; see `xnorflow.sim.verify.verify`.
     command : str or None
         How to repeat the build, for the report.
     notes : tuple of str
@@ -78,6 +80,7 @@ class Request:
     clock_mhz: float | None = None
     seeds: Sequence[int] = (SEED,)
     fast: bool = False
+    engine: str = "auto"
     command: str | None = None
     notes: Sequence[str] = ()
 
@@ -241,6 +244,7 @@ def _build(
         lowered,
         frames.quantized[:count],
         None if frames.y is None else frames.y[:count],
+        engine=request.engine,
         progress=progress,
         plan=planned,
     )
@@ -356,7 +360,7 @@ def _report(
         "seed": result.seed,
         "seeds": [asdict(placement) for placement in result.seeds],
         "command": request.command,
-        "notes": [*request.notes, *planned.notes],
+        "notes": [*request.notes, *planned.notes, *verification.notes],
     }
 
 

@@ -18,6 +18,7 @@ from xnorflow.cli.common import (
     check_writable,
     data_option,
     divisor_option,
+    engine_option,
     import_options,
     json_option,
     load_lowered,
@@ -58,6 +59,7 @@ __all__ = ["build_command", "show_report"]
     show_default=True,
     help="Simulate the first N frames.",
 )
+@engine_option
 @click.option("--output", metavar="DIR", help="Folder to make (default: build-MODEL-BOARD).")
 @json_option
 def build_command(
@@ -73,6 +75,7 @@ def build_command(
     data: str | None,
     divide_by: float | None,
     frames: int,
+    engine: str,
     output: str | None,
     json_file: str | None,
 ) -> None:
@@ -94,6 +97,7 @@ def build_command(
         clock_mhz=parse_clock(clock_mhz),
         seeds=parse_seeds(seed, seeds),
         fast=fast,
+        engine=engine,
         command="xnorflow " + shlex.join(sys.argv[1:]),
         notes=network.notes,
     )

@@ -24,12 +24,14 @@ from xnorflow.import_check import lower_verified
 from xnorflow.lowered import LoweredNetwork
 from xnorflow.network import Network
 from xnorflow.planning import Plan, plan
+from xnorflow.sim.verify import ENGINES
 
 __all__ = [
     "check_count",
     "check_writable",
     "data_option",
     "divisor_option",
+    "engine_option",
     "folding_options",
     "frames_option",
     "import_options",
@@ -60,6 +62,13 @@ divisor_option = click.option(
     type=float,
     metavar="D",
     help="Divide the data by D first, e.g. 255 for a network trained on pixels from 0 to 1.",
+)
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="auto",
+    show_default=True,
+    help="Simulator; cxxrtl is compiled first and then fast, auto takes it where that pays off.",
 )
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from xnorflow.boards.board import load as load_board
+from xnorflow.cache_folder import cache_folder
 from xnorflow.cli.build import parse_clock
 from xnorflow.cli.common import (
     check_writable,
@@ -26,7 +27,7 @@ from xnorflow.cli.common import (
 from xnorflow.cli.steps import Steps
 from xnorflow.errors import UserError, WorkFailed
 from xnorflow.explore import Exploration, explore
-from xnorflow.explore.cache import Cache, default_folder
+from xnorflow.explore.cache import Cache
 from xnorflow.explore.output import folder_for, write_results
 from xnorflow.frontend.options import ImportOptions
 
@@ -116,7 +117,7 @@ def explore_command(
             lowered,
             chosen_boards,
             prepared,
-            Cache(Path(cache) if cache else default_folder()),
+            Cache(Path(cache) if cache else cache_folder("explore")),
             budget=budget,
             clocks=[parse_clock(clock) for clock in _listed(clocks, "--clock")],
             seeds=[_seed(seed) for seed in _listed(seeds, "--seeds")],

@@ -12,6 +12,7 @@ from xnorflow.cli.common import (
     check_writable,
     data_option,
     divisor_option,
+    engine_option,
     folding_options,
     frames_option,
     import_options,
@@ -25,7 +26,7 @@ from xnorflow.cli.common import (
 from xnorflow.cli.steps import Steps
 from xnorflow.errors import WorkFailed
 from xnorflow.frontend.options import ImportOptions
-from xnorflow.sim.verify import ENGINES, Verification, verify
+from xnorflow.sim.verify import Verification, verify
 
 __all__ = ["describe", "simulate_command"]
 
@@ -36,13 +37,7 @@ __all__ = ["describe", "simulate_command"]
 @data_option
 @divisor_option
 @frames_option(20)
-@click.option(
-    "--engine",
-    type=click.Choice(sorted(ENGINES)),
-    default="amaranth",
-    show_default=True,
-    help="Simulator.",
-)
+@engine_option
 @folding_options
 @click.option("--layers", is_flag=True, help="Check every layer's output stream too (slower).")
 @click.option(
@@ -105,6 +100,8 @@ def simulate_command(
 
 def describe(console: Console, result: Verification) -> None:
     """Print the outcome of a simulation."""
+    for note in result.notes:
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
 
     def line(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)

