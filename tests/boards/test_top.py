@@ -1,6 +1,7 @@
 """The top level: reset, pins and streams, on a stand-in platform in the simulator."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -41,6 +42,10 @@ def test_pll_is_instantiated_with_the_setting(tiny_top, name: str) -> None:
         word = cell.split(f"parameter \\{parameter} ")[1].split()[0]
         _, binary, bits = word.rpartition("'")
         assert int(bits, 2 if binary else 10) == value
+    # All inputs but clocks and the reset of active-low sense are tied to 0.
+    tied = re.findall(r"connect \\(\w+) 1'([01])", cell)
+    assert {name for name, level in tied if level == "1"} <= {"RESETB"}
+    assert len(tied) == {"SB_PLL40_PAD": 2, "SB_PLL40_CORE": 2, "EHXPLLL": 10}[setting.kind]
 
 
 @pytest.mark.parametrize("name", boards.names())

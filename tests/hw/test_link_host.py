@@ -11,7 +11,16 @@ from link_bench import DIGEST, ByteBench, dummy_scores, tiny_parameters
 
 from xnorflow.host import Identity, encode_packet, pack_frame, unpack_result
 from xnorflow.hw.link.frame_slots import FrameSlots
-from xnorflow.hw.link.protocol import IDENTITY, Fault, Reply, Request, crc16
+from xnorflow.hw.link.protocol import (
+    CRC_BYTES,
+    HEADER_BYTES,
+    IDENTITY,
+    VERSION,
+    Fault,
+    Reply,
+    Request,
+    crc16,
+)
 
 TINY = tiny_parameters()
 
@@ -81,6 +90,27 @@ class TestFrames:
         bits = frames_of(1, p) | True  # no zero byte: the longest pieces
         packets = ByteBench(p).send(frame_packet(bits[0], 9), rest=3000)
         check_results(packets, bits, [9], p)
+
+    @pytest.mark.parametrize("best", [255, 256, 299])
+    def test_classes_beyond_a_byte_come_whole(self, best):
+        p = tiny_parameters(i_lanes=8, i_beats=1, o_lanes=30, o_beats=10, classes=300, width=4)
+        bench = ByteBench(p)
+
+        async def core(ctx):
+            ctx.set(bench.link.o.ready, 1)
+            await ctx.tick().until(bench.link.o.valid)
+            ctx.set(bench.link.i.valid, 1)
+            for beat in range(p.o_beats):
+                last = beat == p.o_beats - 1
+                ctx.set(
+                    bench.link.i.payload, {"scores": [0] * 30, "index": best * last, "last": last}
+                )
+                await ctx.tick().until(bench.link.i.ready)
+            ctx.set(bench.link.i.valid, 0)
+
+        bench.core.run = core
+        (packet,) = bench.send(frame_packet(frames_of(1, p)[0], 1), rest=1000)
+        assert unpack_result(packet.body, p.classes, p.width)[0] == best
 
     def test_wait_while_the_core_takes_none(self):
         bits = frames_of(4)
@@ -389,6 +419,15 @@ class TestParameters:
     def test_what_is_out_of_range_is_refused_by_name(self, change, message):
         with pytest.raises(ValueError, match=message):
             tiny_parameters(**change)
+
+
+def test_the_numbers_of_the_protocol_are_those_of_its_document():
+    assert (Request.IDENTIFY, Request.FRAME) == (0x01, 0x02)
+    assert (Reply.IDENTITY, Reply.RESULT, Reply.ERROR) == (0x81, 0x82, 0x83)
+    assert (Fault.DAMAGED, Fault.LENGTH, Fault.TYPE, Fault.OVERRUN) == (1, 2, 3, 4)
+    assert (VERSION, HEADER_BYTES, CRC_BYTES, IDENTITY.size) == (1, 2, 2, 22)
+    p = tiny_parameters(credits=2, clock_hz=48_000_000, baud=1_000_000)
+    assert p.identity.hex() == "0102000123456789abcdef0f00000004000b006cdc02"
 
 
 def test_the_check_value_is_the_published_one():

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from amaranth import signed, unsigned
 from amaranth.hdl import Shape
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from stream_bench import run_stream
 
 from xnorflow.hw.parallel_window import ParallelWindow
-from xnorflow.hw.sliding_window import SlidingWindow
+from xnorflow.hw.sliding_window import SlidingWindow, WindowGeometry
 
 
 def windows(images, geometry, pad_values):
@@ -56,8 +56,6 @@ def geometries(draw):
 
 
 elements = st.sampled_from([unsigned(1), unsigned(8), signed(3)])
-no_shrinking = [Phase.explicit, Phase.generate]  # it takes minutes in the simulator
-no_shrinking = [Phase.explicit, Phase.generate]  # it takes minutes in the simulator
 no_shrinking = [Phase.explicit, Phase.generate]  # it takes minutes in the simulator
 stalls = st.sampled_from([0.0, 0.3, 0.8])
 seeds = st.integers(0, 1000)
@@ -189,6 +187,16 @@ class TestParallelWindow:
         o_stall=stalls,
         seed=seeds,
     )
+    # More rows of padding than the kernel reaches: the rows that are kept do not meet the taps.
+    @example(
+        places=((4, 3), (2, 1), {"stride": (1, 1), "dilation": (2, 1), "padding": (5, 0, 1, 0)}),
+        channels=1,
+        element=unsigned(1),
+        padding_kind="values",
+        i_stall=0.0,
+        o_stall=0.3,
+        seed=0,
+    )
     def test_gives_every_window(
         self, places, channels, element, padding_kind, i_stall, o_stall, seed
     ):
@@ -282,6 +290,26 @@ def test_refuses_what_is_illegal_and_says_what_is_legal(component, options, mess
         options = {"lanes": 1, **options}
     with pytest.raises(ValueError, match=message):
         component(unsigned(1), (4, 4, 6), **{"kernel": (3, 3), **options})
+
+
+@pytest.mark.parametrize(("element", "low", "high"), [(signed(3), -4, 3), (unsigned(2), 0, 3)])
+def test_padding_values_are_those_of_an_element(element, low, high):
+    for value in (low, high):
+        SlidingWindow(element, (4, 4, 1), (3, 3), lanes=1, pad_values=np.array([value]))
+    for value in (low - 1, high + 1):
+        with pytest.raises(ValueError, match=rf"must be in {low} \.\. {high}, the range"):
+            SlidingWindow(element, (4, 4, 1), (3, 3), lanes=1, pad_values=np.array([value]))
+
+
+def test_windows_touch_each_other_and_nothing_is_padded_unless_told():
+    geometry = WindowGeometry((5, 4, 2), (3, 2))
+    assert geometry.outputs == (3, 3)
+    assert geometry.taps(0).tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4]]
+    for component in (
+        SlidingWindow(1, (5, 4, 2), (3, 2), lanes=2),
+        ParallelWindow(1, (5, 4, 2), (3, 2)),
+    ):
+        assert component.geometry == geometry
 
 
 def test_refuses_lanes_groups_and_granules_that_do_not_divide():

@@ -47,6 +47,13 @@ class TestStreamFIFO:
         _, _, given_ = run_stream(StreamFIFO(8, 4), values(30, 8, 0), 30)
         assert given_ == list(range(2, 32))
 
+    @settings(max_examples=8)
+    @given(depth=st.integers(4, 9), stall=st.sampled_from([0.0, 0.3, 0.8]), seed=seeds)
+    def test_keeps_its_schedule(self, depth, stall, seed):
+        fifo = StreamFIFO(8, depth)
+        _, taken, left = run_stream(fifo, values(30, 8, 0), 30, seed=seed, i_stall=stall)
+        assert left == fifo.schedule(np.array(taken)).tolist()
+
     @pytest.mark.parametrize("depth", [1, 2, 3, 8])
     def test_holds_as_many_beats_as_asked_for(self, depth):
         fifo = StreamFIFO(8, depth)

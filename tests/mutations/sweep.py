@@ -45,7 +45,7 @@ COMPONENTS: dict[str, tuple[str, ...]] = {
     "hw/threshold.py": (_ARITHMETIC, _POOL + "TestThresholdStage"),
     "hw/threshold_stage.py": (_POOL + "TestThresholdStage", _POOL + "TestScoreStage"),
     "hw/width_converter.py": (_STAGES + "TestWidthConverter",),
-    "hw/link/cobs.py": ("tests/hw/test_link_cobs.py",),
+    "hw/link/cobs.py": ("tests/hw/test_link_cobs.py", _HOST),
     "hw/link/frame_slots.py": (_HOST,),
     "hw/link/host_link.py": (_HOST,),
     "hw/link/protocol.py": (_HOST, "tests/hw/test_link_uart.py"),
@@ -70,6 +70,7 @@ _OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.RShift: ast.LShift,
     ast.BitXor: ast.BitAnd,
 }
+_SHAPED = {"Signal", "In", "Out"}
 _CONDITIONS = {"If", "Elif"}
 
 
@@ -144,7 +145,7 @@ def _inside(node: ast.AST, in_signal: bool = False) -> Iterator[tuple[ast.expr |
         yield from _of_expression(node, in_signal)
     if isinstance(node, ast.stmt):
         yield from _of_statement(node)
-    in_signal = in_signal or (isinstance(node, ast.Call) and _called(node) == "Signal")
+    in_signal = in_signal or (isinstance(node, ast.Call) and _called(node) in _SHAPED)
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "bases", "args", "slice") and (
             not isinstance(node, ast.Call | ast.Subscript)
