@@ -49,6 +49,7 @@ def run_core(
     WorkFailed
         If the core stops giving beats.
     """
+    compiling("compile", "the core", 0, None)
     watched = [stage for stage in core.stages if watch_layers and has_elements(stage)]
     wrapper = CoreWrapper(core, watched)
     text = rtlil.convert(wrapper, name="top", ports=wrapper.ports, emit_src=False)
@@ -106,6 +107,8 @@ def run_library(
     run = _function(library, "run", c_uint64)
     total, patience = len(bits) * core.o_beats, wait_at_most(core, stall)
     done, cycles = 0, 1000
+    if progress is not None:
+        progress(0)
     try:
         while done < total:
             start = perf_counter()

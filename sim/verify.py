@@ -172,7 +172,8 @@ def verify(
         "progress": lambda done: progress("simulate", f"{total} frames", done, total),
     }
     bits = lowered.input.to_bits(quantized)
-    progress("simulate", f"{total} frames", 0, total)
+    if engine == "amaranth":
+        progress("simulate", f"{total} frames", 0, total)
     start = time.perf_counter()
     run = (
         cxxrtl_engine.run_core(core, bits, compiling=progress, **options)

@@ -27,8 +27,9 @@ __all__ = ["CompilerMissing", "Design", "compiler", "load_library"]
 #: C++ compilers by the names that they have, in the order in which they are tried.
 COMPILERS = ("c++", "g++", "clang++")
 
-#: -O3 makes the model of a large core twice as fast as -O2 and takes no longer to compile.
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared")
+#: -O3 makes the model of a large core twice as fast as -O2 and takes no longer to compile. A read
+#: beyond a memory gives 0, as in Amaranth's simulator: nobody looks at it.
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-DCXXRTL_NDEBUG")
 
 #: Turn a design whose top module is `top` into C++. A wire of which a register drives some bits and
 #: logic the others would need a second evaluation a cycle: it is split.

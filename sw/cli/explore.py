@@ -150,8 +150,8 @@ def _seed(text: str) -> int:
 def _show(console: Console, result: Exploration) -> None:
     """Print the points, the fastest of each board first."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("board", no_wrap=True, min_width=13)
-    for heading in ("frames/s", "MHz", "cycles", "LUT", "LC", "BRAM", "µJ/frame", "seed"):
+    table.add_column("board", no_wrap=True)
+    for heading in ("frames/s", "MHz", "cycles", "LUT", "LC", "BRAM", "µJ", "seed"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("front")
     for point in sorted(result.points, key=_order):
@@ -174,7 +174,7 @@ def _cells(point: dict[str, Any]) -> list[str]:
     return [
         point["board"],
         f"{point['fps']:,.0f}",
-        f"{point['clock_mhz']:g}",
+        f"{point['clock_mhz']:.4g}",
         f"{point['cycles_per_frame']:,}",
         used["lut"],
         used.get("lc", "-"),
