@@ -5,7 +5,9 @@ Exit status: 0 done, 1 the work failed honestly, 2 wrong input; never a tracebac
 
 from __future__ import annotations
 
+import signal
 import sys
+from contextlib import suppress
 
 import click
 
@@ -63,6 +65,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str] | None) -> int:
+    with suppress(ValueError):  # not the main thread: somebody else takes care of signals
+        # Tools that are running end, and unfinished folders go, as with Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         # Outside of click's standalone mode, the status of --help and --version is returned.
         status = cli.main(arguments, prog_name="xnorflow", standalone_mode=False)
