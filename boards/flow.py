@@ -44,6 +44,7 @@ __all__ = [
     "build",
     "check_seeds",
     "staged",
+    "synthesis_command",
 ]
 
 MARGIN = Fraction(3, 100)
@@ -78,6 +79,13 @@ SYNTHESIS = {
     # Wide LUTs double the area of XNOR-popcount (measured: 4.97 against 2.56 LUT4 a lane).
     "ecp5": "synth_ecp5 -nowidelut",
 }
+
+
+def synthesis_command(board: Board) -> str:
+    """Return yosys' command that maps a design to the cells of a board's device."""
+    speeds = {"iCE40UP": "u", "iCE5LP": "u", "iCE40LP": "lp"}
+    speed = next((s for d, s in speeds.items() if board.device.startswith(d)), "hx")
+    return SYNTHESIS[board.family].format(speed=speed)
 
 
 class DoesNotFit(WorkFailed):
@@ -542,9 +550,7 @@ class _Flow:
 
     def synthesise(self, folder: Path) -> dict[str, int]:
         """Map the design to cells; return how many of each."""
-        speeds = {"iCE40UP": "u", "iCE5LP": "u", "iCE40LP": "lp"}
-        speed = next((s for d, s in speeds.items() if self.board.device.startswith(d)), "hx")
-        command = SYNTHESIS[self.board.family].format(speed=speed)
+        command = synthesis_command(self.board)
         source = (folder / "top.il").read_text(encoding="utf-8")
         core = _modules(source, CORE)
         script = [f"{READ}\n{command} -top top"]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xnorflow.boards.board import Board
 from xnorflow.errors import UserError
 from xnorflow.files import check_writable
 from xnorflow.golden import activations
@@ -17,14 +18,14 @@ from xnorflow.hw.core import StreamingCore
 from xnorflow.lowered import LoweredNetwork
 from xnorflow.planning import Plan
 from xnorflow.progress import Progress, quiet
-from xnorflow.sim import amaranth_engine, cxxrtl_engine
+from xnorflow.sim import amaranth_engine, cxxrtl_engine, netlist_engine
 from xnorflow.sim.cxxrtl.compile import CompilerMissing, compiler
 from xnorflow.sim.run import CoreRun
 
 __all__ = ["ENGINES", "Verification", "verify"]
 
 #: Engines by the name that the user gives; `auto` is one of the others.
-ENGINES = ("auto", "amaranth", "cxxrtl")
+ENGINES = ("auto", "amaranth", "cxxrtl", "netlist")
 
 #: Cycles that Amaranth's simulator does in less time than a core takes to be compiled.
 SHORT = 10_000
@@ -125,6 +126,7 @@ def verify(
     vcd: str | Path | None = None,
     progress: Progress = quiet,
     plan: Plan | None = None,
+    board: Board | None = None,
 ) -> Verification:
     """Simulate `core` on frames and compare every output with the golden model.
 
@@ -140,18 +142,22 @@ def verify(
     engine : str
         One of `ENGINES`. `auto` takes Amaranth's simulator for short runs and ``cxxrtl``, which
         must compile the core first, for longer ones. Without a C++ compiler Amaranth's simulator
-        does it all, and a note says so.
+        does it all, and a note says so. ``netlist`` runs the cells that synthesis for `board` makes
+        of the core; it has no layers to watch and no waveforms.
     stall, seed, watch_layers, vcd
         See `xnorflow.sim.amaranth_engine.run_core`.
     progress : callable
         Told the frames that are done.
     plan : Plan, optional
         What `core` was made from; goes into the result.
+    board : Board, optional
+        What ``netlist`` synthesises for.
 
     Raises
     ------
     UserError
-        If `engine`, `stall` or `seed` is out of range, or `vcd` cannot be written.
+        If `engine`, `stall` or `seed` is out of range, `vcd` cannot be written, or ``netlist`` is
+        asked for what it cannot do.
     WorkFailed
         If the core stops giving beats.
     """
@@ -163,23 +169,26 @@ def verify(
         raise UserError(f"`seed` is {seed} but must not be negative")
     check_writable(vcd, "`vcd`")
     total = len(quantized)
+    if engine == "netlist":
+        _check_netlist(board, watch_layers, vcd)
     engine, notes = _choose(engine, core, total)
     options: dict[str, Any] = {
         "stall": stall,
         "seed": seed,
-        "watch_layers": watch_layers,
-        "vcd": None if vcd is None else Path(vcd),
         "progress": lambda done: progress("simulate", f"{total} frames", done, total),
     }
+    views = {"watch_layers": watch_layers, "vcd": None if vcd is None else Path(vcd)}
     bits = lowered.input.to_bits(quantized)
-    if engine == "amaranth":
-        progress("simulate", f"{total} frames", 0, total)
     start = time.perf_counter()
-    run = (
-        cxxrtl_engine.run_core(core, bits, compiling=progress, **options)
-        if engine == "cxxrtl"
-        else amaranth_engine.run_core(core, bits, **options)
-    )
+    match engine:
+        case "amaranth":
+            progress("simulate", f"{total} frames", 0, total)
+            run = amaranth_engine.run_core(core, bits, **options, **views)
+        case "cxxrtl":
+            run = cxxrtl_engine.run_core(core, bits, **options, **views, compiling=progress)
+        case _:
+            assert board is not None
+            run = netlist_engine.run_core(core, bits, board, **options, compiling=progress)
     seconds = time.perf_counter() - start
     *inner, scores = activations(lowered, quantized)
     wrong = (run.scores != scores).any(axis=1) | (run.classes != scores.argmax(axis=1))
@@ -213,6 +222,16 @@ def verify(
     )
 
 
+def _check_netlist(board: Board | None, watch_layers: bool, vcd: str | Path | None) -> None:
+    if board is None:
+        raise UserError("`engine` netlist synthesises the core for a device; give a `board` too")
+    if watch_layers or vcd is not None:
+        raise UserError(
+            "`engine` netlist has neither `layers` nor `vcd`, since synthesis renames what is "
+            "inside; leave them out or take cxxrtl"
+        )
+
+
 def _choose(engine: str, core: StreamingCore, frames: int) -> tuple[str, tuple[str, ...]]:
     """Return the engine that can do the work, and a sentence where it is not what was asked for."""
     short = core.latency + frames * core.cycles_per_frame < SHORT
@@ -222,7 +241,7 @@ def _choose(engine: str, core: StreamingCore, frames: int) -> tuple[str, tuple[s
         compiler()
     except CompilerMissing as error:
         return "amaranth", (f"{error}; Amaranth's simulator does it instead, which is slower",)
-    return "cxxrtl", ()
+    return ("netlist" if engine == "netlist" else "cxxrtl"), ()
 
 
 def _spacing(run: CoreRun) -> float | None:

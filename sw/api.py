@@ -190,8 +190,8 @@ def simulate(
         RAMs by default.
     engine : str
         The simulator: ``amaranth``; ``cxxrtl``, which compiles the hardware to C++ first and is
-        then hundreds of times faster; or ``auto``, which takes that where it pays off. All give the
-        same.
+        then hundreds of times faster; ``netlist``, which runs the cells that synthesis for `board`
+        makes; or ``auto``, which takes one of the first two. All give the same.
     stall : float
         Probability of an idle cycle before every beat: random back-pressure.
     seed : int
@@ -240,6 +240,7 @@ def simulate(
         vcd=vcd,
         progress=progress,
         plan=planned,
+        board=None if board is None else _board(board),
     )
 
 

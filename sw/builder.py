@@ -247,6 +247,7 @@ def _build(
         engine=request.engine,
         progress=progress,
         plan=planned,
+        board=board,
     )
     seconds["simulate"] = verification.seconds
     if verification.mismatches:

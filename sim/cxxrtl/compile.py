@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
-from xnorflow.boards.tools import Tool, find, run
+from xnorflow.boards.tools import Tool, ToolFailed, find, run
 from xnorflow.cache_folder import cache_folder
 from xnorflow.errors import UserError, WorkFailed
 from xnorflow.progress import Progress, quiet
@@ -27,9 +27,8 @@ __all__ = ["CompilerMissing", "Design", "compiler", "load_library"]
 #: C++ compilers by the names that they have, in the order in which they are tried.
 COMPILERS = ("c++", "g++", "clang++")
 
-#: -O3 makes the model of a large core twice as fast as -O2 and takes no longer to compile. A read
-#: beyond a memory gives 0, as in Amaranth's simulator: nobody looks at it.
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-DCXXRTL_NDEBUG")
+#: A read beyond a memory gives 0, as in Amaranth's simulator: nobody looks at it.
+FLAGS = ("-std=c++17", "-fPIC", "-shared", "-DCXXRTL_NDEBUG")
 
 #: Turn a design whose top module is `top` into C++. A wire of which a register drives some bits and
 #: logic the others would need a second evaluation a cycle: it is split.
@@ -62,12 +61,16 @@ class Design:
         Debug information that write_cxxrtl gives: 0, or up to 4 for waveforms.
     defines : tuple of str
         What the driver wants to be defined, ``NAME=TEXT``.
+    optimise : str
+        Of the compiler. -O3 makes the model of a large core twice as fast as -O2 and takes no
+        longer to compile.
     """
 
     script: str
     files: dict[str, str] = field(default_factory=dict)
     debug: int = 0
     defines: tuple[str, ...] = ()
+    optimise: str = "-O3"
 
 
 def compiler() -> str:
@@ -117,7 +120,7 @@ def load_library(design: Design, driver: str, progress: Progress = quiet) -> cty
     for part in (
         *(design.script, WRITE, str(design.debug), source, yosys.version, cxx, _version(cxx)),
         *(text for item in sorted(design.files.items()) for text in item),
-        *(*FLAGS, *design.defines),
+        *(*FLAGS, *design.defines, design.optimise),
     ):
         key.update(len(part).to_bytes(8, "little") + part.encode())
     folder = cache_folder("cxxrtl")
@@ -144,12 +147,20 @@ def _make(
     script = design.script.rstrip() + "\n" + WRITE.format(debug=design.debug)
     (folder / "design.ys").write_text(script, encoding="utf-8")
     progress("compile", "the design to C++", 0, None)
-    run(
-        yosys, ["-q", "design.ys"], folder, folder / "yosys.log", "compile", lambda step, text: None
-    )
+    try:
+        log = folder / "yosys.log"
+        run(yosys, ["design.ys"], folder, log, "compile", lambda step, text: None)
+    except ToolFailed as failed:
+        # Its log goes with the folder.
+        raise WorkFailed(f"yosys could not compile the design: {failed.error}") from None
     progress("compile", "C++", 0, None)
     (folder / "driver.cc").write_text(source, encoding="utf-8")
-    flags = [*FLAGS, f"-I{_runtime(yosys)}", *(f"-D{define}" for define in design.defines)]
+    flags = [
+        *FLAGS,
+        design.optimise,
+        f"-I{_runtime(yosys)}",
+        *(f"-D{define}" for define in design.defines),
+    ]
     if "bool converged = true;" in (folder / "design.cc").read_text(encoding="utf-8"):
         flags.append("-DXNORFLOW_SINGLE_PASS")
     if design.debug:

@@ -68,7 +68,8 @@ engine_option = click.option(
     type=click.Choice(ENGINES),
     default="auto",
     show_default=True,
-    help="Simulator; cxxrtl is compiled first and then fast, auto takes it where that pays off.",
+    help="Simulator: cxxrtl is compiled first and then fast, netlist is the synthesised core; auto "
+    "is amaranth for short runs and cxxrtl for others.",
 )
 
 

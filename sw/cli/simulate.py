@@ -71,7 +71,8 @@ def simulate_command(
     check_writable(json_file, "--json")
     _, lowered = load_lowered(model, options, verify_import)
     chosen = read_frames(data, lowered, frames, divide_by)
-    plan = make_plan(lowered, optional_board(board), wanted)
+    chosen_board = optional_board(board)
+    plan = make_plan(lowered, chosen_board, wanted)
     console = Console()
     for note in plan.notes:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
@@ -88,6 +89,7 @@ def simulate_command(
             vcd=vcd,
             progress=steps.progress,
             plan=plan,
+            board=chosen_board,
         )
     describe(console, result)
     write_json(json_file, result.as_json())

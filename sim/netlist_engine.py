@@ -1,0 +1,99 @@
+"""Run what synthesis made of a streaming core: its cells, with their simulation models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import files
+
+import numpy as np
+from amaranth.back import rtlil
+from numpy.typing import NDArray
+
+from xnorflow.boards.board import Board
+from xnorflow.boards.flow import READ, synthesis_command
+from xnorflow.hw.core import StreamingCore
+from xnorflow.progress import Progress, quiet
+from xnorflow.sim.cxxrtl.compile import Design, load_library
+from xnorflow.sim.cxxrtl.wrapper import CoreWrapper
+from xnorflow.sim.cxxrtl_engine import run_library
+from xnorflow.sim.run import CoreRun
+
+__all__ = ["netlist", "run_core"]
+
+#: Commands that read the simulation models of a family's cells: yosys' own, and ours of ECP5's
+#: block RAM and multiplier, which it has not.
+MODELS = {
+    "ice40": "read_verilog -DICE40_{speed}=1 +/ice40/cells_sim.v",
+    "ecp5": "read_verilog -nooverwrite +/ecp5/cells_sim.v\ndelete DP16KD\n"
+    "read_verilog ecp5_cells.v",
+}
+
+#: Only the cells of `top` are kept, not the models that synthesis itself has of them. Wires become
+#: single bits: a bus that a chain of LUTs goes along bit by bit would look like a loop.
+SCRIPT = """\
+{read}
+{synthesise} -top top
+select top
+write_rtlil -selected netlist.il
+design -reset
+read_rtlil netlist.il
+{models}
+hierarchy -check -top top
+proc
+flatten
+opt -full
+memory -nomap
+opt -full
+splitnets
+"""
+
+
+def netlist(core: StreamingCore, board: Board) -> Design:
+    """Return the mapped netlist of a core's wrapper, ready to be compiled.
+
+    The core is mapped by the command that a build for `board` maps it with.
+    """
+    wrapper = CoreWrapper(core)
+    sources = {"top.il": rtlil.convert(wrapper, name="top", ports=wrapper.ports, emit_src=False)}
+    if board.family == "ecp5":
+        model = files("xnorflow.sim.netlist").joinpath("ecp5_cells.v")
+        sources["ecp5_cells.v"] = model.read_text(encoding="utf-8")
+    command = synthesis_command(board)
+    speed = command.rpartition(" ")[2].upper()
+    script = SCRIPT.format(
+        read=READ, synthesise=command, models=MODELS[board.family].format(speed=speed)
+    )
+    # Thousands of single bits: -O3 takes the compiler ten minutes where -O1 takes two.
+    return Design(script, sources, defines=("XNORFLOW_TAPS=",), optimise="-O1")
+
+
+def run_core(
+    core: StreamingCore,
+    bits: NDArray[np.bool_],
+    board: Board,
+    *,
+    stall: float = 0.0,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+    compiling: Progress = quiet,
+) -> CoreRun:
+    """Send frames through the netlist of `core` and take what comes out.
+
+    Parameters
+    ----------
+    core : StreamingCore
+    bits, stall, seed, progress, compiling
+        See `xnorflow.sim.cxxrtl_engine.run_core`; the stalls are the same.
+    board : Board
+        Whose device the core is synthesised for.
+
+    Raises
+    ------
+    CompilerMissing
+        If there is no C++ compiler.
+    WorkFailed
+        If synthesis fails or the core stops giving beats.
+    """
+    compiling("compile", f"the core to cells of {board.device} and those to C++", 0, None)
+    library = load_library(netlist(core, board), "core.cc", compiling)
+    return run_library(library, core, bits, stall, seed, [], None, progress)
