@@ -19,7 +19,10 @@ from xnorflow.lowered import (
 )
 from xnorflow.packed import accumulate, fire, pool
 
-__all__ = ["Prediction", "activations", "predict", "predict_quantized", "quantize"]
+__all__ = ["Disturbance", "Prediction", "activations", "predict", "predict_quantized", "quantize"]
+
+Disturbance = Callable[[int, NDArray], NDArray]
+"""Given a stage's index and what it sends on, returns what arrives; -1 sends the frames."""
 
 _CHUNK_BYTES = 1 << 25
 """Size of the largest temporary of `predict`, as far as frames are taken a few at a time."""
@@ -121,7 +124,9 @@ def _predict(
     )
 
 
-def activations(lowered: LoweredNetwork, frames: NDArray) -> list[NDArray]:
+def activations(
+    lowered: LoweredNetwork, frames: NDArray, disturb: Disturbance | None = None
+) -> list[NDArray]:
     """Return what every stage sends on, for a check of the hardware's streams.
 
     Parameters
@@ -129,6 +134,9 @@ def activations(lowered: LoweredNetwork, frames: NDArray) -> list[NDArray]:
     lowered : LoweredNetwork
     frames : ndarray of bool or integers, shape (N, F)
         See `predict_quantized`; all are computed at once.
+    disturb : Disturbance, optional
+        What faults make of the streams between the stages; it returns tensors of the shapes and
+        dtypes that it is given, and must leave these themselves alone.
 
     Returns
     -------
@@ -140,14 +148,16 @@ def activations(lowered: LoweredNetwork, frames: NDArray) -> list[NDArray]:
     UserError
         As :func:`predict_quantized`.
     """
-    *inner, accumulators = _run(lowered, _check_quantized(lowered, np.asarray(frames)))
+    *inner, accumulators = _run(lowered, _check_quantized(lowered, np.asarray(frames)), disturb)
     return [*inner, _scores(lowered, accumulators.reshape(len(frames), -1))]
 
 
-def _run(lowered: LoweredNetwork, frames: NDArray) -> Iterator[NDArray]:
+def _run(
+    lowered: LoweredNetwork, frames: NDArray, disturb: Disturbance | None = None
+) -> Iterator[NDArray]:
     """Yield what every stage sends on."""
-    x = frames
-    for stage in lowered.stages:
+    x = frames if disturb is None else disturb(-1, frames)
+    for number, stage in enumerate(lowered.stages):
         x = x.reshape(len(x), *stage.i_shape)
         match stage:
             case LoweredLayer():
@@ -156,6 +166,8 @@ def _run(lowered: LoweredNetwork, frames: NDArray) -> Iterator[NDArray]:
                 x = pool(stage, x)
             case LoweredThreshold():
                 x = x >= stage.thresholds
+        if disturb is not None:
+            x = disturb(number, x)
         yield x
 
 

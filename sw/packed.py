@@ -108,7 +108,8 @@ def _vectors(layer: LoweredLayer, x: NDArray, group: int) -> NDArray:
 
 def _multiply(layer: LoweredLayer, x: NDArray) -> NDArray[np.int64]:
     """Return the dot products of integers, exact in the floating point they are made in."""
-    exact = layer.levels * layer.mw < 1 << 24
+    # A lane that a fault has changed may hold more than `levels`.
+    exact = layer.mw << layer.input_bits < 1 << 24
     kind = np.float32 if exact else np.float64
     rows = np.split(layer.weights.astype(kind), layer.groups)
     parts = [

@@ -18,6 +18,7 @@ from xnorflow.cli.common import in_options
 from xnorflow.cli.compare import compare_command
 from xnorflow.cli.demo import demo_command
 from xnorflow.cli.explore import explore_command
+from xnorflow.cli.faults import faults_command
 from xnorflow.cli.inspect import inspect_command
 from xnorflow.cli.predict import predict_command
 from xnorflow.cli.run import run_command
@@ -46,6 +47,7 @@ for command in (
     build_command,
     explore_command,
     compare_command,
+    faults_command,
     run_command,
     boards_command,
     train_command,
