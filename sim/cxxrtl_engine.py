@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from ctypes import POINTER, c_char_p, c_uint8, c_uint64, c_void_p
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from amaranth.back import rtlil
 from amaranth.hdl import Value
-from amaranth.lib import data
 from numpy.typing import NDArray
 
 from xnorflow.hw.core import StreamingCore
@@ -20,7 +21,7 @@ from xnorflow.sim.cxxrtl.compile import Design, load_library
 from xnorflow.sim.cxxrtl.wrapper import CoreWrapper
 from xnorflow.sim.run import CoreRun, decode, hangs, has_elements, wait_at_most
 
-__all__ = ["run_core", "run_library"]
+__all__ = ["RawRun", "drive", "run_core", "run_library"]
 
 #: Seconds between two looks at the progress and at the keyboard.
 INTERVAL_S = 0.1
@@ -92,34 +93,96 @@ def run_library(
     WorkFailed
         If the core stops giving beats.
     """
-    beats = len(bits) * core.i_beats
-    packed = np.packbits(bits.reshape(beats, core.i_lanes), axis=1, bitorder="little")
+    beats = np.packbits(bits.reshape(-1, core.i_lanes), axis=1, bitorder="little")
+    total, patience = len(bits) * core.o_beats, wait_at_most(core, stall)
+
+    def told(done: int) -> None:
+        if progress is not None:
+            progress(done // core.o_beats)
+
+    raw = drive(library, beats, total, stall, seed, patience, len(watched), vcd, told)
+    if len(raw.cycles) < total:
+        raise hangs(core, patience, len(raw.cycles), len(bits))
+    stages = {stage.name: stage for stage in core.stages}
+    taps = {
+        name: tap.reshape(-1, _bytes(stages[name].unit.o))
+        for name, tap in zip(watched, raw.taps, strict=True)
+    }
+    return decode(core, raw.output.reshape(total, _bytes(core.o)), raw.cycles, raw.first, taps)
+
+
+@dataclass(frozen=True, eq=False)
+class RawRun:
+    """What came out of a library.
+
+    Attributes
+    ----------
+    output : ndarray of uint8
+        Beats one behind the other, each in whole bytes, least significant first.
+    cycles : ndarray of int64, shape (beats,)
+        In which they left.
+    first : int
+        Cycle in which the first input beat was taken.
+    taps : list of ndarray of uint8
+        What passed at each tap, as `output`.
+    """
+
+    output: NDArray[np.uint8]
+    cycles: NDArray[np.int64]
+    first: int
+    taps: list[NDArray[np.uint8]]
+
+
+def drive(
+    library: ctypes.CDLL,
+    beats: NDArray[np.uint8],
+    total: int,
+    stall: float,
+    seed: int,
+    patience: int,
+    taps: int = 0,
+    vcd: Path | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> RawRun:
+    """Send beats through a library that was compiled with ``core.cc``.
+
+    Parameters
+    ----------
+    library : CDLL
+    beats : ndarray of uint8, shape (N, bytes of a beat)
+        Least significant byte first.
+    total : int
+        Beats to take; fewer come back if none comes for `patience` cycles.
+    stall, seed, vcd
+        See `run_core`.
+    taps : int
+        Number of watched stages.
+    progress : callable
+        Told the beats that have come.
+    """
+    beats = np.ascontiguousarray(beats)
     handle = c_void_p(
         _function(library, "new", c_void_p)(
-            packed.ctypes.data_as(POINTER(c_uint8)),
-            c_uint64(beats),
+            beats.ctypes.data_as(POINTER(c_uint8)),
+            c_uint64(len(beats)),
             c_uint64(int(stall * 2**64)),
             *(c_uint64(int(word)) for word in np.random.SeedSequence(seed).generate_state(2, "u8")),
-            c_uint64(len(watched)),
+            c_uint64(taps),
             c_char_p(None if vcd is None else str(vcd).encode()),
         )
     )
     run = _function(library, "run", c_uint64)
-    total, patience = len(bits) * core.o_beats, wait_at_most(core, stall)
-    done, cycles = 0, 1000
-    if progress is not None:
-        progress(0)
+    done, quiet_for, cycles = 0, 0, 1000
+    progress(0)
     try:
-        while done < total:
+        while done < total and quiet_for < patience:
             start = perf_counter()
             done = run(handle, c_uint64(total), c_uint64(cycles), c_uint64(patience))
-            if _function(library, "quiet", c_uint64)(handle) >= patience:
-                raise hangs(core, patience, done, len(bits))
-            if progress is not None:
-                progress(done // core.o_beats)
+            quiet_for = _function(library, "quiet", c_uint64)(handle)
+            progress(done)
             if perf_counter() - start < INTERVAL_S / 2:
                 cycles *= 2
-        if watched:
+        if taps:
             # Pixels that no window needs may still be on their way when the last score leaves.
             run(handle, c_uint64(total + 1), c_uint64(patience), c_uint64(2 * patience))
 
@@ -127,23 +190,20 @@ def run_library(
             pointer = _function(library, name, c_void_p)(handle, *which)
             return np.frombuffer(ctypes.string_at(pointer, size) if size else b"", np.uint8)
 
-        taps = {}
-        stages = {stage.name: stage for stage in core.stages}
-        for number, name in enumerate(watched):
-            which = c_uint64(number)
-            size = _function(library, "tap_size", c_uint64)(handle, which)
-            layout = data.Layout.cast(stages[name].unit.o.payload.shape())
-            taps[name] = copy("tap", size, which).reshape(-1, -(-layout.size // 8))
-        width = -(-len(Value.cast(core.o.payload)) // 8)
-        return decode(
-            core,
-            copy("output", total * width).reshape(total, width),
-            copy("cycles", total * 8).view(np.int64),
+        tap_size = _function(library, "tap_size", c_uint64)
+        return RawRun(
+            copy("output", _function(library, "output_size", c_uint64)(handle)),
+            copy("cycles", 8 * done).view(np.int64),
             _function(library, "first", c_uint64)(handle),
-            taps,
+            [copy("tap", tap_size(handle, c_uint64(n)), c_uint64(n)) for n in range(taps)],
         )
     finally:
         _function(library, "delete", None)(handle)
+
+
+def _bytes(port: Any) -> int:
+    """Return the whole bytes that a beat of a stream takes."""
+    return -(-len(Value.cast(port.payload)) // 8)
 
 
 def _function(library: ctypes.CDLL, name: str, result: type | None) -> Callable[..., int]:

@@ -163,6 +163,7 @@ uint64_t xnorflow_run(Simulation *s, uint64_t beats, uint64_t cycles, uint64_t p
 uint64_t xnorflow_quiet(const Simulation *s) { return s->quiet; }
 uint64_t xnorflow_first(const Simulation *s) { return s->first; }
 const uint64_t *xnorflow_cycles(const Simulation *s) { return s->cycles.data(); }
+uint64_t xnorflow_output_size(const Simulation *s) { return s->output.size(); }
 const uint8_t *xnorflow_output(const Simulation *s) { return s->output.data(); }
 uint64_t xnorflow_tap_size(const Simulation *s, uint64_t number) { return s->taps[number].size(); }
 const uint8_t *xnorflow_tap(const Simulation *s, uint64_t number) { return s->taps[number].data(); }

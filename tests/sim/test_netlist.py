@@ -1,0 +1,200 @@
+"""Synthesised cores against the golden model, and the models of cells that yosys has none of."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from amaranth import Module
+from amaranth.lib import stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from foldings import random_folding
+from random_networks import random_cnn, random_frames, random_network
+
+from xnorflow.assemble import assemble
+from xnorflow.boards.board import load as load_board
+from xnorflow.cli.main import main
+from xnorflow.datasets import sample_digits
+from xnorflow.errors import UserError, WorkFailed
+from xnorflow.folding import LayerFolding
+from xnorflow.frontend import load
+from xnorflow.golden import quantize
+from xnorflow.hw.fifo import StreamFIFO
+from xnorflow.lowering import lower
+from xnorflow.planning import plan
+from xnorflow.sim.cxxrtl.compile import load_library
+from xnorflow.sim.cxxrtl_engine import drive
+from xnorflow.sim.netlist_engine import netlist
+from xnorflow.sim.verify import verify
+
+MODELS = Path(__file__).parents[2] / "models"
+BOARDS = ["ice40-hx8k", "ulx3s-25f"]
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A network, a folding of both layers in LUTs, and twelve frames."""
+    rng = np.random.default_rng(0)
+    network = random_network(rng, [6, 4, 3])
+    lowered = lower(network)
+    names = [layer.name for layer in lowered.layers]
+    folding = {name: LayerFolding(1, 2, "lut", "registers", 1) for name in names}
+    return lowered, folding, quantize(lowered, random_frames(rng, network, 12))
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_a_small_netlist_is_bit_exact_and_keeps_its_timing(small, board):
+    lowered, folding, frames = small
+    core = assemble(lowered, folding)
+    result = verify(core, lowered, frames, engine="netlist", board=load_board(board))
+    assert result.engine == "netlist"
+    assert result.mismatches == 0
+    assert result.timing_as_predicted
+    stalled = verify(core, lowered, frames, engine="netlist", board=load_board(board), stall=0.4)
+    assert stalled.mismatches == 0
+    assert not stalled.timing_as_predicted
+
+
+class TestRefusals:
+    def test_a_board_is_needed(self, small):
+        lowered, folding, frames = small
+        with pytest.raises(UserError, match="give a `board`"):
+            verify(assemble(lowered, folding), lowered, frames, engine="netlist")
+
+    @pytest.mark.parametrize("asked", [{"watch_layers": True}, {"vcd": "core.vcd"}])
+    def test_synthesis_hides_what_is_inside(self, small, asked, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        lowered, folding, frames = small
+        board = load_board(BOARDS[0])
+        with pytest.raises(UserError, match="leave them out"):
+            verify(
+                assemble(lowered, folding), lowered, frames, engine="netlist", board=board, **asked
+            )
+
+    def test_the_command_names_the_option(self, capsys):
+        with pytest.raises(SystemExit) as ended:
+            main(["simulate", str(MODELS / "mnist_mini.onnx"), "--engine=netlist", "--frames=1"])
+        assert ended.value.code == 2
+        assert "give a --board" in capsys.readouterr().err
+
+
+class _Lookup(wiring.Component):
+    """What a memory holds at the addresses that come in; a core's streams with a memory between."""
+
+    def __init__(self, words, width):
+        self._words = words
+        super().__init__(
+            {"i": In(stream.Signature(range(len(words)))), "o": Out(stream.Signature(width))}
+        )
+        self._width = width
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = Memory(
+            shape=self._width, depth=len(self._words), init=self._words
+        )
+        port = memory.read_port()
+        m.d.comb += [
+            self.i.ready.eq(~self.o.valid | self.o.ready),
+            port.en.eq(self.i.ready),
+            port.addr.eq(self.i.payload),
+            self.o.payload.eq(port.data),
+        ]
+        with m.If(self.i.ready):
+            m.d.sync += self.o.valid.eq(self.i.valid)
+        return m
+
+
+def beats(values, width):
+    """Return integers as a stream's beats, in whole bytes."""
+    size = -(-width // 8)
+    raw = b"".join(int(value).to_bytes(size, "little") for value in values)
+    return np.frombuffer(raw, np.uint8).reshape(-1, size)
+
+
+#: Widths and words that yosys maps to ECP5 block RAM of each width that a port can have.
+MEMORIES = [
+    (36, 512),
+    (18, 1024),
+    (9, 2048),
+    (4, 4096),
+    (2, 8192),
+    (1, 16384),
+    (40, 700),
+    (7, 1500),
+]
+
+
+class TestBlockRAMOfECP5:
+    @pytest.mark.slow
+    @pytest.mark.parametrize(("width", "words"), MEMORIES)
+    def test_a_memory_reads_what_it_holds(self, width, words):
+        rng = np.random.default_rng(width)
+        content = [int.from_bytes(rng.bytes(8), "little") % (1 << width) for _ in range(words)]
+        asked = rng.integers(0, words, 3000)
+        design = netlist(_Lookup(content, width), load_board("ulx3s-25f"))
+        library = load_library(design, "core.cc")
+        run = drive(library, beats(asked, (words - 1).bit_length()), len(asked), 0.2, 1, 10_000)
+        expected = beats([content[address] for address in asked], width)
+        assert np.array_equal(run.output.reshape(expected.shape), expected)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(("width", "words"), MEMORIES)
+    def test_a_fifo_gives_what_it_took(self, width, words):
+        rng = np.random.default_rng(width)
+        sent = [int.from_bytes(rng.bytes(8), "little") % (1 << width) for _ in range(3 * words)]
+        design = netlist(StreamFIFO(width, words), load_board("ulx3s-25f"))
+        library = load_library(design, "core.cc")
+        expected = beats(sent, width)
+        run = drive(library, expected, len(sent), 0.3, 1, 10_000)
+        assert np.array_equal(run.output.reshape(expected.shape), expected)
+
+    def test_a_mode_that_has_no_model_is_refused(self, small):
+        lowered, folding, _ = small
+        design = netlist(assemble(lowered, folding), load_board("ulx3s-25f"))
+        source = 'module top(input clk); DP16KD #(.REGMODE_A("OUTREG")) ram (.CLKA(clk)); endmodule'
+        design.files["mode.v"] = source
+        models = "read_verilog mode.v\nread_verilog ecp5_cells.v\nhierarchy -check -top top"
+        with pytest.raises(WorkFailed, match="dp16kd_mode_that_is_not_modelled"):
+            load_library(type(design)(models, design.files), "core.cc")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.parametrize("seed", range(6))
+def test_random_netlists_are_bit_exact_under_back_pressure(seed, board):
+    rng = np.random.default_rng(seed)
+    network = random_cnn(rng) if seed % 2 else random_network(rng, rng.integers(1, 20, 4).tolist())
+    lowered = lower(network)
+    core = assemble(lowered, random_folding(rng, lowered))
+    frames = quantize(lowered, random_frames(rng, network, 20))
+    result = verify(
+        core, lowered, frames, engine="netlist", board=load_board(board), stall=0.2, seed=seed
+    )
+    assert result.mismatches == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "board", "fps"),
+    [
+        ("mnist_cnn", "icebreaker", 1800),
+        ("mnist_cnn", "ulx3s-25f", 2000),
+        ("mnist_sfc", "ulx3s-85f", 100_000),
+    ],
+)
+def test_a_hundred_digits_through_the_netlist(model, board, fps):
+    lowered = lower(load(MODELS / f"{model}.onnx"))
+    digits = sample_digits()
+    planned = plan(lowered, load_board(board), target_fps=fps)
+    result = verify(
+        assemble(lowered, planned.folding),
+        lowered,
+        quantize(lowered, digits.x[:100]),
+        digits.y[:100],
+        engine="netlist",
+        board=load_board(board),
+        stall=0.05,
+    )
+    assert result.frames == 100
+    assert result.mismatches == 0
