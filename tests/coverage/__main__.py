@@ -13,7 +13,7 @@ from pathlib import Path
 from toggles import Seen
 
 #: Percentage of lines and branches that each package must reach; most lie well above.
-LEAST = 85
+LEAST = 80
 
 #: Folders of the repository, as the packages are called in an installation.
 FOLDERS = {"hw": "hw", "sim": "sim", "boards": "boards", "models": "models"}

@@ -51,8 +51,8 @@ def test_random_networks_are_bit_exact_under_back_pressure(seed, stall):
     result = verify(core, lowered, frames, stall=stall, seed=seed, watch_layers=True)
     assert result.mismatches == 0
     assert not any(result.layer_mismatches.values())
-    alone = [verify(core, lowered, frame[None]).classes[0] for frame in frames[:2]]
-    assert alone == list(result.classes[:2])
+    # What came before a frame leaves nothing behind.
+    assert verify(core, lowered, frames[-1:]).classes[0] == result.classes[-1]
 
 
 def test_zero_padding_between_bytes_is_bit_exact():
