@@ -21,7 +21,7 @@ from xnorflow.sim.run import CoreRun
 __all__ = ["netlist", "run_core"]
 
 #: Commands that read the simulation models of a family's cells: yosys' own, and ours of ECP5's
-#: block RAM and multiplier, which it has not. Those of iCE40 that are not used would take two minutes.
+#: block RAM and multiplier, which it has not. Deferred, since all of iCE40's take two minutes.
 MODELS = {
     "ice40": "read_verilog -defer -DICE40_{speed}=1 +/ice40/cells_sim.v",
     "ecp5": "read_verilog -nooverwrite +/ecp5/cells_sim.v\ndelete DP16KD\n"

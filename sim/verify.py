@@ -177,7 +177,10 @@ def verify(
         "seed": seed,
         "progress": lambda done: progress("simulate", f"{total} frames", done, total),
     }
-    views = {"watch_layers": watch_layers, "vcd": None if vcd is None else Path(vcd)}
+    views: dict[str, Any] = {
+        "watch_layers": watch_layers,
+        "vcd": None if vcd is None else Path(vcd),
+    }
     bits = lowered.input.to_bits(quantized)
     start = time.perf_counter()
     match engine:

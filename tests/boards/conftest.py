@@ -85,11 +85,11 @@ class StandInPlatform:
         return {"clk12": self.clk, "led": self.led}[name]
 
 
-def simulate_top(top: BoardTop, rx: str) -> str:
-    """Put one bit of `rx` a cycle at the pin; return what the pin tx shows after each cycle."""
+def simulate_top(top: BoardTop, rx: str, pin: str = "tx") -> str:
+    """Put one bit of `rx` a cycle at the pin; return what `pin` shows after each cycle."""
     platform = StandInPlatform()
     sim = Simulator(Fragment.get(top, platform))
-    tx = []
+    shown = []
 
     async def bench(ctx):
         for bit in rx:
@@ -98,11 +98,11 @@ def simulate_top(top: BoardTop, rx: str) -> str:
             await ctx.delay(1e-6 / 24)
             ctx.set(platform.clk.i, 0)
             await ctx.delay(1e-6 / 24)
-            tx.append(str(ctx.get(platform.tx.o)))
+            shown.append(str(ctx.get(getattr(platform, pin).o)))
 
     sim.add_testbench(bench)
     sim.run()
-    return "".join(tx)
+    return "".join(shown)
 
 
 def make_tiny_top(board: Board) -> Callable[[PLLSetting], BoardTop]:
@@ -119,6 +119,12 @@ def tiny_top() -> Callable[[Board], Callable[[PLLSetting], BoardTop]]:
 def tiny_parts() -> tuple[type[TinyCore], type[TinyLink]]:
     """The classes of the tiny core and link."""
     return TinyCore, TinyLink
+
+
+@pytest.fixture
+def pins_of() -> Callable[..., str]:
+    """What a top level on its oscillator shows at a pin for the bits at rx, one a cycle."""
+    return simulate_top
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ from amaranth.sim import Simulator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xnorflow.hw.cost import FAMILIES
 from xnorflow.hw.layouts import Lanes
 from xnorflow.hw.pe_array import PEArray
 from xnorflow.hw.popcount import AdderTree
-from xnorflow.hw.rom import ROM, ROMStyle, pack_lanes
+from xnorflow.hw.rom import ROM, ROMStyle, pack_lanes, rom_parts
 from xnorflow.hw.score import ScoreUnit
 from xnorflow.hw.threshold import ThresholdUnit
 from xnorflow.sim.streams import pack_bits
@@ -147,6 +148,11 @@ def test_lanes_say_what_is_legal(options, message):
         Lanes(**options)
 
 
+@pytest.mark.parametrize("width", [1, 16])
+def test_lanes_of_1_to_16_bits_are_legal(width):
+    assert Lanes(width).top == (1 << width) - 1
+
+
 def test_pe_array_ignores_steps_that_are_not_valid():
     array = PEArray(1, 4, 2)
     inputs = {"a": [15, 15, 15], "w": [15, 15, 15], "valid": [1, 0, 1], "first": [1, 0, 0]}
@@ -225,6 +231,16 @@ def test_wide_words_come_whole(style, width):
     words = [int.from_bytes(rng.bytes(25), "little") >> 200 - width for _ in range(6)]
     got = run_pipeline(ROM(words, width, style), {"addr": list(range(6))}, ["data"], 1, seed=2)
     assert [row[0] for row in got] == words
+
+
+@pytest.mark.parametrize(
+    ("words", "luts"),
+    # A LUT for 16 words; then two choose among four of those, one between two.
+    [(3, 1), (16, 1), (17, 3), (48, 5), (64, 6), (65, 8), (80, 8), (256, 26), (257, 28)],
+)
+def test_roms_take_luts_and_the_luts_that_choose_among_them(words, luts):
+    parts = rom_parts(FAMILIES["ice40"], words, 1, ROMStyle.LUT)
+    assert parts["ROM LUT"] == pytest.approx(luts, rel=0.02)
 
 
 def test_constant_rom_refuses_a_second_word():

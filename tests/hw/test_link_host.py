@@ -398,6 +398,16 @@ class TestParameters:
             bits = np.full(p.i_bits, fill, bool)
             assert len(frame_packet(bits, 255)) <= p.frame_wire_bytes
 
+    @pytest.mark.parametrize("credits", [1, 2, 4, 8, 16, 32, 64, 128])
+    def test_credits_are_powers_of_two(self, credits):
+        assert tiny_parameters(credits=credits).credits == credits
+
+    def test_classes_have_two_bytes(self):
+        most = (1 << 16) - 1
+        assert tiny_parameters(o_lanes=1, o_beats=most, classes=most).classes == most
+        with pytest.raises(ValueError, match="at most 65535, not 65536"):
+            tiny_parameters(o_lanes=1, o_beats=most + 1, classes=most + 1)
+
     def test_a_slow_host_is_limited_by_its_credits(self):
         p = tiny_parameters(credits=2)
         slow = p.frames_per_second(turnaround=0.01)

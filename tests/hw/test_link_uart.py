@@ -158,6 +158,12 @@ class TestDivisor:
         ):
             uart_divisor(12_000_000, 2_200_000)
 
+    def test_a_rate_may_be_2_percent_off(self):
+        assert uart_divisor(4_080_000, 1_000_000) == uart_divisor(3_920_000, 1_000_000) == 4
+        for clock in (4_080_001, 3_919_999):
+            with pytest.raises(ValueError, match="within 2%"):
+                uart_divisor(clock, 1_000_000)
+
     def test_refuses_a_rate_of_zero(self):
         with pytest.raises(ValueError, match="must be positive"):
             uart_divisor(12_000_000, 0)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from stream_bench import run_stream
 
 from xnorflow.hw.layouts import Lanes
-from xnorflow.hw.mvu import MatrixVectorUnit
+from xnorflow.hw.mvu import MatrixVectorUnit, rom_widths
 from xnorflow.hw.rom import ROMStyle, pack_lanes
 from xnorflow.sim.streams import pack_bits, unpack_bits
 
@@ -206,6 +206,16 @@ def test_groups_of_pes_work_one_behind_the_other(pe, simd, groups, rom_latency):
     assert np.all(np.diff(given_[unit.neuron_folds - 1 :: unit.neuron_folds]) == 288 // pe // simd)
     got, *_ = run_stream(unit, beats, count, seed=3, i_stall=0.3, o_stall=0.6)
     assert np.array_equal(unpack_bits(got, pe, 12), expected)
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_weights_that_are_alike_in_all_words_need_no_memory(steps):
+    weights = np.ones((4, 4 * steps), np.int8)
+    assert rom_widths(weights, 2, 4) == (0,)
+    weights[3, 5] = -1  # PE 1, lane 1, in one of the words
+    assert rom_widths(weights, 2, 4) == (1,)
+    weights[:, 5] = -1  # PEs 0 and 1, lane 1, in the words of the second step
+    assert rom_widths(weights, 2, 4) == (2,)
 
 
 def test_rom_latency_is_one_or_two():

@@ -95,6 +95,7 @@ class TestSlidingWindow:
             zero_flag=flag,
             **options,
         )
+        assert Shape.cast(dut.o.payload.shape()).width == lanes * Shape.cast(element).width + flag
         images = random_values(rng, element, (3, *image, channels))
         taps, pads = windows(images, dut.geometry, 0 if values is None else values)
         # (N, H_out, W_out, group, KH, KW, channel in group)
@@ -186,6 +187,16 @@ class TestParallelWindow:
         i_stall=stalls,
         o_stall=stalls,
         seed=seeds,
+    )
+    # A row of one pixel: the row memory is a register.
+    @example(
+        places=((5, 1), (3, 1), {"stride": (1, 1), "dilation": (1, 1), "padding": (1, 0, 0, 0)}),
+        channels=2,
+        element=unsigned(8),
+        padding_kind="zeros",
+        i_stall=0.3,
+        o_stall=0.3,
+        seed=1,
     )
     # More rows of padding than the kernel reaches: the rows that are kept do not meet the taps.
     @example(
