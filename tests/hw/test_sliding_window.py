@@ -303,6 +303,12 @@ def test_refuses_what_is_illegal_and_says_what_is_legal(component, options, mess
         component(unsigned(1), (4, 4, 6), **{"kernel": (3, 3), **options})
 
 
+def test_windows_on_nothing_but_padding_need_no_pixel():
+    geometry = WindowGeometry((2, 2, 1), (1, 1), padding=(1, 1, 0, 0))
+    assert geometry.needs().tolist() == [-1, -1, -1, -1, 0, 1, -1, 2, 3]
+    assert geometry.required().tolist() == [1, 1, 1, 1, 1, 2, 2, 3, 4]
+
+
 @pytest.mark.parametrize(("element", "low", "high"), [(signed(3), -4, 3), (unsigned(2), 0, 3)])
 def test_padding_values_are_those_of_an_element(element, low, high):
     for value in (low, high):
