@@ -38,6 +38,6 @@ def critical(series: Series) -> tuple[str, str]:
     """Return the flips that cost a percentage point, and their share of the bits in per cent."""
     flips = series.critical_flips
     if flips is None:
-        return "never", "–"
+        return "not reached", "–"
     digits = f"{flips:,.0f}" if flips >= 10 else f"{flips:.1f}"
     return digits, f"{100 * flips / series.bits:.2g}"
