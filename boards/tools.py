@@ -102,15 +102,15 @@ class WarmUp:
         self._ready[name].wait()
 
 
-def find(name: str) -> Tool:
-    """Return the tool `name`, the native one if it is on the path.
+def find(name: str, native: bool = True) -> Tool:
+    """Return the tool `name`, the native one if it is on the path and `native` is true.
 
     Raises
     ------
     UserError
         If neither it nor its YoWASP package is installed.
     """
-    path = shutil.which(name)
+    path = shutil.which(name) if native else None
     if path is not None:
         return Tool(name, (path,), _native_version(name, path))
     module = PACKAGES[name]

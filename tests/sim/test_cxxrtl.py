@@ -1,5 +1,6 @@
 """The compiled engine against Amaranth's simulator and the golden model."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,23 @@ def test_a_library_is_compiled_once(small, tmp_path, monkeypatch):
     assert library.stat().st_mtime_ns == changed
     assert first.engine == second.engine == "cxxrtl"
     assert first.mismatches == second.mismatches == 0
+
+
+def test_a_native_yosys_without_headers_leaves_the_work_to_yowasps(tmp_path, monkeypatch):
+    native = tmp_path / "bin" / "yosys"
+    native.parent.mkdir()
+    native.write_text("#!/bin/sh\necho Yosys 0.23\n")
+    native.chmod(0o755)
+    monkeypatch.setenv("PATH", str(native.parent), prepend=os.pathsep)
+    yosys, runtime = compile._with_runtime()
+    assert yosys.version.endswith("(YoWASP)")
+    assert (runtime / "cxxrtl" / "cxxrtl.h").exists()
+    headers = tmp_path / "share" / "yosys" / "include" / "backends" / "cxxrtl" / "runtime"
+    (headers / "cxxrtl").mkdir(parents=True)
+    (headers / "cxxrtl" / "cxxrtl.h").touch()
+    yosys, runtime = compile._with_runtime()
+    assert yosys.version == "0.23"
+    assert runtime == headers
 
 
 def test_a_core_that_stops_is_told(small, monkeypatch):
