@@ -175,16 +175,9 @@ def test_random_netlists_are_bit_exact_under_back_pressure(seed, board):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("model", "board", "fps"),
-    [
-        ("mnist_cnn", "icebreaker", 1800),
-        ("mnist_cnn", "ulx3s-25f", 2000),
-        ("mnist_sfc", "ulx3s-85f", 100_000),
-    ],
-)
-def test_a_hundred_digits_through_the_netlist(model, board, fps):
-    lowered = lower(load(MODELS / f"{model}.onnx"))
+@pytest.mark.parametrize(("board", "fps"), [("icebreaker", 1800), ("ulx3s-25f", 2000)])
+def test_a_hundred_digits_through_the_netlist(board, fps):
+    lowered = lower(load(MODELS / "mnist_cnn.onnx"))
     digits = sample_digits()
     planned = plan(lowered, load_board(board), target_fps=fps)
     result = verify(
