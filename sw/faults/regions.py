@@ -13,17 +13,14 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+from amaranth import signed, unsigned
 from amaranth.hdl import Shape
-from amaranth.lib import data
 from amaranth.utils import bits_for
 from numpy.typing import NDArray
 
-from xnorflow.assemble import component
-from xnorflow.folding import LayerFolding, default_weights_in, legal_simd
 from xnorflow.hw.layouts import Lanes
 from xnorflow.hw.mvu import counts
-from xnorflow.lowered import LoweredLayer, LoweredNetwork, LoweredThreshold
-from xnorflow.pipeline import MatrixStage, PoolStage, ThresholdStage, pipeline
+from xnorflow.lowered import LoweredLayer, LoweredNetwork, LoweredPool, LoweredThreshold
 
 __all__ = [
     "STREAMS",
@@ -164,19 +161,25 @@ def regions(
 
 
 def element_shapes(lowered: LoweredNetwork) -> list[Shape]:
-    """Return the shape of an element that the hardware of each stage sends on."""
-    folding = {}
-    for layer in lowered.layers:
-        simd = legal_simd(layer)[-1]
-        depth = layer.mh * (layer.mw // simd)
-        folding[layer.name] = LayerFolding(1, simd, default_weights_in(depth))
-    payload = data.ArrayLayout(lowered.input.bits, 1)
-    shapes = []
-    for stage in pipeline(lowered, folding):
-        unit = component(stage, payload, lowered.output)
-        payload = unit.o.payload.shape()
-        if isinstance(payload, data.StructLayout):
-            payload = data.ArrayLayout(payload, 1)  # lanes and their flag for true zeros
-        if isinstance(stage, MatrixStage | PoolStage | ThresholdStage):
-            shapes.append(Shape.cast(payload.elem_shape))
+    """Return the shape of an element that the hardware of each stage sends on.
+
+    Sums get the width that holds all that the hardware before them could send, as in
+    `xnorflow.hw.score` and `xnorflow.hw.pool`; the shape of the last stage is that before the
+    affine of the scores.
+    """
+    shapes: list[Shape] = []
+    for stage in lowered.stages:
+        shape = unsigned(1)
+        if isinstance(stage, LoweredLayer) and stage.thresholds is None:
+            lanes = lanes_of(stage)
+            base = lanes.base(stage.weights)
+            low, high = -int(base.max()), lanes.unit * stage.mw * lanes.top - int(base.min())
+            shape = signed(max(bits_for(end, require_sign_bit=True) for end in (low, high)))
+        elif isinstance(stage, LoweredPool) and stage.op == "sum":
+            element, taps = shapes[-1], stage.window.taps
+            shape = unsigned(bits_for(taps * ((1 << element.width) - 1)))
+            if element.signed:
+                least = -(taps << element.width - 1)
+                shape = signed(bits_for(least, require_sign_bit=True))
+        shapes.append(shape)
     return shapes
