@@ -44,6 +44,13 @@ def test_scores_pass_side_by_side_where_they_must():
     assert (core.o_lanes, core.o_beats, core.cycles_per_frame) == (5, 2, 4)
 
 
+def test_scores_are_put_in_a_row_behind_the_last_stage():
+    core = StreamingCore([hidden(6, 4, 1, 4), last(4, 6, 4, 1)])
+    assert [stage.name for stage in core.stages] == ["hidden", "last", "serializer"]
+    serializer = core.stages[-1]
+    assert (serializer.i_beats, serializer.o_beats, serializer.cycles) == (1, 4, 4)
+
+
 def test_stages_may_have_any_names():
     units = [hidden(4, 8, 2, 4), last(2, 4, 2, 2)]
     core = StreamingCore([replace(units[0], name="argmax"), replace(units[1], name="argmax")])

@@ -122,6 +122,17 @@ class TestSlidingWindow:
         folds=st.sampled_from([(1, 1, 1), (2, 1, 1), (1, 3, 1), (2, 1, 2)]),
         seed=seeds,
     )
+    # With a row less the input would wait for a single cycle.
+    @example(
+        places=((3, 6), (2, 2), {"stride": (3, 3), "dilation": (1, 1), "padding": (1, 0, 0, 0)}),
+        folds=(1, 1, 1),
+        seed=0,
+    )
+    @example(
+        places=((7, 3), (2, 2), {"stride": (3, 1), "dilation": (1, 2), "padding": (2, 0, 0, 0)}),
+        folds=(1, 1, 1),
+        seed=0,
+    )
     def test_takes_the_cycles_that_it_declares(self, places, folds, seed):
         image, kernel, options = places
         lanes, in_group, groups = folds

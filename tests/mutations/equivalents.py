@@ -146,4 +146,34 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
         "_among(count, np.flatnonzero(on_image).tolist(), len(on_image) - (0))",
         "The largest index only tells which comparison is the cheaper one.",
     ),
+    Equivalent(
+        "hw/argmax.py",
+        '{"score": signed(self.width), "lane": max(1, ceil_log2(self.lanes))}',
+        '{"score": signed(self.width), "lane": max((2), ceil_log2(self.lanes))}',
+        "A register that is wider than it need be.",
+    ),
+    Equivalent(
+        "hw/link/protocol.py",
+        "*(500_000, 1_000_000, 1_500_000, 2_000_000, 3_000_000, 4_000_000, 6_000_000, 12_000_000),",
+        "*(500_000, 1_000_000, 1_500_000, 2_000_000, 3_000_000, 4_000_000, (5999999), 12_000_000),",
+        "Another legal rate is as good a proposal; the tests try all that are proposed.",
+    ),
+    Equivalent(
+        "hw/parallel_window.py",
+        'attrs={"no_rw_check": 1},',
+        'attrs={"no_rw_check": (2)},',
+        "For yosys every number but 0 is a yes.",
+    ),
+    Equivalent(
+        "hw/resize.py",
+        "return passed.reshape(-1, longer)[:, : self.o_beats].reshape(-1)",
+        "return passed.reshape(-1, longer)[:, : self.o_beats].reshape(-(2))",
+        "To numpy any negative size is the one that is left.",
+    ),
+    Equivalent(
+        "hw/sliding_window.py",
+        "below = Const(1) if high >= top else index != top if high == top - 1 else index <= high",
+        "below = Const(1) if high >= top else index != top if high == top - (0) else index <= high",
+        "Of numbers up to `top`, those below it are those that are not it.",
+    ),
 )
