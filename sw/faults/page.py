@@ -13,6 +13,9 @@ __all__ = ["render"]
 #: Marks of the series, so that colours are not needed to tell them apart.
 SYMBOLS = ("circle", "diamond", "square", "cross", "triangle-up", "x", "star")
 
+#: Lines of the series, when all colours have been used once, twice, and so on.
+DASHES = ("solid", "dash", "dot", "dashdot")
+
 
 def render(study: Study) -> str:
     """Return the page: HTML that needs no network."""
@@ -37,6 +40,7 @@ def _plot(study: Study) -> str:
     shares: list[list[float]] = []
     flips: list[list[int]] = []
     for number, series in enumerate(study.series):
+        turn, colour = divmod(number, len(COLOURS))
         # A logarithmic axis has no place for no flips.
         points = [point for point in series.points if point.flips]
         shares.append([100 * point.share for point in points])
@@ -48,8 +52,8 @@ def _plot(study: Study) -> str:
             graph_objects.Scatter(
                 name=series.name,
                 mode="lines+markers",
-                line={"color": COLOURS[number % len(COLOURS)], "width": 2},
-                marker={"size": 8, "symbol": SYMBOLS[number % len(SYMBOLS)]},
+                line={"color": COLOURS[colour], "width": 2, "dash": DASHES[turn % len(DASHES)]},
+                marker={"size": 8, "symbol": SYMBOLS[(colour + turn) % len(SYMBOLS)]},
                 x=shares[-1],
                 y=means,
                 error_y={
