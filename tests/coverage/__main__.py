@@ -15,6 +15,9 @@ from toggles import Seen
 #: Percentage of lines and branches that each package must reach; most lie well above.
 LEAST = 80
 
+#: Needs torch, which the environment of the quick tests has not; shown, but not held to `LEAST`.
+FREE = {"sw/train"}
+
 #: Folders of the repository, as the packages are called in an installation.
 FOLDERS = {"hw": "hw", "sim": "sim", "boards": "boards", "models": "models"}
 
@@ -44,7 +47,7 @@ def lines(folder: Path) -> bool:
         if total + branches == 0:
             continue
         both = 100 * (covered + taken) / (total + branches)
-        low = both < LEAST
+        low = both < LEAST and name not in FREE
         enough = enough and not low
         print(
             f"{name:22} {total:7} {100 * covered / max(total, 1):7.1f}% {branches:9} "
