@@ -7,7 +7,7 @@ LARQ := .venv-larq
 BREVITAS := .venv-brevitas
 INTEROP := build/interop
 BIN := $(VENV)/bin
-SOURCES := $(wildcard hw/*.py hw/*/*.py sw/*.py sw/*/*.py sw/*/*/*.py sim/*.py boards/*.py)
+SOURCES := $(wildcard hw/*.py hw/*/*.py sw/*.py sw/*/*.py sw/*/*/*.py sim/*.py sim/*/*.* boards/*.py)
 
 .PHONY: demo test lint types slow mutate coverage test-interop clean
 
