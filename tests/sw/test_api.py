@@ -259,7 +259,7 @@ class TestSimulate:
         [
             ({"stall": 1}, "`stall` is 1 but must be at least 0 and below 1"),
             ({"seed": -1}, "`seed` is -1 but"),
-            ({"engine": "magic"}, "`engine` is 'magic' but must be one of amaranth"),
+            ({"engine": "magic"}, "`engine` is 'magic' but must be one of auto, amaranth"),
             ({"vcd": "absent/waves.vcd"}, "`vcd` absent/waves.vcd: the folder absent does not"),
             ({"board": "icebraker"}, "did you mean icebreaker"),
             ({"target_fps": 0}, "`target_fps` is 0 but must be a positive number"),
