@@ -28,6 +28,7 @@ from xnorflow.sim.verify import ENGINES
 
 __all__ = [
     "check_count",
+    "check_files",
     "check_writable",
     "data_option",
     "divisor_option",
@@ -266,3 +267,29 @@ def in_options(message: str, commands: Iterable[click.Command]) -> str:
         return f"{options[name]} {value}" if value not in (None, "True") else options[name]
 
     return re.sub(r"`(?P<name>\w+)(=(?P<value>[^`]*))?`", option, message)
+
+
+def check_files(files: Mapping[str, str | None], *inputs: str | None) -> None:
+    """Refuse files that cannot be written, that are written twice, or that are read too.
+
+    Parameters
+    ----------
+    files : mapping of str to str or None
+        What is to be written, by option; None is fine.
+    inputs : str or None
+        What is read.
+
+    Raises
+    ------
+    UserError
+        That names the option.
+    """
+    used = {Path(name).resolve(): "an input" for name in inputs if name is not None}
+    for option, path in files.items():
+        check_writable(path, option)
+        if path is None:
+            continue
+        place = Path(path).resolve()
+        if place in used:
+            raise UserError(f"{option} {path} is {used[place]} too; name another file")
+        used[place] = f"the file of {option}"

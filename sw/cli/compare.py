@@ -17,7 +17,7 @@ from rich.text import Text
 from xnorflow.boards.board import Board
 from xnorflow.boards.board import load as load_board
 from xnorflow.cli.common import (
-    check_writable,
+    check_files,
     divisor_option,
     import_options,
     in_options,
@@ -36,11 +36,12 @@ from xnorflow.compare import (
     labelled,
     read_reports,
 )
-from xnorflow.compare.output import as_csv, as_markdown, json_text, write_files
+from xnorflow.compare.output import as_csv, as_markdown, json_text
 from xnorflow.compare.page import render
 from xnorflow.compare.table import plain
 from xnorflow.compare.text import DASH, difference, heading, legend, number, value
 from xnorflow.errors import UserError, WorkFailed
+from xnorflow.files import write_files
 from xnorflow.frontend.options import ImportOptions
 from xnorflow.golden import predict_quantized
 from xnorflow.lowered import LoweredNetwork
@@ -121,7 +122,7 @@ def compare_command(
         "--html": html_file,
         "--json": json_file,
     }
-    _check_files(files, things)
+    check_files(files, *things)
     asked = _Asked(
         [load_board(name) for name in _listed(boards, "--board")] or [None],
         list(_wanted(foldings, targets, fastest, min_area, latency)),
@@ -252,21 +253,6 @@ def _fps(text: str) -> float:
     if not isfinite(fps) or fps <= 0:
         raise UserError(f"--target-fps has {text!r}; give positive numbers, separated by commas")
     return fps
-
-
-def _check_files(files: dict[str, str | None], things: Sequence[str]) -> None:
-    """Refuse files that cannot be written, that are written twice, or that are read too."""
-    used: dict[Path, str] = {}
-    for thing in things:
-        used[Path(thing).resolve()] = "an input"
-    for option, path in files.items():
-        check_writable(path, option)
-        if path is None:
-            continue
-        place = Path(path).resolve()
-        if place in used:
-            raise UserError(f"{option} {path} is {used[place]} too; name another file")
-        used[place] = f"the file of {option}"
 
 
 def show(console: Console, comparison: Comparison) -> None:

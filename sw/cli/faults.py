@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from xnorflow.cli.common import (
-    check_writable,
+    check_files,
     data_option,
     divisor_option,
     frames_option,
@@ -24,11 +24,11 @@ from xnorflow.cli.common import (
     read_frames,
 )
 from xnorflow.cli.steps import Steps
-from xnorflow.compare.output import write_files
 from xnorflow.errors import UserError
 from xnorflow.faults.output import as_csv, critical
 from xnorflow.faults.page import render
 from xnorflow.faults.study import Point, Study, study
+from xnorflow.files import write_files
 from xnorflow.frontend.options import ImportOptions
 
 __all__ = ["faults_command"]
@@ -96,7 +96,7 @@ def faults_command(
     and inputs are on their way: each frame has flips of its own. Without labels in the data, the
     share of frames is given that keep the class of the fault-free network.
     """
-    _check_files({"--plot": plot_file, "--csv": csv_file, "--json": json_file}, model, data)
+    check_files({"--plot": plot_file, "--csv": csv_file, "--json": json_file}, model, data)
     if plot_file is not None and Path(plot_file).suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--plot {plot_file} is no page; give it a name that ends in .html")
     numbers = None if flips is None else _listed(flips, "--flips", _count, "numbers of bits")
@@ -149,19 +149,6 @@ def _count(text: str) -> int:
     if number != number or abs(number) > 1e15 or number != int(number):
         raise ValueError(text)
     return int(number)
-
-
-def _check_files(files: Mapping[str, str | None], *inputs: str | None) -> None:
-    """Refuse files that cannot be written, that are written twice, or that are read too."""
-    used = {Path(name).resolve(): "an input" for name in inputs if name is not None}
-    for option, path in files.items():
-        check_writable(path, option)
-        if path is None:
-            continue
-        place = Path(path).resolve()
-        if place in used:
-            raise UserError(f"{option} {path} is {used[place]} too; name another file")
-        used[place] = f"the file of {option}"
 
 
 def show(console: Console, result: Study) -> None:

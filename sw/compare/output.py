@@ -1,22 +1,17 @@
-"""A comparison as CSV, Markdown and JSON, and how files are written that must not be half there."""
+"""A comparison as CSV, Markdown and JSON."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import os
 import re
-import secrets
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from xnorflow.compare.table import Comparison
 from xnorflow.compare.text import difference, heading, legend, value
-from xnorflow.errors import UserError
 
-__all__ = ["as_csv", "as_json", "as_markdown", "json_text", "write_files"]
+__all__ = ["as_csv", "as_json", "as_markdown", "json_text"]
 
 
 def as_csv(comparison: Comparison) -> str:
@@ -107,45 +102,3 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 def json_text(comparison: Comparison) -> str:
     """Return that object as text."""
     return json.dumps(as_json(comparison), indent=2) + "\n"
-
-
-def write_files(texts: Mapping[str, tuple[str, str]]) -> None:
-    """Write several files; each holds all of its text, or what it held before.
-
-    Parameters
-    ----------
-    texts : mapping of str to (str, str)
-        What the user calls the file, to its path and its text.
-
-    Raises
-    ------
-    UserError
-        If one cannot be written; then none was.
-    """
-    fresh: list[tuple[Path, Path]] = []
-    try:
-        for argument, (path, text) in texts.items():
-            # What a link points to is to be replaced, not the link.
-            target = Path(os.path.realpath(path))
-            try:
-                if Path(path).exists() and not Path(path).is_file():
-                    # A pipe or a terminal.
-                    Path(path).write_text(text, encoding="utf-8", newline="")
-                    continue
-                partial = target.with_name(f".xnorflow-{secrets.token_hex(8)}")
-                fresh.append((partial, target))
-                partial.write_text(text, encoding="utf-8", newline="")
-            except OSError as error:
-                raise UserError(
-                    f"{argument} {path} cannot be written ({error.strerror}); name another file"
-                ) from None
-        for partial, target in fresh:
-            try:
-                partial.replace(target)
-            except OSError as error:
-                raise UserError(
-                    f"{target} cannot be replaced ({error.strerror}); name another file"
-                ) from None
-    finally:
-        for partial, _ in fresh:
-            partial.unlink(missing_ok=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from xnorflow.compare.table import Comparison, Row
 from xnorflow.compare.text import difference, heading, legend, value
+from xnorflow.report.templates import environment
 
 __all__ = ["render"]
 
@@ -43,26 +42,23 @@ class Shown:
 
 def render(comparison: Comparison) -> str:
     """Return the page: HTML that needs no network and no script."""
-    environment = Environment(
-        loader=PackageLoader("xnorflow.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
     models = list(dict.fromkeys(column.model for column in comparison.columns))
     drawn = [row for row in comparison.rows if row.key in DRAWN and _worth_drawing(row)]
-    return environment.get_template("compare.html").render(
-        models=models,
-        columns=comparison.columns,
-        baseline=comparison.columns[comparison.baseline].label,
-        charts=[(heading(row), row.better, list(_cells(comparison, row))) for row in drawn],
-        groups=[
-            (group, [(heading(row), list(_cells(comparison, row))) for row in rows])
-            for group, rows in comparison.groups()
-        ],
-        legend=legend(comparison),
-        notes=comparison.notes,
+    return (
+        environment()
+        .get_template("compare.html")
+        .render(
+            models=models,
+            columns=comparison.columns,
+            baseline=comparison.columns[comparison.baseline].label,
+            charts=[(heading(row), row.better, list(_cells(comparison, row))) for row in drawn],
+            groups=[
+                (group, [(heading(row), list(_cells(comparison, row))) for row in rows])
+                for group, rows in comparison.groups()
+            ],
+            legend=legend(comparison),
+            notes=comparison.notes,
+        )
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from xnorflow.explore.points import Point
 from xnorflow.explore.session import Exploration
+from xnorflow.report.plots import COLOURS, as_html
+from xnorflow.report.templates import environment
 
 __all__ = ["render"]
 
@@ -21,31 +21,25 @@ AXES = (
     ("uj", "energy a frame, µJ (estimate)", False),
 )
 
-#: Colours that differ to people who see few colours (Okabe and Ito, 2008).
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-
 
 def render(result: Exploration) -> str:
     """Return the page: HTML that needs no network."""
-    environment = Environment(
-        loader=PackageLoader("xnorflow.explore", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
     built = sorted(
         (point for point in result.points if not point["failed"]),
         key=lambda point: (point["board"], -point["fps"]),
     )
-    return environment.get_template("explore.html").render(
-        model=result.model,
-        boards=list(dict.fromkeys(point["board"] for point in result.points)),
-        plot=_plot(result, built),
-        built=[_row(point) for point in built],
-        energy=any(point.get("energy") for point in built),
-        failed=[point for point in result.points if point["failed"]],
-        estimated=len(result.estimated),
+    return (
+        environment()
+        .get_template("explore.html")
+        .render(
+            model=result.model,
+            boards=list(dict.fromkeys(point["board"] for point in result.points)),
+            plot=_plot(result, built),
+            built=[_row(point) for point in built],
+            energy=any(point.get("energy") for point in built),
+            failed=[point for point in result.points if point["failed"]],
+            estimated=len(result.estimated),
+        )
     )
 
 
@@ -129,31 +123,16 @@ def _plot(result: Exploration, built: Sequence[dict[str, Any]]) -> str:
         columns.append(_columns(rows))
     for trace, column in zip(traces, columns, strict=True):
         trace.x = column[AXES[0][0]]
-    figure = graph_objects.Figure(traces)
-    buttons = [
+    return as_html(
+        graph_objects.Figure(traces),
         {
-            "label": label,
-            "method": "update",
-            "args": [{"x": [column[key] for column in columns]}, {"xaxis.title.text": label}],
-        }
-        for key, label, _ in AXES
-        if any(value is not None for column in columns for value in column[key])
-    ]
-    figure.update_layout(
-        template="plotly_white",
-        height=560,
-        margin={"l": 60, "r": 10, "t": 50, "b": 50},
-        xaxis={"title": {"text": AXES[0][1]}, "rangemode": "tozero"},
+            label: [column[key] for column in columns]
+            for key, label, _ in AXES
+            if any(value is not None for column in columns for value in column[key])
+        },
+        xaxis={"rangemode": "tozero"},
         yaxis={"title": {"text": "frames a second"}, "type": "log"},
-        legend={"orientation": "h", "y": -0.2},
-        updatemenus=[
-            {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
-        ],
     )
-    # The bar of buttons would lie on the menu of a narrow page.
-    config = {"responsive": True, "displayModeBar": False}
-    html: str = figure.to_html(full_html=False, include_plotlyjs=True, config=config)
-    return html
 
 
 def _columns(rows: Iterable[dict[str, Any]]) -> dict[str, list[Any]]:

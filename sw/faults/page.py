@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from xnorflow.explore.page import COLOURS
 from xnorflow.faults.output import critical
 from xnorflow.faults.study import Point, Series, Study
+from xnorflow.report.plots import COLOURS, as_html
+from xnorflow.report.templates import environment
 
 __all__ = ["render"]
 
@@ -19,15 +18,10 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 
 def render(study: Study) -> str:
     """Return the page: HTML that needs no network."""
-    environment = Environment(
-        loader=PackageLoader("xnorflow.faults", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    return environment.get_template("faults.html").render(
-        study=study, plot=_plot(study), critical=critical
+    return (
+        environment()
+        .get_template("faults.html")
+        .render(study=study, plot=_plot(study), critical=critical)
     )
 
 
@@ -78,33 +72,12 @@ def _plot(study: Study) -> str:
             annotation={"text": text, "font": {"color": "#55606b"}},
             annotation_position="bottom left",
         )
-    labels = (
-        ("share of the bits flipped, %", shares),
-        ("flipped bits", flips),
-    )
-    buttons = [
-        {"label": label, "method": "update", "args": [{"x": x}, {"xaxis.title.text": label}]}
-        for label, x in labels
-    ]
-    figure.update_layout(
-        template="plotly_white",
-        height=560,
-        margin={"l": 60, "r": 10, "t": 50, "b": 50},
-        xaxis={
-            "title": {"text": labels[0][0]},
-            "type": "log",
-            "exponentformat": "power",
-            "dtick": 1,
-        },
+    return as_html(
+        figure,
+        {"share of the bits flipped, %": shares, "flipped bits": flips},
+        xaxis={"type": "log", "exponentformat": "power", "dtick": 1},
         yaxis={"title": {"text": f"{study.metric}, %"}, "range": [0, 102]},
-        legend={"orientation": "h", "y": -0.2},
-        updatemenus=[
-            {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
-        ],
     )
-    config = {"responsive": True, "displayModeBar": False}
-    html: str = figure.to_html(full_html=False, include_plotlyjs=True, config=config)
-    return html
 
 
 def _hover(series: Series, point: Point) -> str:

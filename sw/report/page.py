@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from xnorflow.report.charts import RESOURCES, ScoreChart, resource_bars, step_bars
 from xnorflow.report.pipeline import stages
 from xnorflow.report.png import data_uri
+from xnorflow.report.templates import environment
 
 __all__ = ["Digit", "render", "write"]
 
@@ -68,21 +68,15 @@ def render(report: Mapping[str, Any], digits: Sequence[Digit] = ()) -> str:
     digits : sequence of Digit
         Frames to show with their classes.
     """
-    environment = Environment(
-        loader=PackageLoader("xnorflow.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters["number"] = _number
-    environment.filters["rough"] = _rough
-    environment.filters["picture"] = data_uri
+    pages = environment()
+    pages.filters["number"] = _number
+    pages.filters["rough"] = _rough
+    pages.filters["picture"] = data_uri
     layers = report.get("layers") or []
     bars = resource_bars(report.get("resources") or {})
     seconds = report.get("seconds") or {}
     labelled = [digit for digit in digits if digit.label is not None]
-    return environment.get_template("report.html").render(
+    return pages.get_template("report.html").render(
         {key: report.get(key) for key in PLAIN},
         latency_us=_latency_us(report),
         accuracy=report.get("accuracy") or {},
