@@ -20,12 +20,13 @@ from xnorflow.api import predict
 from xnorflow.boards.board import load as load_board
 from xnorflow.cli.main import main
 from xnorflow.compare import Column, Wanted, compare, estimated, labelled, read_reports
-from xnorflow.compare.output import as_json, as_markdown, write_files
+from xnorflow.compare.output import as_json, as_markdown
 from xnorflow.compare.page import render
 from xnorflow.compare.reports import check_report
 from xnorflow.compare.table import Cell, Row
 from xnorflow.compare.text import difference, number, value
 from xnorflow.errors import UserError
+from xnorflow.files import write_files
 from xnorflow.folding import folding_json
 from xnorflow.frontend import load
 from xnorflow.lowering import lower
