@@ -23,7 +23,7 @@ class FrameSlots(wiring.Component):
                   answer  read          write
 
     The bytes of a frame are stored at their offsets; `commit` makes the frame one that is given to
-    the core. Without it the slot is written again from the start: the core never sees it.
+    the core. Without it the slot is written again: the core never sees what was there.
 
     Latency: `latency` cycles from `commit` to the frame's last beat, when `o` is always ready.
     Cycles: `cycles_per_frame`, a bit a cycle and one more a beat; at most two fifths of what the
@@ -41,8 +41,8 @@ class FrameSlots(wiring.Component):
     -------
     data, offset, store : In
         Byte `data` of the frame being received stands at `offset`. Only where `full` is low.
-    commit, sequence : In
-        The frame received is whole; its number is `sequence`. Only where `full` is low.
+    commit : In(1)
+        The frame received is whole. Only where `full` is low.
     answered : In(1)
         The oldest frame has been answered. Only where `held` is not 0.
     full : Out(1)
@@ -50,7 +50,7 @@ class FrameSlots(wiring.Component):
     held : Out(range(credits + 1))
         Frames committed and not answered.
     oldest : Out(8)
-        Sequence number of the oldest frame.
+        Number of the oldest of them, or of the next one: frames are counted as they are answered.
     o : Out(stream.Signature(layouts.bits(i_lanes)))
     """
 
@@ -64,7 +64,6 @@ class FrameSlots(wiring.Component):
                 "offset": In(range(parameters.i_bytes)),
                 "store": In(1),
                 "commit": In(1),
-                "sequence": In(8),
                 "answered": In(1),
                 "full": Out(1),
                 "held": Out(range(parameters.credits + 1)),
@@ -80,26 +79,19 @@ class FrameSlots(wiring.Component):
         offset_bits = ceil_log2(p.i_bytes)
 
         # One bit more than a slot's number tells all slots used from none.
-        writing, reading, answering = (
-            Signal(slot_bits + 1, name=name) for name in ("writing", "reading", "answering")
-        )
+        writing, reading = (Signal(slot_bits + 1, name=name) for name in ("writing", "reading"))
+        answering = Signal(8)
         m.submodules.bytes = storage = memory.Memory(
             shape=8, depth=p.credits << offset_bits, init=[]
         )
-        m.submodules.sequences = sequences = memory.Memory(shape=8, depth=p.credits, init=[])
         write, read = storage.write_port(), storage.read_port()
-        note, recall = sequences.write_port(), sequences.read_port(domain="comb")
         m.d.comb += [
             self.held.eq((writing - answering)[: slot_bits + 1]),
             self.full.eq(self.held == p.credits),
             write.addr.eq(Cat(self.offset[:offset_bits], writing[:slot_bits])),
             write.data.eq(self.data),
             write.en.eq(self.store),
-            note.addr.eq(writing[:slot_bits]),
-            note.data.eq(self.sequence),
-            note.en.eq(self.commit),
-            recall.addr.eq(answering[:slot_bits]),
-            self.oldest.eq(recall.data),
+            self.oldest.eq(answering),
         ]
         with m.If(self.commit):
             m.d.sync += writing.eq(writing + 1)

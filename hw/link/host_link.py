@@ -3,21 +3,22 @@
 The packets are described in ``docs/protocol.md``.
 """
 
-from amaranth import Array, Const, Module, Mux, Signal, signed
+from amaranth import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.hdl import ValueLike
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.crc import Processor
-from amaranth.lib.crc.catalog import CRC16_GENIBUS
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from xnorflow.hw import layouts
 from xnorflow.hw.cost import Family, Parts, index_bits, merge, storage_parts
 from xnorflow.hw.link.cobs import CobsDecoder, ReverseCobsEncoder, decoded, encodable
+from xnorflow.hw.link.crc import SerialCRC32
 from xnorflow.hw.link.frame_slots import FrameSlots
 from xnorflow.hw.link.protocol import (
     CRC_BYTES,
     IDENTITY,
     RESULT_TAIL,
+    STATUS,
     Fault,
     LinkParameters,
     Reply,
@@ -27,13 +28,11 @@ from xnorflow.hw.link.uart import UARTReceiver, UARTTransmitter
 
 __all__ = ["HostLink", "PacketReceiver", "PacketSender", "UARTHostLink", "link_parts"]
 
-#: An answer that carries no result: the identity (code 0) or a fault, and the request's number.
-answer = data.StructLayout({"code": 3, "sequence": 8})
+#: An answer that carries no result: the identity, or a status with its code; the request's number.
+answer = data.StructLayout({"identity": 1, "code": 3, "sequence": 8})
 
-_IDENTITY_CODE = 0
-
-#: Place in the identity packet's body of the number of frames that the device holds.
-_HELD_OFFSET = 2
+#: Places of the number of the next result and of the frames held, in both kinds of answer.
+_OLDEST_OFFSET, _HELD_OFFSET = 2, 3
 
 
 def link_parts(
@@ -63,11 +62,18 @@ def link_parts(
     )
 
 
+#: Cycles between two bytes, for the check value; a UART takes five times as many at the least.
+BYTE_CYCLES = 8
+
+
 class PacketReceiver(wiring.Component):
     """Take packets apart, put frames into a slot, and judge every packet at its end.
 
-    A frame is committed only if its bytes are all there, its check value and its length are right
-    and a slot was free from its first byte on. An empty packet says nothing and gets no answer.
+    A segment is accepted only if all of it is there, its check value, its number and its length are
+    right and a slot was free from its first byte on; the next one then has the next number. The
+    last segment commits the frame. To identify drops a frame that was begun and sets the number
+    of the next segment. An empty packet says nothing and gets no answer, an accepted segment gets
+    none either.
 
     Parameters
     ----------
@@ -76,10 +82,12 @@ class PacketReceiver(wiring.Component):
     Members
     -------
     i : In(stream.Signature(decoded))
-        Always ready.
-    data, offset, store, commit, sequence : Out
+        A byte takes `BYTE_CYCLES`, the end of a packet one.
+    data, offset, store, commit : Out
     full : In
         To `FrameSlots`.
+    expected : Out(8)
+        Number of the segment that comes next.
     o : Out(stream.Signature(answer))
         What must be answered. One answer waits; while it does, others are dropped.
     """
@@ -93,8 +101,8 @@ class PacketReceiver(wiring.Component):
                 "offset": Out(range(parameters.i_bytes)),
                 "store": Out(1),
                 "commit": Out(1),
-                "sequence": Out(8),
                 "full": In(1),
+                "expected": Out(8),
                 "o": Out(stream.Signature(answer)),
             }
         )
@@ -102,59 +110,77 @@ class PacketReceiver(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         p = self.parameters
-        m.submodules.crc = crc = Processor(CRC16_GENIBUS(data_width=8))
+        m.submodules.crc = crc = SerialCRC32()
         end = self.i.valid & self.i.payload.end
-        byte = self.i.valid & ~self.i.payload.end
+        bit = Signal(range(BYTE_CYCLES))
+        checking = self.i.valid & ~self.i.payload.end
+        byte = checking & (bit == BYTE_CYCLES - 1)
         typed, numbered = Signal(), Signal()  # type and sequence number have come
-        frame, identify = Signal(), Signal()  # the packet's type
-        blocked = Signal()  # a byte of the frame found no free slot
-        count = Signal(range(p.i_bytes + CRC_BYTES + 2))  # bytes of the body; the top: too many
+        segment, identify, poll = Signal(), Signal(), Signal()  # the packet's type
+        sequence = Signal(8)
+        blocked = Signal()  # a byte of the segment found no free slot
+        greeted = Signal()  # a host has set the number of the next segment since reset
+        place = Signal(range(p.segments))  # of the segment that comes next, in its frame
+        last = place == p.segments - 1
+        longest = p.last_segment_bytes if p.segments == 1 else p.segment_bytes
+        length = Mux(last, p.last_segment_bytes, p.segment_bytes)
+        count = Signal(range(longest + CRC_BYTES + 2))  # bytes of the body; the top: too many
         m.d.comb += [
-            self.i.ready.eq(1),
+            self.i.ready.eq(end | byte),
             crc.start.eq(end),
-            crc.data.eq(self.i.payload.data),
-            crc.valid.eq(byte),
+            crc.bit.eq(self.i.payload.data.bit_select(bit, 1)),
+            crc.shift.eq(checking),
             self.data.eq(self.i.payload.data),
-            self.offset.eq(count),
+            self.offset.eq(count if p.segments == 1 else Cat(count[: exact_log2(longest)], place)),
         ]
 
-        verdict = Signal(self.o.payload.code.shape())
-        with m.If(~crc.match_detected | ~self.i.payload.whole):
-            m.d.comb += verdict.eq(Fault.DAMAGED)
-        with m.Elif(~frame & ~identify):
-            m.d.comb += verdict.eq(Fault.TYPE)
-        with m.Elif(count != Mux(frame, p.i_bytes + CRC_BYTES, CRC_BYTES)):
-            m.d.comb += verdict.eq(Fault.LENGTH)
-        with m.Elif(frame & blocked):
-            m.d.comb += verdict.eq(Fault.OVERRUN)
-        with m.Else():
-            m.d.comb += verdict.eq(_IDENTITY_CODE)
+        fault = Signal(self.o.payload.code.shape())  # 0 if there is none
+        with m.If(~crc.match | ~self.i.payload.whole):
+            m.d.comb += fault.eq(Fault.DAMAGED)
+        with m.Elif(~segment & ~identify & ~poll):
+            m.d.comb += fault.eq(Fault.TYPE)
+        with m.Elif(~identify & ~greeted):
+            m.d.comb += fault.eq(Fault.STRANGER)
+        with m.Elif(segment & (sequence != self.expected)):
+            m.d.comb += fault.eq(Fault.ORDER)
+        with m.Elif(count != Mux(segment, length + CRC_BYTES, CRC_BYTES)):
+            m.d.comb += fault.eq(Fault.LENGTH)
+        with m.Elif(segment & blocked):
+            m.d.comb += fault.eq(Fault.OVERRUN)
+        good = fault == 0
 
+        with m.If(checking):
+            m.d.sync += bit.eq(bit + 1)
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         with m.If(end):
-            m.d.sync += [signal.eq(0) for signal in (typed, numbered, count, blocked)]
-            m.d.sync += self.sequence.eq(0)
-            with m.If(typed):
-                with m.If((verdict == _IDENTITY_CODE) & frame):
-                    m.d.comb += self.commit.eq(1)
-                with m.Elif(~self.o.valid):
-                    m.d.sync += [
-                        self.o.valid.eq(1),
-                        self.o.payload.code.eq(verdict),
-                        self.o.payload.sequence.eq(self.sequence),
-                    ]
+            m.d.sync += [signal.eq(0) for signal in (typed, numbered, count, blocked, sequence)]
+            with m.If(typed & good & ~poll):
+                m.d.comb += self.commit.eq(segment & last)
+                m.d.sync += [
+                    self.expected.eq(sequence + 1),
+                    place.eq(Mux(identify | last, 0, place + 1)),
+                    greeted.eq(1),
+                ]
+            with m.If(typed & ~(good & segment) & ~self.o.valid):
+                m.d.sync += [
+                    self.o.valid.eq(1),
+                    self.o.payload.identity.eq(good & identify),
+                    self.o.payload.code.eq(fault),
+                    self.o.payload.sequence.eq(sequence),
+                ]
         with m.Elif(byte & ~typed):
             m.d.sync += [
                 typed.eq(1),
-                frame.eq(self.data == Request.FRAME),
+                segment.eq(self.data == Request.SEGMENT),
                 identify.eq(self.data == Request.IDENTIFY),
+                poll.eq(self.data == Request.POLL),
             ]
         with m.Elif(byte & ~numbered):
-            m.d.sync += [numbered.eq(1), self.sequence.eq(self.data)]
-        with m.Elif(byte & (count != p.i_bytes + CRC_BYTES + 1)):
+            m.d.sync += [numbered.eq(1), sequence.eq(self.data)]
+        with m.Elif(byte & (count != longest + CRC_BYTES + 1)):
             m.d.sync += count.eq(count + 1)
-            with m.If(frame & (count < p.i_bytes)):
+            with m.If(segment & (count < length)):
                 m.d.comb += self.store.eq(~self.full)
                 with m.If(self.full):
                     m.d.sync += blocked.eq(1)
@@ -174,6 +200,7 @@ class PacketSender(wiring.Component):
     Members
     -------
     answer : In(stream.Signature(answer))
+    expected : In(8)
         From `PacketReceiver`.
     i : In(stream.Signature(layouts.results(o_lanes, width, classes)))
     held, oldest, answered
@@ -186,6 +213,7 @@ class PacketSender(wiring.Component):
         super().__init__(
             {
                 "answer": In(stream.Signature(answer)),
+                "expected": In(8),
                 "i": In(stream.Signature(layouts.results(p.o_lanes, p.width, p.classes))),
                 "held": In(range(p.credits + 1)),
                 "oldest": In(8),
@@ -197,19 +225,25 @@ class PacketSender(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         p = self.parameters
-        m.submodules.crc = crc = Processor(CRC16_GENIBUS(data_width=8))
+        m.submodules.crc = crc = SerialCRC32()
 
         # A byte register cuts the path from the scores to the wire.
         byte, last, offered, free = Signal(8), Signal(), Signal(), Signal()
-        checked = Signal()  # the byte register holds one that the check value covers
+        bit = Signal(range(BYTE_CYCLES + 1), init=BYTE_CYCLES)  # of the byte, for the check
+        passed = bit == BYTE_CYCLES
         m.d.comb += [
-            free.eq(~self.o.valid | self.o.ready),
-            crc.data.eq(self.o.payload.data),
-            crc.valid.eq(self.o.valid & self.o.ready & checked),
+            free.eq((~self.o.valid | self.o.ready) & passed),
+            crc.bit.eq(self.o.payload.data.bit_select(bit[:3], 1)),
+            crc.shift.eq(~passed),
         ]
-        with m.If(free):
+        with m.If(~passed):
+            m.d.sync += bit.eq(bit + 1)
+        with m.If(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
+        with m.If(free & offered):
             m.d.sync += [
-                self.o.valid.eq(offered),
+                bit.eq(0),
+                self.o.valid.eq(1),
                 self.o.payload.data.eq(byte),
                 self.o.payload.last.eq(last),
             ]
@@ -217,23 +251,23 @@ class PacketSender(wiring.Component):
         result = Signal()  # the packet under way is a result, else an answer
         beat_bytes = p.o_lanes * p.score_bytes
         index = Signal(range(max(beat_bytes, IDENTITY.size)))  # byte of a beat, identity or class
-        identity = self.answer.payload.code == _IDENTITY_CODE
+        identity = self.answer.payload.identity
         scores = Signal(layouts.scores(p.o_lanes, signed(8 * p.score_bytes)))
         m.d.comb += [scores[lane].eq(self.i.payload.scores[lane]) for lane in range(p.o_lanes)]
-        constants = Array(Const(value, 8) for value in p.identity)
+        status = [self.answer.payload.code, self.expected, self.oldest, self.held]
+        identities = Array(Const(value, 8) for value in p.identity)
         body, body_ends = Signal(8), Signal()
         with m.If(result):
             m.d.comb += [
                 body.eq(scores.as_value().word_select(index, 8)),
                 body_ends.eq(index == beat_bytes - 1),
             ]
-        with m.Elif(identity):
-            m.d.comb += [
-                body.eq(Mux(index == _HELD_OFFSET, self.held, constants[index])),
-                body_ends.eq(index == IDENTITY.size - 1),
-            ]
         with m.Else():
-            m.d.comb += [body.eq(self.answer.payload.code), body_ends.eq(1)]
+            with m.If(~identity | (index == _OLDEST_OFFSET) | (index == _HELD_OFFSET)):
+                m.d.comb += body.eq(Array(status)[index[:2]])
+            with m.Else():
+                m.d.comb += body.eq(identities[index])
+            m.d.comb += body_ends.eq(index == Mux(identity, IDENTITY.size, STATUS.size) - 1)
 
         def send(value: ValueLike) -> None:
             m.d.comb += [offered.eq(1), byte.eq(value)]
@@ -241,12 +275,11 @@ class PacketSender(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += crc.start.eq(1)
-                m.d.sync += [index.eq(0), checked.eq(1)]
-                m.d.sync += result.eq(~self.answer.valid)
+                m.d.sync += [index.eq(0), result.eq(~self.answer.valid)]
                 with m.If(self.answer.valid | self.i.valid):
                     m.next = "TYPE"
             with m.State("TYPE"):
-                send(Mux(result, Reply.RESULT, Mux(identity, Reply.IDENTITY, Reply.ERROR)))
+                send(Mux(result, Reply.RESULT, Mux(identity, Reply.IDENTITY, Reply.STATUS)))
                 with m.If(free):
                     m.next = "SEQUENCE"
             with m.State("SEQUENCE"):
@@ -261,7 +294,7 @@ class PacketSender(wiring.Component):
                     m.d.sync += index.eq(0)
                     with m.If(~result):
                         m.d.comb += self.answer.ready.eq(1)
-                        m.next = "CHECK_HIGH"
+                        m.next = "CHECK"
                     with m.Elif(self.i.payload.last):
                         m.next = "CLASS"
                     with m.Else():
@@ -273,18 +306,17 @@ class PacketSender(wiring.Component):
                 with m.If(free):
                     m.d.sync += index.eq(index + 1)
                     with m.If(index[0]):
+                        m.d.sync += index.eq(0)
                         m.d.comb += [self.i.ready.eq(1), self.answered.eq(1)]
-                        m.next = "CHECK_HIGH"
-            with m.State("CHECK_HIGH"), m.If(~self.o.valid):
-                # Every byte before has left, so the check value covers them all.
-                send(crc.crc[8:])
-                m.d.sync += checked.eq(0)
-                m.next = "CHECK_LOW"
-            with m.State("CHECK_LOW"):
-                send(crc.crc[:8])
-                m.d.comb += last.eq(1)
+                        m.next = "CHECK"
+            with m.State("CHECK"):
+                # The register moves on by a byte while the byte before waits, whatever that is.
+                m.d.comb += [crc.drain.eq(index != 0), last.eq(index == CRC_BYTES - 1)]
+                send(crc.low)
                 with m.If(free):
-                    m.next = "LEAVE"
+                    m.d.sync += index.eq(index + 1)
+                    with m.If(last):
+                        m.next = "LEAVE"
             with m.State("LEAVE"), m.If(free):
                 m.next = "IDLE"
         return m
@@ -296,12 +328,12 @@ class HostLink(wiring.Component):
     ::
 
         rx ─► COBS decoder ─► packet receiver ─► frame slots ─► o (to the core)
-                                    │ answers         │ sequence numbers
+                                    │ answers         │ frames' numbers
         tx ◄─ COBS encoder ◄─ packet sender ◄─────────┴──────── i (from the core)
 
     `rx` is always ready: a byte stream that cannot be held back loses nothing here. A frame reaches
-    the core only whole and checked; each gets exactly one answer, a result or an error, unless an
-    error is dropped because another one waits to be sent.
+    the core only whole and checked, and each that does gets exactly one result. A packet that is
+    refused gets a status, unless that is dropped because another answer waits to be sent.
 
     Area on iCE40, UART included, for 784 bits in beats of 16, 10 scores of 16 bits and 4 credits:
     633 logic cells and 1 block RAM with one score in a beat, 746 with all ten.
@@ -352,7 +384,7 @@ class HostLink(wiring.Component):
             slots.offset.eq(receiver.offset),
             slots.store.eq(receiver.store),
             slots.commit.eq(receiver.commit),
-            slots.sequence.eq(receiver.sequence),
+            sender.expected.eq(receiver.expected),
             receiver.full.eq(slots.full),
             sender.held.eq(slots.held),
             sender.oldest.eq(slots.oldest),

@@ -4,8 +4,8 @@ Nothing here needs Amaranth. The packets byte by byte, with an example of each, 
 ``docs/protocol.md``.
 """
 
-import binascii
 import struct
+import zlib
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -14,28 +14,34 @@ __all__ = [
     "HEADER_BYTES",
     "IDENTITY",
     "RESULT_TAIL",
+    "STATUS",
     "VERSION",
     "Fault",
     "LinkParameters",
     "Reply",
     "Request",
-    "crc16",
+    "crc32",
     "uart_divisor",
     "wire_bytes",
 ]
 
 #: Protocol version in the identity packet; another one is not understood.
-VERSION = 1
+VERSION = 2
 
 #: Type and sequence number in front of every packet.
 HEADER_BYTES = 2
 
-#: Check value behind every packet, high byte first.
-CRC_BYTES = 2
+#: Check value behind every packet, low byte first.
+CRC_BYTES = 4
 
-#: Body of an identity packet: protocol version, credits, frames in the device, digest prefix, bits
-#: of an input frame, classes, bits of a score, clock in Hz.
-IDENTITY = struct.Struct("<BBB8sIHBI")
+#: Body of an identity packet: protocol version, credits, number of the next result, frames in the
+#: device, digest prefix, bits of an input frame, classes, bits of a score, clock in Hz, bytes of a
+#: segment.
+IDENTITY = struct.Struct("<BBBB8sIHBIH")
+
+#: Body of a status packet: why the packet was refused or 0, number of the segment that comes next,
+#: number of the next result, frames in the device.
+STATUS = struct.Struct("<BBBB")
 
 #: Behind the scores of a result packet: the class.
 RESULT_TAIL = struct.Struct("<H")
@@ -59,7 +65,8 @@ class Request(IntEnum):
     """Type of a packet from the host."""
 
     IDENTIFY = 0x01
-    FRAME = 0x02
+    SEGMENT = 0x02
+    POLL = 0x03
 
 
 class Reply(IntEnum):
@@ -67,26 +74,29 @@ class Reply(IntEnum):
 
     IDENTITY = 0x81
     RESULT = 0x82
-    ERROR = 0x83
+    STATUS = 0x83
 
 
 class Fault(IntEnum):
-    """Code of an error packet: why the device did not take a packet."""
+    """Code of a status packet: why the device did not take a packet."""
 
     DAMAGED = 1
-    LENGTH = 2
-    TYPE = 3
-    OVERRUN = 4
+    TYPE = 2
+    ORDER = 3
+    LENGTH = 4
+    OVERRUN = 5
+    STRANGER = 6
 
 
-def crc16(packet: bytes) -> int:
-    """Return the CRC-16/GENIBUS of `packet`.
+def crc32(packet: bytes) -> int:
+    """Return the CRC-32/ISO-HDLC of `packet`, as Ethernet and zlib have it.
 
-    Polynomial 0x1021, start 0xFFFF, nothing reflected, result inverted; 0xD64E for the ASCII digits
-    1 to 9. It finds every error of up to 3 bits in packets of up to 4,093 bytes (Koopman, *Best CRC
-    Polynomials*) and every burst of up to 16.
+    Polynomial 0x04C11DB7, start 0xFFFFFFFF, reflected, result inverted; 0xCBF43926 for the ASCII
+    digits 1 to 9. It finds every error of up to 3 bits in packets of up to 11,450 bytes (Koopman,
+    *32-Bit Cyclic Redundancy Codes for Internet Applications*, DSN 2002) and every burst of up to
+    32; of other damage one in 2**32 passes.
     """
-    return binascii.crc_hqx(packet, 0xFFFF) ^ 0xFFFF
+    return zlib.crc32(packet)
 
 
 def wire_bytes(body: int) -> int:
@@ -154,6 +164,9 @@ class LinkParameters:
         Frames that the host may have sent without an answer: a power of two, at most 128. The
         device keeps so many frames, each in a power of two bytes; 4 of up to 1,024 bits fill one
         block RAM of 4 Kibit.
+    segment_bytes : int
+        Bytes of a frame in one packet, at most: a power of two up to 1,024. A longer packet takes
+        less of the wire, a shorter one more often comes whole over a bad one.
 
     Raises
     ------
@@ -171,6 +184,7 @@ class LinkParameters:
     baud: int
     digest: str
     credits: int = 4
+    segment_bytes: int = 128
 
     def __post_init__(self) -> None:
         for name in ("i_lanes", "i_beats", "o_lanes", "o_beats"):
@@ -187,6 +201,10 @@ class LinkParameters:
             raise ValueError("bits of a frame and clock_hz must be below 2**32")
         if self.credits not in (1, 2, 4, 8, 16, 32, 64, 128):
             raise ValueError(f"credits must be a power of two from 1 to 128, not {self.credits!r}")
+        if self.segment_bytes not in [1 << bits for bits in range(11)]:
+            raise ValueError(
+                f"segment_bytes must be a power of two up to 1024, not {self.segment_bytes!r}"
+            )
         if len(self.digest) < 16 or not set(self.digest) <= set("0123456789abcdef"):
             raise ValueError(
                 f"digest must be at least 16 lower-case hex digits, not {self.digest!r}"
@@ -204,6 +222,16 @@ class LinkParameters:
         return -(-self.i_bits // 8)
 
     @property
+    def segments(self) -> int:
+        """Packets of an input frame."""
+        return -(-self.i_bytes // self.segment_bytes)
+
+    @property
+    def last_segment_bytes(self) -> int:
+        """Bytes of a frame in its last packet."""
+        return self.i_bytes - (self.segments - 1) * self.segment_bytes
+
+    @property
     def score_bytes(self) -> int:
         """Bytes of a score, sign-extended."""
         return -(-self.width // 8)
@@ -216,7 +244,8 @@ class LinkParameters:
     @property
     def frame_wire_bytes(self) -> int:
         """Bytes on the wire from the host for one frame, at most."""
-        return wire_bytes(self.i_bytes)
+        whole = (self.segments - 1) * wire_bytes(self.segment_bytes)
+        return whole + wire_bytes(self.last_segment_bytes)
 
     @property
     def result_wire_bytes(self) -> int:
@@ -235,16 +264,18 @@ class LinkParameters:
 
     @property
     def identity(self) -> bytes:
-        """The body of the identity packet, with no frames in the device."""
+        """The body of the identity packet of a device that has had no frame yet."""
         return IDENTITY.pack(
             VERSION,
             self.credits,
+            0,
             0,
             bytes.fromhex(self.digest[:16]),
             self.i_bits,
             self.classes,
             self.width,
             self.clock_hz,
+            self.segment_bytes,
         )
 
     def frames_per_second(self, turnaround: float = 0.0) -> float:

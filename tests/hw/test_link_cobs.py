@@ -4,7 +4,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from stream_bench import run_stream
 
-from xnorflow.host import cobs_encode, reverse_cobs_decode, reverse_cobs_encode
+from xnorflow.host.packets import cobs_encode, reverse_cobs_decode, reverse_cobs_encode
 from xnorflow.hw.link.cobs import CobsDecoder, ReverseCobsEncoder
 
 stalls = st.sampled_from([0.0, 0.4])

@@ -10,9 +10,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
-from xnorflow.host import PacketReader
-from xnorflow.hw.link.host_link import HostLink, UARTHostLink
-from xnorflow.hw.link.protocol import LinkParameters
+from xnorflow.host.packets import PacketReader, encode_packet, pack_frame
+from xnorflow.hw.link.host_link import BYTE_CYCLES, HostLink, UARTHostLink
+from xnorflow.hw.link.protocol import LinkParameters, Request
 from xnorflow.sim.streams import unpack_bits
 
 DIGEST = "0123456789abcdef"
@@ -23,6 +23,15 @@ def tiny_parameters(**changes) -> LinkParameters:
     values = {"i_lanes": 3, "i_beats": 5, "o_lanes": 2, "o_beats": 2, "width": 11, "classes": 4}
     values |= {"clock_hz": 4_000_000, "baud": 1_000_000, "digest": DIGEST}
     return LinkParameters(**(values | changes))
+
+
+def frame_packets(bits: np.ndarray, sequence: int, parameters: LinkParameters) -> list[bytes]:
+    """Packets of a frame whose first segment has the number `sequence`."""
+    body, size = pack_frame(bits), parameters.segment_bytes
+    return [
+        encode_packet(Request.SEGMENT, sequence + n & 0xFF, body[start : start + size])
+        for n, start in enumerate(range(0, len(body), size))
+    ]
 
 
 def dummy_scores(bits: np.ndarray, classes: int, width: int) -> np.ndarray:
@@ -138,8 +147,11 @@ class ByteBench:
                 await ctx.tick()
             ctx.set(self.link.rx.payload, byte)
             ctx.set(self.link.rx.valid, 1)
-            _, _, ready = await ctx.tick().sample(self.link.rx.ready)
-            assert ready, "a byte from the wire cannot wait"
+            for _ in range(BYTE_CYCLES):
+                _, _, ready = await ctx.tick().sample(self.link.rx.ready)
+                if ready:
+                    break
+            assert ready, "the next byte from the wire is there"
             ctx.set(self.link.rx.valid, 0)
             self._quiet = 0
 

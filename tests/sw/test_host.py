@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import random
 import re
 import threading
 from contextlib import suppress
@@ -12,15 +13,23 @@ import pytest
 from foldings import random_folding
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from link_bench import DIGEST, DummyCore, LinkedCore, SerialBench, dummy_scores, tiny_parameters
+from link_bench import (
+    DIGEST,
+    DummyCore,
+    LinkedCore,
+    SerialBench,
+    dummy_scores,
+    frame_packets,
+    tiny_parameters,
+)
 from random_networks import random_network
 
 import xnorflow.host
 from xnorflow.assemble import assemble
 from xnorflow.errors import UserError, WorkFailed
 from xnorflow.golden import predict_quantized
-from xnorflow.host import (
-    Device,
+from xnorflow.host import Device, Identity, Status, Trouble
+from xnorflow.host.packets import (
     PacketReader,
     cobs_decode,
     cobs_encode,
@@ -30,14 +39,17 @@ from xnorflow.host import (
     reverse_cobs_encode,
     unpack_result,
 )
+from xnorflow.host.transfer import AHEAD, Transfer
 from xnorflow.hw.link.host_link import UARTHostLink
 from xnorflow.hw.link.protocol import (
+    CRC_BYTES,
     IDENTITY,
+    STATUS,
     Fault,
     LinkParameters,
     Reply,
     Request,
-    crc16,
+    crc32,
     wire_bytes,
 )
 from xnorflow.lowering import lower
@@ -52,7 +64,7 @@ long_packets = st.binary(max_size=600) | st.integers(240, 520).map(lambda n: b"\
 def from_device(kind, sequence, body):
     """Return a packet from the device as it goes over the wire."""
     packet = bytes([kind, sequence]) + body
-    return b"\0" + reverse_cobs_encode(packet + crc16(packet).to_bytes(2, "big")) + b"\0"
+    return b"\0" + reverse_cobs_encode(packet + crc32(packet).to_bytes(CRC_BYTES, "little")) + b"\0"
 
 
 def result_body(scores, width):
@@ -74,7 +86,7 @@ class TestCodec:
             coded = encode(packet)
             assert 0 not in coded
             assert decode(coded) == packet
-            assert len(coded) + 2 <= wire_bytes(len(packet) - 4) or len(packet) < 4
+            assert len(coded) + 2 <= wire_bytes(len(packet) - 6) or len(packet) < 6
 
     @given(coded=st.binary(max_size=300))
     def test_anything_that_decodes_at_all_decodes_to_what_gives_it(self, coded):
@@ -138,8 +150,9 @@ def virtual_board(parameters=TINY, stall=0.0, blocked=False, **wires):
 
 
 def device_at(bench, **options):
-    device = Device(bench, BAUD, timeout=2e-4, clock=bench.clock, **options)
-    device._sequence = 0  # else drawn at random
+    options = {"timeout": 2e-3, **options}
+    device = Device(bench, BAUD, clock=bench.clock, **options)
+    device._question = 0  # else drawn at random
     return device
 
 
@@ -198,6 +211,86 @@ class Noise:
         return bytes(out)
 
 
+class TestTransfer:
+    """Which segments go when, against a device made of counters behind a line that loses."""
+
+    identity = Identity(2, 4, 250, 0, DIGEST, 40, 4, 11, CLOCK, 2)  # 3 segments a frame
+
+    @settings(max_examples=60)
+    @given(
+        seed=st.integers(0, 9999),
+        base=st.integers(0, 255),
+        segments=st.sampled_from([1, 3, 40]),
+        frames=st.integers(1, 6),
+        rate=st.sampled_from([0.0, 0.1, 0.4]),
+    )
+    def test_gives_every_result_to_its_frame_whatever_is_lost(
+        self, seed, base, segments, frames, rate
+    ):
+        lost = random.Random(seed)
+        identity = dataclasses.replace(self.identity, segment_bytes=2)
+        bodies = [bytes([frame]) * (2 * segments) for frame in range(frames)]
+        trouble = Trouble()
+        transfer = Transfer(frames, lambda frame: bodies[frame], trouble)
+        transfer.begin(identity, base)
+        expected, oldest, place, partial = base, 250, 0, b""
+        held: list[int] = []
+        given_to: dict[int, int] = {}
+        for _ in range(20_000):
+            if transfer.finished:
+                break
+            refused = False
+            while (packet := transfer.packet()) is not None:
+                assert transfer._next - transfer._taken <= AHEAD
+                if lost.random() < rate:
+                    continue
+                inside = cobs_decode(packet.strip(b"\0"))
+                if inside[1] != expected:
+                    refused = True
+                    continue
+                assert len(held) < identity.credits, "a frame too many"
+                partial += inside[2:-CRC_BYTES]
+                expected, place = (expected + 1) % 256, place + 1
+                if place == segments:
+                    assert partial in bodies, "segments of different frames"
+                    held.append(partial[0])
+                    place, partial = 0, b""
+            for _ in range(lost.randint(0, len(held))):
+                frame = held.pop(0)
+                if lost.random() >= rate:
+                    found = transfer.result(oldest)
+                    assert found == frame
+                    given_to[found] = frame
+                oldest = (oldest + 1) % 256
+            if refused or transfer.crowded or lost.random() < 0.3:
+                assert transfer.status(Status(None, expected, oldest, len(held)))
+        assert transfer.finished
+        assert sorted(given_to) == list(range(frames))
+        assert transfer.done == frames
+        if rate == 0:
+            assert not trouble
+            assert transfer.resent == 0
+
+    def test_sees_that_the_device_was_reset(self):
+        transfer = Transfer(3, lambda frame: bytes(6), Trouble())
+        transfer.begin(self.identity, 17)
+        while transfer.packet() is not None:
+            pass
+        assert transfer.status(Status(None, 17 + 9, 250, 3))
+        # Segments that were never sent; a count of frames that is not ours.
+        assert not transfer.status(Status(None, 17 + 10, 250, 3))
+        assert not transfer.status(Status(None, 17 + 9, 0, 0))
+
+    def test_a_result_that_nobody_waits_for_is_no_ones(self):
+        transfer = Transfer(1, lambda frame: bytes(6), Trouble())
+        transfer.begin(self.identity, 0)
+        assert transfer.result(250) is None  # not sent yet
+        while transfer.packet() is not None:
+            pass
+        assert transfer.result(249) is None
+        assert transfer.result(250) == 0
+
+
 class TestDevice:
     def test_runs_frames_on_the_simulated_hardware(self):
         bench, core = virtual_board(stall=0.3)
@@ -208,6 +301,7 @@ class TestDevice:
         assert np.array_equal(core.frames, bits)
         assert counts == list(range(1, 21))
         assert run.resent == 0
+        assert not run.trouble
 
     def test_keeps_the_wire_as_busy_as_the_parameters_promise(self):
         bench, _ = virtual_board()
@@ -216,64 +310,100 @@ class TestDevice:
         limit = TINY.frames_per_second()
         assert 0.9 * limit < len(bits) / run.seconds <= limit
 
-    def test_sequence_numbers_wrap_around(self):
-        bench, _ = virtual_board()
+    def test_numbers_wrap_around(self):
+        bench, core = virtual_board(tiny_parameters(segment_bytes=1))
         device = device_at(bench)
-        device._sequence = 250
-        bits = frames_of(12)
+        bits = frames_of(70)  # 140 segments
         check_run(device.run(bits), bits)
-        assert device._sequence < 20
+        bits = frames_of(70, seed=1)
+        check_run(device.run(bits), bits)
+        assert len(core.frames) == 140
 
-    @settings(max_examples=2)
-    @given(seed=st.integers(0, 999))
-    def test_gives_right_results_over_a_lossy_wire(self, seed):
-        there, back = Noise(seed, 0.02), Noise(seed + 1, 0.005)
-        bench, core = virtual_board(stall=0.1, to_board=there, from_board=back)
-        bits = frames_of(24, seed)
-        run = device_at(bench, attempts=20).run(bits)
+    @settings(max_examples=3)
+    @given(seed=st.integers(0, 999), segment_bytes=st.sampled_from([1, 128]))
+    def test_gives_right_results_over_a_lossy_wire(self, seed, segment_bytes):
+        there, back = Noise(seed, 0.02), Noise(seed + 1, 0.01)
+        p = tiny_parameters(segment_bytes=segment_bytes)
+        bench, core = virtual_board(p, stall=0.1, to_board=there, from_board=back)
+        bits = frames_of(12, seed)
+        run = device_at(bench, timeout=1e-2).run(bits)
         check_run(run, bits)
         assert there.faults
-        assert run.resent > 0
+        assert run.trouble
         sent = {frame.tobytes() for frame in bits}
         assert all(frame.tobytes() in sent for frame in core.frames)
 
     def test_sends_again_what_was_lost_without_waiting_for_it(self):
-        # Frame 2 of 10 never arrives; the result of frame 3 tells.
+        # Frame 2 of 10 never arrives; the device refuses the next one.
         count = 0
 
         def lose(data):
             nonlocal count
             count += 1
-            return b"" if count == 4 else data
+            return b"" if count == 5 else data
 
         bench, core = virtual_board(to_board=lose)
-        device = device_at(bench)
-        device.timeout = 4e-3  # longer than the whole run
+        device = device_at(bench, timeout=4e-2)  # an eighth of it is longer than the whole run
         bits = frames_of(10)
         run = device.run(bits)
         check_run(run, bits)
-        assert run.resent == 1
-        assert run.seconds < device.timeout
+        assert run.trouble.again > 0
+        assert run.trouble.refused[Fault.ORDER] > 0
+        assert (run.resent, run.trouble.silences) == (0, 0)
+        assert run.seconds < device.timeout / 8
         assert len(core.frames) == 10
 
-    def test_waits_for_a_result_before_it_sends_again_what_overran_the_device(self, monkeypatch):
-        bench, _ = virtual_board(tiny_parameters(credits=1), stall=0.998)
-        device = device_at(bench)
-        device.timeout = 0.02
-        # Believe in more credits than there are: every frame but the first overruns the device.
-        identity = dataclasses.replace(device.identity(), credits=4)
-        monkeypatch.setattr(device, "identity", lambda: identity)
-        bits = frames_of(4)
-        run = device.run(bits)
+    def test_asks_for_a_result_that_was_lost_alone(self):
+        # The last result never arrives; nothing else is wrong.
+        seen = bytearray()
+        cut = False
+
+        def lose(data):
+            nonlocal cut
+            seen.extend(data)
+            if not cut and PacketReader().feed(bytes(seen))[-1:] and seen[-1] == 0:
+                packets = PacketReader().feed(bytes(seen))
+                if [p.kind for p in packets].count(Reply.RESULT) == 3:
+                    cut = True
+                    return b"\x01"
+            return data
+
+        bench, core = virtual_board(from_board=lose)
+        bits = frames_of(3)
+        run = device_at(bench).run(bits)
         check_run(run, bits)
-        assert 3 <= run.resent <= 6
+        assert (run.trouble.lost, run.resent) == (1, 1)
+        assert len(core.frames) == 4
+
+    def test_waits_for_a_slow_core_without_sending_anything_twice(self):
+        bench, core = virtual_board(stall=0.99)
+        bits = frames_of(6)
+        run = device_at(bench).run(bits)
+        check_run(run, bits)
+        assert len(core.frames) == 6
+        assert not run.trouble
+
+    def test_a_device_that_is_reset_midway_begins_anew(self):
+        bench, _ = virtual_board()
+        bits = frames_of(12)
+        device = device_at(bench)
+
+        def upset(done):
+            # What a reset leaves, as far as the link can tell: another host's hello.
+            if done == 5:
+                bench.write(encode_packet(Request.IDENTIFY, device._question + 77 & 0xFF))
+
+        run = device.run(bits, upset)
+        check_run(run, bits)
+        assert run.trouble.resets + run.trouble.again > 0
 
     def test_waits_for_frames_that_an_earlier_host_left_behind(self):
         bench, core = virtual_board(blocked=True)
         left = frames_of(3, seed=9)
+        bench.write(encode_packet(Request.IDENTIFY, 0))
         for number, frame in enumerate(left):
-            bench.write(encode_packet(Request.FRAME, number + 1, pack_frame(frame)))
-        bench.advance(5e-4)
+            bench.write(b"".join(frame_packets(frame, number + 1, TINY)))
+        bench.advance(8e-4)
         core.blocked = False  # the results come after the identity has been asked for
         bits = frames_of(4)
         check_run(device_at(bench).run(bits), bits)
@@ -305,40 +435,47 @@ class TestDevice:
 
     def test_a_dead_board_is_told_as_such(self):
         bench, _ = virtual_board(from_board=lambda data: b"")
-        with pytest.raises(WorkFailed, match=r"no answer from .* in 2 attempts; check that"):
-            device_at(bench, attempts=2).identity()
+        with pytest.raises(WorkFailed, match=r"no answer from .* in 0.002 s; check that"):
+            device_at(bench).identity()
 
     def test_a_core_that_hangs_is_told_as_such(self):
         bench, _ = virtual_board(blocked=True)
+        with pytest.raises(WorkFailed, match=r"holds frame 0 and has not answered it in 0.005 s"):
+            device_at(bench, timeout=5e-4).run(frames_of(3))
+
+    def test_a_core_that_hung_before_is_told_as_such(self):
+        bench, _ = virtual_board(blocked=True)
+        with pytest.raises(WorkFailed, match="holds frame 0"):
+            device_at(bench, timeout=5e-4).run(frames_of(3))
         with pytest.raises(WorkFailed, match="holds 3 frames and answers none"):
-            device_at(bench, attempts=2).run(frames_of(3))
+            device_at(bench, timeout=5e-4).run(frames_of(3))
 
     def test_frames_that_never_arrive_are_told_as_such(self):
-        # Frame packets are the longer ones.
-        bench, _ = virtual_board(to_board=lambda data: data if len(data) < 8 else b"")
-        with pytest.raises(WorkFailed, match=r"frame 0 got no result in 3 attempts \(no answer"):
-            device_at(bench, attempts=3).run(frames_of(2))
+        # A segment of two bytes is longer than a question.
+        bench, _ = virtual_board(to_board=lambda data: data if len(data) < 10 else b"")
+        with pytest.raises(WorkFailed, match=r"frame 0 got no result and no further in 0.005 s"):
+            device_at(bench, timeout=5e-4).run(frames_of(2))
 
     def test_a_frame_refused_again_and_again_is_told_with_the_reason(self):
         def cut(data):
-            return data if len(data) < 8 else data[:-3] + b"\0"
+            return data if len(data) < 10 else data[:-3] + b"\0"
 
         bench, _ = virtual_board(to_board=cut)
-        with pytest.raises(WorkFailed, match=r"frame 0 got no result .*\(damaged"):
-            device_at(bench, attempts=3).run(frames_of(1))
+        with pytest.raises(WorkFailed, match=r"frame 0 got no result .*refused .* damaged"):
+            device_at(bench, timeout=5e-4).run(frames_of(1))
 
     def test_another_version_of_the_protocol_is_told_as_such(self):
         class Other:
             in_waiting = 0
 
             def read(self, size=1):
-                body = bytes([2]) + bytes(IDENTITY.size - 1)
+                body = bytes([1]) + bytes(IDENTITY.size - 1)
                 return b"".join(from_device(Reply.IDENTITY, n, body) for n in range(256))
 
             def write(self, data):
                 return len(data)
 
-        with pytest.raises(WorkFailed, match="another protocol than version 1"):
+        with pytest.raises(WorkFailed, match="another protocol than version 2"):
             Device(Other(), BAUD).identity()
 
     def test_a_port_that_vanishes_is_told_as_such(self):
@@ -390,10 +527,12 @@ def test_the_example_dumps_in_the_page_are_what_the_code_gives():
     ).identity
     assert dumps == [
         encode_packet(Request.IDENTIFY, 0x2A),
-        encode_packet(Request.FRAME, 0x2B, pack_frame(bits)),
+        encode_packet(Request.SEGMENT, 0x2B, pack_frame(bits)),
+        encode_packet(Request.POLL, 0x55),
         from_device(Reply.IDENTITY, 0x2A, identity),
-        from_device(Reply.RESULT, 0x2B, result_body([-3, 200, 5], 9)),
-        from_device(Reply.ERROR, 0x2C, bytes([Fault.OVERRUN])),
+        from_device(Reply.RESULT, 0, result_body([-3, 200, 5], 9)),
+        from_device(Reply.STATUS, 0x55, STATUS.pack(0, 0x2C, 1, 0)),
+        from_device(Reply.STATUS, 0x2F, STATUS.pack(Fault.ORDER, 0x2C, 1, 0)),
     ]
 
 
