@@ -43,6 +43,7 @@ __all__ = [
     "TimingNotMet",
     "build",
     "check_seeds",
+    "first_clock",
     "staged",
     "synthesis_command",
 ]
@@ -284,7 +285,7 @@ def build(
     """
     outdir = Path(outdir)
     usable = usable or _divisible(board)
-    setting = solve(board, board.clock.planned_mhz if clock is None else clock, usable)
+    setting = first_clock(board, clock, usable)
     check_seeds(seeds)
     flow = _Flow(
         top, board, outdir / "build", progress or (lambda step, message: None), tuple(seeds), fast
@@ -311,6 +312,22 @@ def build(
         raise TimingNotMet(board, attempt.setting.mhz, fmax_mhz, possible_mhz)
     bitstream = flow.pack(best, outdir)
     return flow.result(outdir, best.setting, best.resources, best, bitstream)
+
+
+def first_clock(
+    board: Board,
+    clock: float | None = None,
+    usable: Callable[[PLLSetting], bool] | None = None,
+) -> PLLSetting:
+    """Return the clock that `build` begins with; the parameters are those of `build`.
+
+    Raises
+    ------
+    UserError
+        If the board cannot make such a clock.
+    """
+    mhz = board.clock.planned_mhz if clock is None else clock
+    return solve(board, mhz, usable or _divisible(board))
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

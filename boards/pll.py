@@ -63,6 +63,10 @@ class PLLSetting:
     pfd: Fraction = Fraction(0)
     parameters: tuple[tuple[str, int], ...] = ()
 
+    def without_pll(self) -> "PLLSetting":
+        """Return the same clock from an oscillator, as simulation has it."""
+        return PLLSetting("oscillator", self.frequency, self.frequency)
+
     @property
     def mhz(self) -> float:
         """Frequency of the core clock in MHz as a float."""

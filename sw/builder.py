@@ -33,7 +33,7 @@ from xnorflow.report import Digit, write
 from xnorflow.results import layer_results
 from xnorflow.sim.verify import Verification, verify
 
-__all__ = ["Build", "Request", "build", "link_parameters"]
+__all__ = ["Build", "Request", "board_top", "build", "link_parameters"]
 
 #: Times that the fastest folding is tried again with less of the device after a design did not fit.
 RETRIES = 3
@@ -177,6 +177,20 @@ def link_parameters(
         raise UserError(f"board {board.name}, link: {error}") from None
 
 
+def board_top(
+    core: StreamingCore, lowered: LoweredNetwork, board: Board, setting: PLLSetting
+) -> BoardTop:
+    """Return `core` behind the serial link of `board`, with everything else that the chip holds.
+
+    Raises
+    ------
+    UserError
+        If the board has no link, or its rate cannot be made from the clock.
+    """
+    link = UARTHostLink(link_parameters(core, lowered, board, setting.hz))
+    return BoardTop(core, link, board, setting)
+
+
 def build(
     request: Request,
     frames: PreparedFrames,
@@ -259,16 +273,11 @@ def _build(
     progress("prepare", "YoWASP compiles the tools on their first use (up to a minute)", 0, None)
     tools.wait("yosys")
 
-    def top(setting: PLLSetting) -> BoardTop:
-        clock_hz = round(setting.mhz * 1e6)
-        link = UARTHostLink(link_parameters(core, lowered, board, clock_hz))
-        return BoardTop(core, link, board, setting)
-
     enough_mhz = None
     if request.target_fps is not None:
         enough_mhz = request.target_fps * core.cycles_per_frame / 1e6
     result = build_bitstream(
-        top,
+        lambda setting: board_top(core, lowered, board, setting),
         board,
         request.clock_mhz,
         folder,

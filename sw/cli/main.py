@@ -17,6 +17,7 @@ from xnorflow.cli.build import build_command
 from xnorflow.cli.common import in_options
 from xnorflow.cli.compare import compare_command
 from xnorflow.cli.demo import demo_command
+from xnorflow.cli.emulate import emulate_command
 from xnorflow.cli.explore import explore_command
 from xnorflow.cli.faults import faults_command
 from xnorflow.cli.inspect import inspect_command
@@ -48,6 +49,7 @@ for command in (
     explore_command,
     compare_command,
     faults_command,
+    emulate_command,
     run_command,
     boards_command,
     train_command,

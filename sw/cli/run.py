@@ -84,6 +84,7 @@ def run_command(
         "seconds": time.perf_counter() - started,
         "fps_measured": total / run.seconds if run.seconds else None,
         "resent": run.resent,
+        "trouble": run.trouble.as_json(),
         "port": port,
         "baud": baud,
         "clock_mhz": identity.clock_hz / 1e6,
@@ -98,10 +99,9 @@ def run_command(
         f"{total:,} frames on {port}: {mismatches} mismatches"
         + ("" if accuracy is None else f", accuracy {accuracy:.2%}")
     )
-    line(
-        f"{total / max(run.seconds, 1e-9):,.0f} frames/s over the wire in {run.seconds:.2f} s; "
-        f"{run.resent} frames sent again"
-    )
+    line(f"{total / max(run.seconds, 1e-9):,.0f} frames/s over the wire in {run.seconds:.2f} s")
+    if run.trouble:
+        line(f"mended: {'; '.join(run.trouble.sentences())}")
     write_json(json_file, result)
     if mismatches:
         first = int(np.flatnonzero(differ)[0])

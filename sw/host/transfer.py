@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from xnorflow.host.packets import Identity, Status, encode_packet
 from xnorflow.hw.link.protocol import Fault, Request
@@ -57,6 +58,11 @@ class Trouble:
 
     def __bool__(self) -> bool:
         return any(vars(self).values())
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the counts by name, refused packets by their reason."""
+        refused = {fault.name.lower(): count for fault, count in self.refused.items()}
+        return {**vars(self), "refused": refused}
 
     def sentences(self) -> list[str]:
         """Return what happened, in words."""
