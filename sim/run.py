@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from amaranth.hdl import Shape
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from xnorflow.errors import WorkFailed
 from xnorflow.hw.core import CoreStage, StreamingCore
 
-__all__ = ["CoreRun", "beat_bytes", "decode", "hangs", "has_elements", "wait_at_most"]
+__all__ = ["CoreRun", "Timed", "beat_bytes", "decode", "hangs", "has_elements", "wait_at_most"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,19 @@ class CoreRun:
     stages: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
 
-def wait_at_most(core: StreamingCore, stall: float) -> int:
+class Timed(Protocol):
+    """What is known of a core's timing, in cycles."""
+
+    @property
+    def latency(self) -> int:
+        """From a frame's first beat to its last score, in an idle core."""
+
+    @property
+    def cycles_per_frame(self) -> int:
+        """The initiation interval."""
+
+
+def wait_at_most(core: Timed, stall: float) -> int:
     """Return cycles without a beat after which a core hangs: far more than any beat can take."""
     return int(10 * (core.latency + core.cycles_per_frame + 100) / (1 - stall) ** 2)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from ctypes import c_char_p, c_uint64, c_void_p
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -28,7 +29,7 @@ from xnorflow.progress import Progress, quiet
 from xnorflow.sim.cxxrtl.compile import Design, load_library
 from xnorflow.sim.run import wait_at_most
 
-__all__ = ["PinPlatform", "VirtualBoard"]
+__all__ = ["Circuit", "PinPlatform", "VirtualBoard", "circuit_of_top"]
 
 
 class PinPlatform:
@@ -89,6 +90,43 @@ class _PinsOnly(Elaboratable):
         return m
 
 
+@dataclass(frozen=True)
+class Circuit:
+    """What a chip is, and what must be known about it to drive its pins.
+
+    Attributes
+    ----------
+    design : Design
+        With the ports clk, rx, tx and, if it was compiled for one, led.
+    clock_hz, baud : int
+        Of the core, and of the link.
+    patience : int
+        Cycles of a quiet line after which nothing more comes by itself.
+    """
+
+    design: Design
+    clock_hz: int
+    baud: int
+    patience: int
+
+
+def circuit_of_top(top: BoardTop) -> Circuit:
+    """Return the circuit of a top level, a `StreamingCore` behind a `UARTHostLink`.
+
+    It must be without a PLL, of which there is no model; `PLLSetting.without_pll` has its clock.
+    """
+    core, link = cast(StreamingCore, top.core), cast(UARTHostLink, top.link).parameters
+    pins = _PinsOnly(top)
+    text = rtlil.convert(pins, name="top", ports=pins.ports, emit_src=False)
+    defines = () if top.board.led is None else ("XNORFLOW_LED",)
+    return Circuit(
+        Design("read_rtlil top.il", {"top.il": text}, defines=defines),
+        link.clock_hz,
+        link.baud,
+        wait_at_most(core, 0.0) + link.delivery_cycles,
+    )
+
+
 class VirtualBoard:
     """A core on a board, clock cycle by clock cycle, behind a serial line.
 
@@ -98,8 +136,8 @@ class VirtualBoard:
 
     Parameters
     ----------
-    top : BoardTop
-        A `StreamingCore` behind a `UARTHostLink`, without a PLL: there is no model of one.
+    circuit : Circuit
+        See `circuit_of_top` and `xnorflow.sim.bitstream`.
     baud : int, optional
         The host's rate; the link's by default.
     to_board, from_board : callable
@@ -122,32 +160,24 @@ class VirtualBoard:
     Examples
     --------
     >>> top = board_top(core, lowered, board, setting.without_pll())  # doctest: +SKIP
-    >>> board = VirtualBoard(top)  # doctest: +SKIP
+    >>> board = VirtualBoard(circuit_of_top(top))  # doctest: +SKIP
     >>> device = Device(board, board.baud, clock=board.clock)  # doctest: +SKIP
     """
 
     def __init__(
         self,
-        top: BoardTop,
+        circuit: Circuit,
         *,
         baud: int | None = None,
         to_board: Callable[[bytes], bytes] = bytes,
         from_board: Callable[[bytes], bytes] = bytes,
         compiling: Progress = quiet,
     ):
-        core, link = cast(StreamingCore, top.core), cast(UARTHostLink, top.link)
-        self.baud, self.clock_hz = baud or link.parameters.baud, link.parameters.clock_hz
-        self.patience = wait_at_most(core, 0.0) + link.parameters.delivery_cycles
+        self.baud, self.clock_hz = baud or circuit.baud, circuit.clock_hz
+        self.patience = circuit.patience
         self._to_board, self._from_board = to_board, from_board
-        pins = _PinsOnly(top)
         compiling("compile", "the board", 0, None)
-        text = rtlil.convert(pins, name="top", ports=pins.ports, emit_src=False)
-        design = Design(
-            "read_rtlil top.il",
-            {"top.il": text},
-            defines=("XNORFLOW_LED",) if top.board.led is not None else (),
-        )
-        self._library = load_library(design, "board.cc", compiling)
+        self._library = load_library(circuit.design, "board.cc", compiling)
         self._handle = c_void_p(
             self._call("new", c_void_p, c_uint64(self.clock_hz), c_uint64(self.baud))
         )

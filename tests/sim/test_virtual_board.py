@@ -22,7 +22,7 @@ from xnorflow.hw.link.protocol import Fault, Reply
 from xnorflow.lowering import lower
 from xnorflow.sim.emulator import Emulator
 from xnorflow.sim.line import Line, LineFaults
-from xnorflow.sim.virtual_board import VirtualBoard
+from xnorflow.sim.virtual_board import VirtualBoard, circuit_of_top
 
 LOWERED = lower(random_network(np.random.default_rng(29), [12, 24, 4]))
 FOLDING = random_folding(np.random.default_rng(11), LOWERED)
@@ -40,7 +40,9 @@ def fast_board():
 def virtual_board(board=None, **options) -> VirtualBoard:
     board = board or fast_board()
     core = assemble(LOWERED, FOLDING)
-    return VirtualBoard(board_top(core, LOWERED, board, solve(board, 12)), **options)
+    return VirtualBoard(
+        circuit_of_top(board_top(core, LOWERED, board, solve(board, 12))), **options
+    )
 
 
 def frames_of(count: int, seed: int = 0) -> np.ndarray:
