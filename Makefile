@@ -9,7 +9,7 @@ INTEROP := build/interop
 BIN := $(VENV)/bin
 SOURCES := $(wildcard hw/*.py hw/*/*.py sw/*.py sw/*/*.py sw/*/*/*.py sim/*.py sim/*/*.* boards/*.py)
 
-.PHONY: demo test lint types slow mutate coverage test-interop clean
+.PHONY: demo test lint types slow prove mutate coverage test-interop clean
 
 demo: $(VENV)/.run
 	$(BIN)/xnorflow demo
@@ -27,7 +27,11 @@ types: $(VENV)/.test
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -q -m slow -n auto
 
-# Breaks the hardware in some ninety ways and sees whether the tests notice.
+# Proofs for all inputs and all times, of small components; docs/testing.md says of what.
+prove: $(VENV)/.test
+	$(BIN)/python -m pytest -q -m prove -n auto tests/proofs
+
+# Breaks the hardware in some hundred ways and sees whether the tests notice.
 mutate: $(VENV)/.test
 	$(BIN)/python tests/mutations
 

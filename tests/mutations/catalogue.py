@@ -59,6 +59,8 @@ _CREDITS = _HOST + "TestCredits::"
 _UART = "tests/hw/test_link_uart.py::"
 _COBS = "tests/hw/test_link_cobs.py::"
 _TOP = "tests/boards/test_top.py::"
+_PROOFS = "tests/proofs/test_prove_streams.py::test_stream_rules_hold_at_all_times"
+_PROOFS_OF_NUMBERS = "tests/proofs/test_prove_arithmetic.py::"
 
 MUTATIONS: tuple[Mutation, ...] = (
     # --- skid buffer, FIFO, replay buffer, width converter, resizer ---
@@ -769,5 +771,48 @@ MUTATIONS: tuple[Mutation, ...] = (
         'p_DIVF=Const(divider["DIVF"], 7)',
         'p_DIVF=Const(divider["DIVF"] + 1, 7)',
         _TOP + "test_pll_is_instantiated_with_the_setting",
+    ),
+    # --- what proofs catch ---
+    Mutation(
+        "skid buffer: valid waits for ready",
+        "hw/skid.py",
+        "self.o.valid.eq(full | self.i.valid)",
+        "self.o.valid.eq((full | self.i.valid) & self.o.ready)",
+        _PROOFS + "[skid]",
+    ),
+    Mutation(
+        "width converter: the last part of a beat first",
+        "hw/width_converter.py",
+        "self.o.payload.eq(word.as_value()[:width])",
+        "self.o.payload.eq(word.as_value()[-width:])",
+        _PROOFS + "[converter-i_lanes=4,o_lanes=1]",
+    ),
+    Mutation(
+        "width converter is not ready while it is empty",
+        "hw/width_converter.py",
+        "self.i.ready.eq((left == 0) | ((left == 1) & self.o.ready))",
+        "self.i.ready.eq((left == 1) & self.o.ready)",
+        _PROOFS + "[converter-i_lanes=4,o_lanes=1]",
+    ),
+    Mutation(
+        "replay buffer wakes up with a word that never came",
+        "hw/replay_buffer.py",
+        "fresh = Signal(range(depth + 1))",
+        "fresh = Signal(range(depth + 1), init=1)",
+        _PROOFS + "[replay-length=2,times=2]",
+    ),
+    Mutation(
+        "score unit: offsets move on while the enable is low",
+        "hw/score.py",
+        'bias = delay(m, bias, 1, self.en, "bias")',
+        'bias = delay(m, bias, 1, Signal(init=1), "bias")',
+        _PROOFS_OF_NUMBERS + "test_a_score_unit_gives_the_affine_of_its_fold",
+    ),
+    Mutation(
+        "threshold unit: thresholds one too high",
+        "hw/threshold.py",
+        "self.o[p].eq(count[p] >= threshold[p])",
+        "self.o[p].eq(count[p] >= threshold[p] + 1)",
+        _PROOFS_OF_NUMBERS + "test_a_threshold_unit_compares_with_its_folds_thresholds",
     ),
 )
