@@ -25,6 +25,7 @@ from xnorflow.boards.tools import ToolFailed, find, run
 from xnorflow.compare.reports import read_reports
 from xnorflow.errors import UserError, WorkFailed
 from xnorflow.sim.cxxrtl.compile import Design
+from xnorflow.sim.netlist_engine import MODELS, RESOLVE
 from xnorflow.sim.run import Timed, wait_at_most
 from xnorflow.sim.virtual_board import Circuit
 
@@ -55,16 +56,12 @@ PARAMETERS = (
     *("DIVQ", "FILTER_RANGE", "ENABLE_ICEGATE", "TEST_MODE", "EXTERNAL_DIVIDE_FACTOR"),
 )
 
-SCRIPT = """\
-read_verilog -defer -DICE40_U=1 +/ice40/cells_sim.v
+#: The speed that yosys' models want to know makes no difference without delays.
+SCRIPT = f"""\
+{MODELS["ice40"].format(speed="U")}
 delete SB_PLL40_PAD SB_PLL40_CORE
 read_verilog chip.v
-hierarchy -check -top top
-proc
-flatten
-opt -full
-memory -nomap
-opt -full
+{RESOLVE}
 """
 
 

@@ -18,7 +18,7 @@ from xnorflow.sim.cxxrtl.wrapper import CoreWrapper
 from xnorflow.sim.cxxrtl_engine import run_library
 from xnorflow.sim.run import CoreRun
 
-__all__ = ["netlist", "run_core"]
+__all__ = ["MODELS", "RESOLVE", "netlist", "run_core"]
 
 #: Commands that read the simulation models of a family's cells: yosys' own, and ours of ECP5's
 #: block RAM and multiplier, which it has not. Deferred, since all of iCE40's take two minutes.
@@ -38,14 +38,18 @@ write_rtlil -selected netlist.il
 design -reset
 read_rtlil netlist.il
 {models}
+{resolve}
+splitnets
+"""
+
+#: Replace cells by what their models do.
+RESOLVE = """\
 hierarchy -check -top top
 proc
 flatten
 opt -full
 memory -nomap
-opt -full
-splitnets
-"""
+opt -full"""
 
 
 def netlist(core: StreamingCore, board: Board) -> Design:
@@ -61,7 +65,10 @@ def netlist(core: StreamingCore, board: Board) -> Design:
     command = synthesis_command(board)
     speed = command.rpartition(" ")[2].upper()
     script = SCRIPT.format(
-        read=READ, synthesise=command, models=MODELS[board.family].format(speed=speed)
+        read=READ,
+        synthesise=command,
+        models=MODELS[board.family].format(speed=speed),
+        resolve=RESOLVE,
     )
     # Thousands of single bits: -O3 takes the compiler ten minutes where -O1 takes two.
     return Design(script, sources, defines=("XNORFLOW_TAPS=",), optimise="-O1")

@@ -1,16 +1,12 @@
 // Drives a board's pins: its oscillator, and a serial line of its own on rx and tx.
 
-#include "design.cc"
+#include "model.h"
 
 #include <cstdint>
 #include <deque>
 #include <vector>
 
 namespace {
-
-// Ports are `value` or, where a register drives one, `wire`.
-bool level(const cxxrtl::value<1> &port) { return bool(port); }
-bool level(const cxxrtl::wire<1> &port) { return bool(port.curr); }
 
 // 8 data bits, least significant first, no parity, one stop bit. Time is counted in units of which a
 // clock cycle takes `baud` and a bit takes `clock`: bits have their exact length, whatever the ratio.
@@ -79,9 +75,9 @@ struct Board {
     }
 
     void observe() {
-        listen(level(top.p_tx));
+        listen(bool(current(top.p_tx)));
 #ifdef XNORFLOW_LED
-        if (level(top.p_led) != lamp) {
+        if (bool(current(top.p_led)) != lamp) {
             lamp = !lamp;
             lamp_edges++;
         }
@@ -92,20 +88,7 @@ struct Board {
         quiet++;
         drive();
         top.p_rx.set<bool>(rx);
-#ifdef XNORFLOW_SINGLE_PASS
-        // A rising edge: the outputs are those before it until the model commits.
-        top.prev_p_clk.set<bool>(false);
-        top.p_clk.set<bool>(true);
-        top.eval();
-        observe();
-        top.commit();
-#else
-        top.p_clk.set<bool>(false);
-        top.step();
-        observe();
-        top.p_clk.set<bool>(true);
-        top.step();
-#endif
+        clock_cycle(top, [this] { observe(); }, [](int) {});
         cycle++;
         time += baud;
     }

@@ -30,6 +30,9 @@ COMPILERS = ("c++", "g++", "clang++")
 #: A read beyond a memory gives 0, as in Amaranth's simulator: nobody looks at it.
 FLAGS = ("-std=c++17", "-fPIC", "-shared", "-DCXXRTL_NDEBUG")
 
+#: What all drivers include.
+MODEL = "model.h"
+
 #: Turn a design whose top module is `top` into C++. A wire of which a register drives some bits and
 #: logic the others would need a second evaluation a cycle: it is split.
 WRITE = """\
@@ -100,7 +103,7 @@ def load_library(design: Design, driver: str, progress: Progress = quiet) -> cty
     ----------
     design : Design
     driver : str
-        A C++ file of this package that includes ``design.cc`` (class ``cxxrtl_design::p_top``) and
+        A C++ file of this package that includes ``model.h`` (class ``cxxrtl_design::p_top``) and
         whose functions with C linkage are to be called. ``XNORFLOW_SINGLE_PASS`` is defined
         where one evaluation of the model settles it, and ``XNORFLOW_VCD`` where the model has
         debug information.
@@ -116,11 +119,14 @@ def load_library(design: Design, driver: str, progress: Progress = quiet) -> cty
     """
     cxx = compiler()
     yosys, runtime = _with_runtime()
-    source = files("xnorflow.sim.cxxrtl").joinpath(driver).read_text(encoding="utf-8")
+    sources = {
+        name: files("xnorflow.sim.cxxrtl").joinpath(file).read_text(encoding="utf-8")
+        for name, file in (("driver.cc", driver), (MODEL, MODEL))
+    }
     key = hashlib.sha256()
     for part in (
-        *(design.script, WRITE, str(design.debug), source, yosys.version, cxx, _version(cxx)),
-        *(text for item in sorted(design.files.items()) for text in item),
+        *(design.script, WRITE, str(design.debug), yosys.version, cxx, _version(cxx)),
+        *(text for item in sorted({**design.files, **sources}.items()) for text in item),
         *(*FLAGS, *design.defines, design.optimise),
     ):
         key.update(len(part).to_bytes(8, "little") + part.encode())
@@ -130,7 +136,7 @@ def load_library(design: Design, driver: str, progress: Progress = quiet) -> cty
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder, prefix="making-") as name:
-                made = _make(design, source, Path(name), cxx, yosys, runtime, progress)
+                made = _make(design, sources, Path(name), cxx, yosys, runtime, progress)
                 made.replace(library)
         except OSError as error:
             raise UserError(
@@ -142,7 +148,7 @@ def load_library(design: Design, driver: str, progress: Progress = quiet) -> cty
 
 def _make(
     design: Design,
-    source: str,
+    sources: dict[str, str],
     folder: Path,
     cxx: str,
     yosys: Tool,
@@ -161,7 +167,8 @@ def _make(
         # Its log goes with the folder.
         raise WorkFailed(f"yosys could not compile the design: {failed.error}") from None
     progress("compile", "C++", 0, None)
-    (folder / "driver.cc").write_text(source, encoding="utf-8")
+    for name, text in sources.items():
+        (folder / name).write_text(text, encoding="utf-8")
     flags = [
         *FLAGS,
         design.optimise,

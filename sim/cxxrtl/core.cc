@@ -1,6 +1,6 @@
 // Drives a core's wrapper: frames in, results out, with random stalls on both streams.
 
-#include "design.cc"
+#include "model.h"
 
 #include <cstdint>
 #include <cstring>
@@ -11,10 +11,6 @@
 #endif
 
 namespace {
-
-// Ports are `value` or, where a register drives one, `wire`.
-template <size_t Bits> const cxxrtl::value<Bits> &current(const cxxrtl::value<Bits> &port) { return port; }
-template <size_t Bits> const cxxrtl::value<Bits> &current(const cxxrtl::wire<Bits> &port) { return port.curr; }
 
 template <size_t Bits> constexpr size_t bytes(const cxxrtl::value<Bits> &) { return (Bits + 7) / 8; }
 
@@ -59,12 +55,17 @@ struct Simulation {
     cxxrtl::debug_items items;
     cxxrtl::vcd_writer vcd;
     std::ofstream waveforms;
+#endif
+
     void sample(uint64_t time) {
+#ifdef XNORFLOW_VCD
         vcd.sample(time);
         waveforms << vcd.buffer;
         vcd.buffer.clear();
-    }
+#else
+        (void)time;
 #endif
+    }
 
     // What every watched stage sends on in this cycle.
     template <size_t Fire, size_t Bits>
@@ -83,26 +84,7 @@ struct Simulation {
             asked = !sink.below(stall);
         top.p_i__valid.set<bool>(offered);
         top.p_o__ready.set<bool>(asked);
-#if defined(XNORFLOW_SINGLE_PASS) && !defined(XNORFLOW_VCD)
-        // A rising edge: the outputs are those before it until the model commits.
-        top.prev_p_clk.set<bool>(false);
-        top.p_clk.set<bool>(true);
-        top.eval();
-        observe();
-        top.commit();
-#else
-        top.p_clk.set<bool>(false);
-        top.step();
-        observe();
-#ifdef XNORFLOW_VCD
-        sample(10 * cycle);
-#endif
-        top.p_clk.set<bool>(true);
-        top.step();
-#ifdef XNORFLOW_VCD
-        sample(10 * cycle + 5);
-#endif
-#endif
+        clock_cycle(top, [this] { observe(); }, [this](int half) { sample(10 * cycle + 5 * half); });
         cycle++;
     }
 
