@@ -6,13 +6,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from xnorflow import __version__
 from xnorflow.boards.board import Board
 from xnorflow.boards.tools import find
 
-__all__ = ["Point", "tool_versions"]
+__all__ = ["Point", "source_digest", "tool_versions"]
+
+#: What turns a folding into a bitstream; in an editable install each has its own folder.
+PACKAGES = ("xnorflow", "xnorflow.boards", "xnorflow.hw")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,4 +86,15 @@ class Point:
 def tool_versions(board: Board) -> dict[str, str]:
     """Return the versions of what builds for a board, which results depend on."""
     tools = (find("yosys"), find(f"nextpnr-{board.family}"))
-    return {"xnorflow": __version__, **{tool.name: tool.version for tool in tools}}
+    ours = f"{__version__} {source_digest()}"
+    return {"xnorflow": ours, **{tool.name: tool.version for tool in tools}}
+
+
+@cache
+def source_digest() -> str:
+    """Return the SHA-256 of the package's own modules: between two versions, too, they change."""
+    content = hashlib.sha256()
+    for package in PACKAGES:
+        for module in sorted(Path(str(files(package))).rglob("*.py")):
+            content.update(module.read_bytes())
+    return content.hexdigest()

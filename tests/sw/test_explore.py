@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from hypothesis import strategies as st
 from xnorflow.boards.board import load as load_board
 from xnorflow.cli.main import main
 from xnorflow.errors import UserError, WorkFailed
-from xnorflow.explore import session
+from xnorflow.explore import points, session
 from xnorflow.explore.cache import Cache
 from xnorflow.explore.candidates import choose, estimated_front
 from xnorflow.explore.front import on_front
@@ -126,6 +128,21 @@ class TestKeys:
             keys.add(Point(**other).key(versions))
         assert len(keys) == 8
         assert point.key(versions) == estimated_front(LOWERED, BOARDS[0])[0].key(versions)
+
+    def test_a_key_depends_on_the_package_s_own_source(self, tmp_path, monkeypatch):
+        before = tool_versions(BOARDS[0])
+        copies = {}
+        for package in points.PACKAGES:
+            copies[package] = tmp_path / package
+            shutil.copytree(str(files(package)), copies[package])
+        monkeypatch.setattr(points, "files", copies.__getitem__)
+        points.source_digest.cache_clear()
+        assert tool_versions(BOARDS[0]) == before
+        with (copies["xnorflow.hw"] / "mvu.py").open("a") as module:
+            module.write("# changed")
+        points.source_digest.cache_clear()
+        assert tool_versions(BOARDS[0]) != before
+        points.source_digest.cache_clear()
 
 
 class TestCache:
