@@ -11,10 +11,16 @@ from amaranth.utils import bits_for
 from numpy.typing import NDArray
 
 from xnorflow.hw.carry_chain import Slot, add, chain_parts, chain_sums, inject
-from xnorflow.hw.cost import Family, Parts, distinct
+from xnorflow.hw.cost import Family, Parts, distinct, merge
 from xnorflow.hw.counting import COUNTING, Counting, lut4
 
-__all__ = ["AgreementTree", "agreement_latency", "agreement_parts", "leaf_sizes"]
+__all__ = [
+    "AgreementTree",
+    "agreement_latency",
+    "agreement_parts",
+    "leaf_sizes",
+    "tree_level_parts",
+]
 
 #: Most lanes of a leaf.
 LEAF = 7
@@ -53,6 +59,53 @@ LEAF_LUTS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 7, 6: 6, 7: 8}
 SHARED_LUTS = {1: 0, 2: 1, 3: 3, 4: 4, 5: 4, 6: 6, 7: 9}
 
 
+def _chains(family: Family, pe: int, slots: int, injected: bool) -> Parts:
+    """Return the parts of chains of `slots` for each neuron."""
+    groups = ((CHAINED, pe // CHAINED), (pe % CHAINED, 1))
+    return merge(
+        *(
+            chain_parts(family, neurons * slots + 1, injected, count)
+            for neurons, count in groups
+            if slots and neurons and count
+        )
+    )
+
+
+def tree_level_parts(
+    family: Family, pe: int, sizes: tuple[int, ...], behind: int, *, shared: bool
+) -> Parts:
+    """Return the parts of the adders behind leaves.
+
+    Parameters
+    ----------
+    family : Family
+    pe : int
+        Neurons.
+    sizes : tuple of int
+        Lanes of each leaf.
+    behind : int
+        Lanes that the adders take.
+    shared : bool
+        Whether the lanes that wait are the same for all neurons, as they are and inverted.
+    """
+    copies = 2 if shared else pe + (not COUNTING[family.name].in_luts)
+    lists: list[Parts] = []
+    nodes, waiting = list(sizes), behind
+    while len(nodes) > 1:
+        taken = min(len(nodes) // 2, waiting)
+        pairs = list(zip(nodes[::2], nodes[1::2], strict=False))
+        slots = sum(bits_for(max(pair)) + 1 for pair in pairs)
+        lists.append(_chains(family, pe, slots, taken > 0))
+        tops = [sum(pair) + (n < taken) for n, pair in enumerate(pairs)]
+        lists.append({"register": sum(map(bits_for, tops)) * pe})
+        if len(nodes) % 2:
+            lists.append({"bare register": bits_for(nodes[-1]) * pe})
+        waiting -= taken
+        lists.append({"bare register": waiting * copies})
+        nodes = [*tops, *nodes[len(nodes) - len(nodes) % 2 :]]
+    return merge(*lists)
+
+
 @cache
 def agreement_parts(family: Family, pe: int, simd: int, late: bool, weight_bits: int) -> Parts:
     """Return the parts of an `AgreementTree` as it is counted in a family.
@@ -64,45 +117,19 @@ def agreement_parts(family: Family, pe: int, simd: int, late: bool, weight_bits:
     weight_bits : int
         Words that the weights come from; neurons with the same few share their leaves.
     """
-    parts: Parts = {}
-
-    def put(more: Parts) -> None:
-        for part, count in more.items():
-            parts[part] = parts.get(part, 0.0) + count
-
-    def chain(slots: int, injected: bool) -> None:
-        """Add chains of `slots` for each neuron."""
-        for neurons, count in ((CHAINED, pe // CHAINED), (pe % CHAINED, 1)):
-            if slots and neurons and count:
-                put(chain_parts(family, neurons * slots + 1, injected, count))
-
     sizes = leaf_sizes(simd, late)
     behind = simd - sum(sizes)
-    in_luts = COUNTING[family.name].in_luts
-    for size in sizes:
-        put({"register": bits_for(size) * pe})
-        if in_luts:
-            put({"leaf LUT": LEAF_LUTS[size] * distinct(weight_bits * size, pe)})
-            put({"shared LUT": SHARED_LUTS[size]})
-    if not in_luts:
-        chain(sum(2 + 2 * (size > 3) for size in sizes), True)
-        chain(sum(3 * (size > 3) for size in sizes), 7 in sizes)
-    if behind:
-        put({"leaf LUT": behind * pe, "register": behind * pe} if in_luts else {})
-        put({} if in_luts else {"bare register": behind * (pe + 1)})
-    nodes, waiting = list(sizes), behind
-    while len(nodes) > 1:
-        taken = min(len(nodes) // 2, waiting)
-        pairs = list(zip(nodes[::2], nodes[1::2], strict=False))
-        chain(sum(bits_for(max(pair)) + 1 for pair in pairs), taken > 0)
-        tops = [sum(pair) + (n < taken) for n, pair in enumerate(pairs)]
-        put({"register": sum(map(bits_for, tops)) * pe})
-        if len(nodes) % 2:
-            put({"bare register": bits_for(nodes[-1]) * pe})
-        waiting -= taken
-        put({"bare register": waiting * (pe + (not in_luts))})
-        nodes = [*tops, *nodes[len(nodes) - len(nodes) % 2 :]]
-    return parts
+    lists: list[Parts] = [{"register": sum(map(bits_for, sizes)) * pe}]
+    if COUNTING[family.name].in_luts:
+        for size in sizes:
+            copies = distinct(weight_bits * size, pe)
+            lists.append({"leaf LUT": LEAF_LUTS[size] * copies, "shared LUT": SHARED_LUTS[size]})
+        lists.append({"leaf LUT": behind * pe, "register": behind * pe})
+    else:
+        lists.append(_chains(family, pe, sum(2 + 2 * (size > 3) for size in sizes), True))
+        lists.append(_chains(family, pe, sum(3 * (size > 3) for size in sizes), 7 in sizes))
+        lists.append({"bare register": behind * (pe + 1)})
+    return merge(*lists, tree_level_parts(family, pe, sizes, behind, shared=False))
 
 
 class AgreementTree(wiring.Component):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xnorflow.hw import layouts
 from xnorflow.hw.cost import Family, Parts, index_bits, merge
 from xnorflow.hw.counting import Counting
-from xnorflow.hw.pe_array import PEArray, array_latency, array_parts, counts_agreements
+from xnorflow.hw.pe_array import PEArray, array_latency, array_parts
 from xnorflow.hw.pipeline import delay
 from xnorflow.hw.replay_buffer import ReplayBuffer, replay_parts
 from xnorflow.hw.rom import ROM, ROMStyle, rom_parts
@@ -51,8 +51,11 @@ def counts(
     return least.clip(0, weights.shape[1] * lanes.top + 1)
 
 
-def _pe_groups(pe: int, simd: int) -> int:
-    """Return into how many groups the PEs are cut."""
+def _pe_groups(pe: int, simd: int, shared: bool) -> int:
+    """Return into how many groups the PEs are cut; `shared`: see `SharedCounts`."""
+    # Of shared counts no input goes to all neurons.
+    if shared:
+        return 1
     return next((g for g in range(1, pe) if pe % g == 0 and pe // g * simd <= GROUP_LANES), pe)
 
 
@@ -66,7 +69,7 @@ def rom_widths(weights: NDArray[np.integer], pe: int, simd: int) -> tuple[int, .
     """
     folded = weights.reshape(-1, pe, weights.shape[1] // simd, simd)
     varying = (folded != folded[:1, :, :1]).any(axis=(0, 2))
-    return tuple(varying.reshape(_pe_groups(pe, simd), -1).sum(axis=1).tolist())
+    return tuple(varying.reshape(_pe_groups(pe, simd, False), -1).sum(axis=1).tolist())
 
 
 @cache
@@ -104,7 +107,9 @@ def unit_parts(
         Whether the accumulators have the thresholds, so that nothing stands behind them.
     """
     neuron_folds, synapse_folds = mh // pe, mw // simd
-    depth, sets = neuron_folds * synapse_folds, _pe_groups(pe, simd)
+    depth = neuron_folds * synapse_folds
+    shared = weights_in is ROMStyle.CONSTANT and lanes == layouts.BITS
+    sets = _pe_groups(pe, simd, shared)
     each = pe // sets
     payload = simd * lanes.width + (simd // lanes.granule if lanes.granule else 0)
     weight_bits = 64 if weights_in is ROMStyle.BRAM else depth
@@ -114,7 +119,7 @@ def unit_parts(
     roms = [rom_parts(family, depth, width, weights_in) for width in widths]
     count_bits = each * (1 if thresholds else (mw * lanes.top).bit_length())
     folds = index_bits(depth, synapse_folds, 1 if thresholds else neuron_folds)
-    tree = array_latency(simd, 1, lanes, fixed=depth == 1) + sets
+    tree = array_latency(simd, 1, lanes) + sets
     registers = (
         sets * rom_latency * payload  # operands, of which the next group takes its own
         + sets * (rom_latency - 1) * each * simd  # weights
@@ -160,8 +165,8 @@ def unit_latency(
     fixed : bool
         Whether the weights are constants.
     """
-    array = array_latency(simd, synapse_folds, lanes, fixed=fixed)
-    return rom_latency + array + _pe_groups(pe, simd) - 1 + head
+    groups = _pe_groups(pe, simd, fixed and lanes == layouts.BITS)
+    return rom_latency + array_latency(simd, synapse_folds, lanes) + groups - 1 + head
 
 
 def unit_schedule(
@@ -226,7 +231,7 @@ class MatrixVectorUnit(wiring.Component):
     groups : int
         Groups of a grouped convolution; a divisor of MH.
     counting : Counting
-        How agreements of bits are counted where the weights are not constants.
+        How agreements of bits are counted.
 
     Attributes
     ----------
@@ -304,7 +309,8 @@ class MatrixVectorUnit(wiring.Component):
         self.base = lanes.base(weights)
         if accumulators:
             scale, offset = np.ones(self.mh, np.int64), np.zeros(self.mh, np.int64)
-        self.pe_groups = _pe_groups(pe, simd)
+        fixed = self.weights_in is ROMStyle.CONSTANT
+        self.pe_groups = _pe_groups(pe, simd, fixed and lanes == layouts.BITS)
         self._head: ThresholdUnit | ScoreUnit | None = None
         kept: NDArray[np.int64] | None = None
         if thresholds is not None:
@@ -323,7 +329,6 @@ class MatrixVectorUnit(wiring.Component):
                 self.base.reshape(folds),
             )
             output = layouts.scores(pe, signed(self._head.width))
-        fixed = self.weights_in is ROMStyle.CONSTANT
         each = pe // self.pe_groups
         self._arrays = [
             PEArray(
@@ -331,7 +336,8 @@ class MatrixVectorUnit(wiring.Component):
                 simd,
                 self.synapse_folds,
                 lanes,
-                counting=counting if counts_agreements(lanes, fixed) else None,
+                counting=counting,
+                constants=weights[first : first + each] > 0 if fixed else None,
                 thresholds=None if kept is None else kept[:, first : first + each],
             )
             for first in range(0, pe, each)

@@ -23,8 +23,9 @@ from xnorflow.hw.counting import Counting
 from xnorflow.hw.layouts import BITS, Lanes
 from xnorflow.hw.pipeline import delay
 from xnorflow.hw.popcount import BIT_LEAF, AdderTree, tree_latency, tree_parts
+from xnorflow.hw.shared_counts import SharedCounts, shared_parts
 
-__all__ = ["PEArray", "array_latency", "array_parts", "counts_agreements", "step_top"]
+__all__ = ["PEArray", "array_latency", "array_parts", "step_top"]
 
 
 def _tree_granule(lanes: Lanes) -> int | None:
@@ -34,14 +35,9 @@ def _tree_granule(lanes: Lanes) -> int | None:
     return lanes.granule if gated else None
 
 
-def counts_agreements(lanes: Lanes, fixed: bool) -> bool:
-    """Return whether a PE array has an `AgreementTree`: its lanes are bits, its weights change."""
-    return lanes == BITS and not fixed
-
-
-def step_top(simd: int, folds: int, lanes: Lanes, fixed: bool) -> tuple[int, bool]:
+def step_top(simd: int, folds: int, lanes: Lanes) -> tuple[int, bool]:
     """Return the largest count of a step, and whether a lane comes beside it."""
-    late = folds > 1 and counts_agreements(lanes, fixed)
+    late = folds > 1 and lanes == BITS
     late = late and simd - sum(leaf_sizes(simd, True)) == len(leaf_sizes(simd, True))
     return simd * lanes.top - late, late
 
@@ -67,8 +63,10 @@ def array_parts(
     thresholds : bool
         Whether the accumulators have thresholds.
     """
-    granule, fixed = _tree_granule(lanes), weight_bits == 1
-    if counts_agreements(lanes, fixed):
+    granule = _tree_granule(lanes)
+    if lanes == BITS and weight_bits == 1:
+        lists = [shared_parts(family, pe, simd)]
+    elif lanes == BITS:
         lists = [agreement_parts(family, pe, simd, folds > 1, weight_bits)]
     else:
         lists = [tree_parts(family, simd, lanes.top, granule, pe, weight_bits)]
@@ -77,20 +75,20 @@ def array_parts(
     if folds > 1:
         top, flags = folds * simd * lanes.top, 3 if thresholds else 2
         if thresholds:
-            _, late = step_top(simd, folds, lanes, fixed)
+            _, late = step_top(simd, folds, lanes)
             lists.append(accumulator_parts(family, pe, top, late))
         else:
             # All neurons have the lowest bit in common that flags alone make.
             lowest = 1 if lanes.halves else pe
             lists.append(family.adder("accumulator", bits_for(top), pe, lowest))
             lists.append({"register": pe * (bits_for(top) - 1) + lowest})
-        lists.append({"bare register": flags * array_latency(simd, 1, lanes, fixed=fixed)})
+        lists.append({"bare register": flags * array_latency(simd, 1, lanes)})
     return merge(*lists)
 
 
-def array_latency(simd: int, folds: int, lanes: Lanes = BITS, *, fixed: bool) -> int:
-    """Return `PEArray.latency`; `fixed` is whether the weights are constants."""
-    if counts_agreements(lanes, fixed):
+def array_latency(simd: int, folds: int, lanes: Lanes = BITS) -> int:
+    """Return `PEArray.latency`."""
+    if lanes == BITS:
         return agreement_latency(simd, folds > 1) + (folds > 1)
     return tree_latency(simd, lanes.top, _tree_granule(lanes)) + (folds > 1)
 
@@ -121,9 +119,11 @@ class PEArray(wiring.Component):
         Steps a neuron takes.
     lanes : Lanes
         Kind of the inputs; bits by default.
-    counting : Counting, optional
-        How agreements of bits are counted, see `AgreementTree`; without it an `AdderTree` for each
-        neuron, which is best for constant weights: tools find what neurons have in common.
+    counting : Counting
+        How agreements of bits are counted, see `AgreementTree`.
+    constants : ndarray of bool, shape (pe, simd), optional
+        Where weights are +1 that never change; `w` is not looked at then if the inputs are bits,
+        see `SharedCounts`. Only with a single fold.
     thresholds : ndarray of int, shape (neuron folds, pe), optional
         Those of the neurons, one fold behind the other; only with several `folds`.
 
@@ -155,7 +155,8 @@ class PEArray(wiring.Component):
         folds: int,
         lanes: Lanes = BITS,
         *,
-        counting: Counting | None = None,
+        counting: Counting = Counting.LUTS,
+        constants: NDArray[np.bool_] | None = None,
         thresholds: NDArray[np.integer] | None = None,
     ):
         for name, value in (("pe", pe), ("simd", simd), ("folds", folds)):
@@ -164,28 +165,26 @@ class PEArray(wiring.Component):
         granule = lanes.granule or 1
         if simd % granule:
             raise ValueError(f"PEArray simd must be a multiple of the granule {granule}")
+        if constants is not None and folds > 1:
+            raise ValueError(f"PEArray takes constants only with one fold, not {folds}")
         if thresholds is not None and folds == 1:
             raise ValueError("PEArray takes thresholds only with several folds, not 1")
         self.pe, self.simd, self.folds, self.lanes = pe, simd, folds, lanes
         self._tree_granule = _tree_granule(lanes)
         self.top = folds * simd * lanes.top
-        self._agreement: AgreementTree | None = None
-        if counting is not None:
-            if lanes != BITS:
-                raise ValueError(f"PEArray counting must be None with lanes {lanes}")
+        self._agreement: AgreementTree | SharedCounts | None = None
+        if lanes == BITS and constants is not None:
+            self._agreement = SharedCounts(constants, counting)
+        elif lanes == BITS:
             self._agreement = AgreementTree(pe, simd, counting, late=folds > 1)
-        self._tree_latency = (
-            tree_latency(simd, lanes.top, self._tree_granule)
-            if self._agreement is None
-            else self._agreement.latency
-        )
-        self.latency = self._tree_latency + (folds > 1)
+        self.latency = array_latency(simd, folds, lanes)
+        self._tree_latency = self.latency - (folds > 1)
         self._accumulator: ThresholdAccumulator | None = None
         output = data.ArrayLayout(bits_for(self.top), pe)
         if thresholds is not None:
-            highest, late = step_top(simd, folds, lanes, counting is None)
+            highest, late = step_top(simd, folds, lanes)
             self._accumulator = ThresholdAccumulator(
-                thresholds, self.top, highest, late=late, counting=counting or Counting.LUTS
+                thresholds, self.top, highest, late=late, counting=counting
             )
             output = layouts.bits(pe)
         super().__init__(
@@ -202,13 +201,12 @@ class PEArray(wiring.Component):
 
     def encode(self, positive: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return what `w` is for weights, shape (..., pe, simd); true where they are +1."""
-        return positive if self._agreement is None else self._agreement.encode(positive)
+        tree = self._agreement
+        return tree.encode(positive) if isinstance(tree, AgreementTree) else positive
 
     def _agreements(self, w: Value) -> Value:
         """Return what each lane counts for, lane by lane, where the tree does not gate it."""
         granule, width = self.lanes.granule, self.lanes.width
-        if granule is None and width == 1:
-            return ~(self.a.as_value() ^ w)
         if granule is None:
             return Cat(self.a[lane] ^ ~w[lane].replicate(width) for lane in range(self.simd))
         lanes = []
@@ -259,10 +257,14 @@ class PEArray(wiring.Component):
 
     def _counts(self, m: Module) -> tuple[list[Value], list[Value]]:
         """Return each neuron's count of a step, and what is to be added to it."""
+        late: list[Value] = [Const(0, 0)] * self.pe
         if self._agreement is not None:
             m.submodules.tree = tree = self._agreement
-            m.d.comb += [tree.a.eq(self.a), tree.w.eq(self.w), tree.en.eq(self.en)]
-            late = list(tree.late) if tree.uses_late else [Const(0, 0)] * self.pe
+            m.d.comb += [tree.a.eq(self.a), tree.en.eq(self.en)]
+            if isinstance(tree, AgreementTree):
+                m.d.comb += tree.w.eq(self.w)
+                if tree.uses_late:
+                    late = list(tree.late)
             return [tree.o[index] for index in range(self.pe)], late
         counts: list[Value] = []
         for index in range(self.pe):
@@ -274,4 +276,4 @@ class PEArray(wiring.Component):
                 units = range(self.simd // self._tree_granule)
                 m.d.comb += tree.pad.eq(Cat(self.a[unit].pad for unit in units))
             counts.append(tree.o)
-        return counts, [Const(0, 0)] * self.pe
+        return counts, late

@@ -260,8 +260,7 @@ def _head_of(
         latency = head_latency(layer.mh // pe, folds, True)
         if folds == 1:
             return threshold_parts(family, least, top), pe, latency
-        # Constants have a single fold, so these weights are none.
-        highest, _ = step_top(simd, folds, lanes, False)
+        highest, _ = step_top(simd, folds, lanes)
         return start_parts(family, least, top, highest), pe, latency
     unit = _score_unit(layer, pe, lanes, output)
     return score_parts(family, unit), unit.width * pe, unit.latency

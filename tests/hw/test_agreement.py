@@ -18,6 +18,7 @@ from xnorflow.hw.carry_chain import add, chain_sums, inject
 from xnorflow.hw.counting import Counting, lut4
 from xnorflow.hw.pe_array import PEArray
 from xnorflow.hw.rom import pack_lanes
+from xnorflow.hw.shared_counts import SharedCounts
 from xnorflow.sim.streams import pack_bits
 
 SIMULATED = [Counting.LUTS, Counting.CHAINS]
@@ -65,6 +66,32 @@ def test_agreement_tree_counts_agreeing_lanes(pe, simd, counting, late, seed):
     a[1], w[1] = True, False  # none
     tree = AgreementTree(pe, simd, counting, late=late)
     assert np.array_equal(counted(tree, a, w, seed), (a[:, None] == w).sum(axis=2))
+
+
+@settings(max_examples=25)
+@given(pe=st.integers(1, 12), simd=st.integers(1, 70), seed=seeds)
+def test_shared_counts_are_those_of_constant_weights(pe, simd, seed):
+    rng = np.random.default_rng(seed)
+    weights, a = rng.random((pe, simd)) < 0.5, rng.random((9, simd)) < 0.5
+    weights[0], weights[-1] = True, False
+    a[0], a[1], a[2] = True, False, weights[pe // 2]
+    counts = SharedCounts(weights, Counting.LUTS)
+    inputs = {"a": pack_bits(a, simd)}
+    got = run_pipeline(counts, inputs, ["o"], counts.latency, seed=seed)
+    width = counts.o.shape().elem_shape
+    found = [lanes_of(row[0], width, pe) for row in got]
+    assert found == (a[:, None] == weights).sum(axis=2).tolist()
+
+
+@pytest.mark.parametrize("lanes", range(1, LEAF + 1))
+def test_shared_counts_are_right_for_every_pattern(lanes):
+    patterns = np.array(list(product([False, True], repeat=lanes)))
+    counts = SharedCounts(patterns, Counting.LUTS)
+    inputs = {"a": pack_bits(patterns, lanes)}
+    got = run_pipeline(counts, inputs, ["o"], counts.latency, seed=1)
+    width = counts.o.shape().elem_shape
+    found = [lanes_of(row[0], width, len(patterns)) for row in got]
+    assert found == (patterns[:, None] == patterns).sum(axis=2).tolist()
 
 
 def test_leaves_and_what_is_added_behind_them_are_all_lanes():
@@ -203,6 +230,11 @@ def test_accumulator_refuses_thresholds_out_of_range(bad):
 def test_accumulator_wants_a_row_of_thresholds_for_each_fold():
     with pytest.raises(ValueError, match=r"must have shape \(folds, pe\), not \(3,\)"):
         ThresholdAccumulator(np.zeros(3, int), 8, 4, late=False, counting=Counting.LUTS)
+
+
+def test_pe_array_wants_one_step_for_constants():
+    with pytest.raises(ValueError, match="only with one fold, not 2"):
+        PEArray(1, 4, 2, constants=np.ones((1, 4), bool))
 
 
 def test_pe_array_wants_several_steps_for_thresholds():

@@ -51,7 +51,7 @@ def test_pe_array_counts_agreeing_synapses(pe, simd, folds, seed):
     array = PEArray(pe, simd, folds)
     inputs = {
         "a": pack_bits(a, simd),
-        "w": pack_bits(w, pe * simd),
+        "w": pack_bits(array.encode(w).reshape(len(w), -1), pe * simd),
         "valid": [1] * len(a),
         "first": [int(step % folds == 0) for step in range(len(a))],
     }
@@ -117,7 +117,8 @@ def test_lanes_of_1_to_16_bits_are_legal(width):
 
 def test_pe_array_ignores_steps_that_are_not_valid():
     array = PEArray(1, 4, 2)
-    inputs = {"a": [15, 15, 15], "w": [15, 15, 15], "valid": [1, 0, 1], "first": [1, 0, 0]}
+    (w,) = pack_bits(array.encode(np.ones((1, 4), bool)), 4)
+    inputs = {"a": [15, 15, 15], "w": [w, w, w], "valid": [1, 0, 1], "first": [1, 0, 0]}
     got = run_pipeline(array, inputs, ["o"], array.latency, seed=3)
     assert got[-1] == [8]
 
@@ -138,6 +139,17 @@ def test_threshold_unit_compares_with_its_folds_threshold(folds, pe, top, seed):
     }
     got = run_pipeline(unit, inputs, ["o"], unit.latency, seed=seed)
     assert [row[0] for row in got] == pack_bits(counts >= thresholds[fold], pe)
+
+
+@pytest.mark.parametrize("top", [1, 2, 7, 8, 15, 16, 100, 127, 128])
+def test_constant_thresholds_are_reached_from_themselves_on(top):
+    thresholds = np.arange(top + 2)
+    counts = np.arange(top + 1)
+    unit = ThresholdUnit(thresholds[None], top)
+    rows = np.repeat(counts[:, None], top + 2, axis=1)
+    inputs = {"i": pack_lanes(rows, unit.i.shape().elem_shape), "fold": [0] * len(rows)}
+    got = run_pipeline(unit, inputs, ["o"], 1, seed=top)
+    assert [row[0] for row in got] == pack_bits(rows >= thresholds, top + 2)
 
 
 @pytest.mark.parametrize("bad", [-1, 10])

@@ -206,13 +206,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         _ARITHMETIC + "test_pe_array_counts_nothing_for_padded_granules",
     ),
     Mutation(
-        "PE: XOR instead of XNOR",
-        "hw/pe_array.py",
-        "return ~(self.a.as_value() ^ w)",
-        "return self.a.as_value() ^ w",
-        _ARITHMETIC + "test_pe_array_counts_agreeing_synapses",
-    ),
-    Mutation(
         "PE: weight of integers inverted",
         "hw/pe_array.py",
         "self.a[lane] ^ ~w[lane].replicate(width)",
@@ -262,6 +255,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         _AGREEMENT + "test_a_leaf_counts_every_pattern",
     ),
     Mutation(
+        "shared counts: a majority keeps its inverse",
+        "hw/shared_counts.py",
+        "turned = tuple(bit != flip for bit in inverted)",
+        "turned = inverted",
+        _AGREEMENT + "test_shared_counts_are_right_for_every_pattern",
+    ),
+    Mutation(
         "carry chain: what is injected comes into the sum",
         "hw/carry_chain.py",
         "return (x, x) if self.new",
@@ -306,9 +306,16 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "threshold: > instead of >=",
         "hw/threshold.py",
-        "self.o[p].eq(count[p] >= threshold[p])",
-        "self.o[p].eq(count[p] > threshold[p])",
+        "count[p] >= threshold[p]",
+        "count[p] > threshold[p]",
         _ARITHMETIC + "test_threshold_unit_compares_with_its_folds_threshold",
+    ),
+    Mutation(
+        "threshold: a constant one ignores the lower bits",
+        "hw/threshold.py",
+        "(bits.matches(wanted) & reached)",
+        "bits.matches(wanted)",
+        _ARITHMETIC + "test_constant_thresholds_are_reached_from_themselves_on",
     ),
     Mutation(
         "threshold: that of the fold before",

@@ -45,6 +45,7 @@ COMPONENTS: dict[str, tuple[str, ...]] = {
     "hw/resize.py": ("tests/hw/test_resize.py",),
     "hw/rom.py": (_ARITHMETIC, _MVU),
     "hw/score.py": (_ARITHMETIC, _POOL + "TestScoreStage", _MVU),
+    "hw/shared_counts.py": (_AGREEMENT,),
     "hw/skid.py": (_STAGES + "TestSkidBuffer",),
     "hw/sliding_window.py": (_WINDOW,),
     "hw/threshold.py": (_ARITHMETIC, _POOL + "TestThresholdStage"),
