@@ -28,7 +28,6 @@ ADDERS = {
     "fixed adder": 1.0,
     "accumulator": 2.0,
     "comparator": 0.0,
-    "fixed comparator": 0.0,
     "maximum": 0.0,
     "score adder": 1.0,
     "pool adder": 1.0,
@@ -67,6 +66,13 @@ STRUCTURE: dict[str, tuple[float, float, float]] = {
     "fixed leaf of 4": (4, 0, 0),
     "fixed leaf of 5": (6, 0, 0),
     "fixed leaf of 6": (7, 0, 0),
+    "leaf LUT": (1, 0, 0),
+    "shared LUT": (1, 0, 0),
+    "chain bit": (1, 0, 0),
+    "chain start": (0, 0, 1),
+    "start bit": (1, 0, 0),
+    "shared count LUT": (1, 0, 0),
+    "comparator LUT": (1, 0, 0),
     "gated lane": (1, 0, 0),
     "padded sum bit": (0, 0, 0),
     "ROM LUT": (1, 0, 0),
@@ -134,6 +140,8 @@ def structure(family: str) -> dict[str, NDArray[np.float64]]:
     prices = {}
     for part, (lut, ff, beside) in STRUCTURE.items():
         prices[part] = np.array([lut, ff, 0, lut + beside])
+    for part in ("chain bit", "chain start"):
+        prices[part][2] = 1 / carry_bits
     for part, bit in ADDERS.items():
         # A chain of ECP5 takes four LUTs more, one of iCE40 a cell or two.
         ends = 4.0 if carry_bits > 1 else 0.0

@@ -170,13 +170,13 @@ def folding_of(c: Config) -> Folding:
     return {name: LayerFolding(*choice) for name, choice in c["folding"].items()}
 
 
-def unit_of(c: Config) -> wiring.Component:
-    """Return the hardware of a configuration."""
+def unit_of(c: Config, family: str) -> wiring.Component:
+    """Return the hardware of a configuration, as it is built for a family."""
     match c["kind"]:
         case "core":
-            return assemble(lowered(c["model"]), folding_of(c))
+            return assemble(lowered(c["model"]), folding_of(c), family)
         case "stage":
-            core = assemble(lowered(c["model"]), folding_of(c))
+            core = assemble(lowered(c["model"]), folding_of(c), family)
             return next(stage.unit for stage in core.stages if stage.name == c["stage"])
         case "fifo":
             return StreamFIFO(unsigned(c["width"]), c["words"])
@@ -188,7 +188,7 @@ def unit_of(c: Config) -> wiring.Component:
         case "link":
             return UARTHostLink(_link(c))
     stage, output, payload = stage_of(c)
-    return component(stage, payload, output)
+    return component(stage, payload, output, family)
 
 
 def _units(family: str) -> Iterator[Config]:

@@ -89,7 +89,7 @@ class Measurements:
 
         def one(family: str, config: Config) -> None:
             with lock:  # Amaranth's names are global
-                unit = unit_of(config)
+                unit = unit_of(config, family)
                 text = rtlil.convert(unit, emit_src=False)
             digest = hashlib.sha256((FAMILIES[family][0] + text).encode()).hexdigest()[:12]
             key = _key(family, config)

@@ -12,6 +12,7 @@ from pathlib import Path
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 
+from xnorflow.boards.chains import free_chain_ends
 from xnorflow.boards.flow import SYNTHESIS
 from xnorflow.boards.tools import find, run
 
@@ -78,6 +79,10 @@ def synthesise(family: str, unit: wiring.Component | str, command: str | None = 
         log = folder / "log"
         run(find("yosys"), ["unit.ys"], folder, log, "synthesise", lambda step, message: None)
         types = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
+        if family == "ecp5":
+            design = json.loads((folder / "unit.json").read_text())
+            free_chain_ends(design)
+            (folder / "unit.json").write_text(json.dumps(design))
         arguments = f"{device} --pack-only --json unit.json".split()
         tool = find(f"nextpnr-{family}")
         run(tool, arguments, folder, log, "pack", lambda step, message: None)

@@ -29,6 +29,7 @@ from amaranth.build.run import BuildPlan
 
 from xnorflow.boards import reports
 from xnorflow.boards.board import Board
+from xnorflow.boards.chains import free_chain_ends
 from xnorflow.boards.pll import PLLSetting, solve
 from xnorflow.boards.reports import PNRReport, Usage
 from xnorflow.boards.tools import Progress, Tool, ToolFailed, find, run
@@ -587,6 +588,11 @@ class _Flow:
             self.run(self.yosys, ["top.ys"], folder, "yosys.log", "synthesise")
         cells = reports.read_stat((folder / "stat.json").read_text(encoding="utf-8"))
         self.check(reports.mapped(cells, self.board))
+        if self.board.family == "ecp5":
+            netlist = folder / "top.json"
+            design = json.loads(netlist.read_text(encoding="utf-8"))
+            free_chain_ends(design)
+            netlist.write_text(json.dumps(design), encoding="utf-8")
         return cells
 
     def synthesise_core(self, folder: Path, command: str, mapped_core: Path) -> None:

@@ -4,16 +4,16 @@ from functools import cache
 
 import numpy as np
 from amaranth import Cat, Module, Mux, Signal
-from amaranth.hdl import Shape, signed
+from amaranth.hdl import Shape, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
 from xnorflow.hw import layouts
 from xnorflow.hw.cost import Family, Parts, index_bits, merge
+from xnorflow.hw.counting import Counting
 from xnorflow.hw.pe_array import PEArray, array_latency, array_parts
 from xnorflow.hw.pipeline import delay
-from xnorflow.hw.popcount import tree_latency
 from xnorflow.hw.replay_buffer import ReplayBuffer, replay_parts
 from xnorflow.hw.rom import ROM, ROMStyle, rom_parts
 from xnorflow.hw.score import ScoreUnit
@@ -23,6 +23,7 @@ from xnorflow.hw.threshold import ThresholdUnit
 __all__ = [
     "MatrixVectorUnit",
     "counts",
+    "head_latency",
     "rom_widths",
     "unit_latency",
     "unit_parts",
@@ -50,8 +51,11 @@ def counts(
     return least.clip(0, weights.shape[1] * lanes.top + 1)
 
 
-def _pe_groups(pe: int, simd: int) -> int:
-    """Return into how many groups the PEs are cut."""
+def _pe_groups(pe: int, simd: int, shared: bool) -> int:
+    """Return into how many groups the PEs are cut; `shared`: see `SharedCounts`."""
+    # Of shared counts no input goes to all neurons.
+    if shared:
+        return 1
     return next((g for g in range(1, pe) if pe % g == 0 and pe // g * simd <= GROUP_LANES), pe)
 
 
@@ -65,7 +69,7 @@ def rom_widths(weights: NDArray[np.integer], pe: int, simd: int) -> tuple[int, .
     """
     folded = weights.reshape(-1, pe, weights.shape[1] // simd, simd)
     varying = (folded != folded[:1, :, :1]).any(axis=(0, 2))
-    return tuple(varying.reshape(_pe_groups(pe, simd), -1).sum(axis=1).tolist())
+    return tuple(varying.reshape(_pe_groups(pe, simd, False), -1).sum(axis=1).tolist())
 
 
 @cache
@@ -84,6 +88,7 @@ def unit_parts(
     lanes: layouts.Lanes = layouts.BITS,
     groups: int = 1,
     widths: tuple[int, ...] | None = None,
+    thresholds: bool = False,
 ) -> Parts:
     """Return the parts of a `MatrixVectorUnit` but for those of what stands behind its counts.
 
@@ -98,19 +103,23 @@ def unit_parts(
         See `MatrixVectorUnit`.
     widths : tuple of int, optional
         `rom_widths` where some bits may be alike in all words; yosys makes constants of those.
+    thresholds : bool
+        Whether the accumulators have the thresholds, so that nothing stands behind them.
     """
     neuron_folds, synapse_folds = mh // pe, mw // simd
-    depth, sets = neuron_folds * synapse_folds, _pe_groups(pe, simd)
+    depth = neuron_folds * synapse_folds
+    shared = weights_in is ROMStyle.CONSTANT and lanes == layouts.BITS
+    sets = _pe_groups(pe, simd, shared)
     each = pe // sets
     payload = simd * lanes.width + (simd // lanes.granule if lanes.granule else 0)
     weight_bits = 64 if weights_in is ROMStyle.BRAM else depth
-    array = array_parts(family, each, simd, synapse_folds, lanes, weight_bits)
+    array = array_parts(family, each, simd, synapse_folds, lanes, weight_bits, thresholds)
     if widths is None or weights_in is not ROMStyle.BRAM:
         widths = (each * simd,) * sets
     roms = [rom_parts(family, depth, width, weights_in) for width in widths]
-    count_bits = each * (mw * lanes.top).bit_length()
-    folds = index_bits(depth, synapse_folds, neuron_folds)
-    tree = tree_latency(simd, lanes.top) + sets
+    count_bits = each * (1 if thresholds else (mw * lanes.top).bit_length())
+    folds = index_bits(depth, synapse_folds, 1 if thresholds else neuron_folds)
+    tree = array_latency(simd, 1, lanes) + sets
     registers = (
         sets * rom_latency * payload  # operands, of which the next group takes its own
         + sets * (rom_latency - 1) * each * simd  # weights
@@ -128,11 +137,36 @@ def unit_parts(
     )
 
 
+def head_latency(neuron_folds: int, synapse_folds: int, thresholds: bool) -> int:
+    """Return the cycles of what stands behind a `MatrixVectorUnit`'s counts."""
+    if thresholds and synapse_folds > 1:
+        return 0  # the accumulators have the thresholds
+    return 1 + (neuron_folds > 1) + (not thresholds)
+
+
 def unit_latency(
-    pe: int, simd: int, synapse_folds: int, *, rom_latency: int, lanes: layouts.Lanes, head: int
+    pe: int,
+    simd: int,
+    synapse_folds: int,
+    *,
+    rom_latency: int,
+    lanes: layouts.Lanes,
+    head: int,
+    fixed: bool,
 ) -> int:
-    """Return `MatrixVectorUnit.latency`; `head` is that of thresholds or scores."""
-    return rom_latency + array_latency(simd, synapse_folds, lanes) + _pe_groups(pe, simd) - 1 + head
+    """Return `MatrixVectorUnit.latency`.
+
+    Parameters
+    ----------
+    pe, simd, synapse_folds, rom_latency, lanes
+        See `MatrixVectorUnit`.
+    head : int
+        `head_latency`.
+    fixed : bool
+        Whether the weights are constants.
+    """
+    groups = _pe_groups(pe, simd, fixed and lanes == layouts.BITS)
+    return rom_latency + array_latency(simd, synapse_folds, lanes) + groups - 1 + head
 
 
 def unit_schedule(
@@ -158,6 +192,7 @@ class MatrixVectorUnit(wiring.Component):
 
         i --ReplayBuffer--+--|a|--+--PEArray--+--ThresholdUnit--+--SkidBuffer-- o
               address ----+--ROM--'           +-- or ScoreUnit -'
+                                              +-- or nothing ---'
 
     All registers behind the buffer share one enable, which falls while a finished beat waits for
     room in the skid buffer. The elements of the vectors are ±1 unless `lanes` says otherwise: ±1
@@ -195,6 +230,8 @@ class MatrixVectorUnit(wiring.Component):
         theirs belongs into thresholds or offsets.
     groups : int
         Groups of a grouped convolution; a divisor of MH.
+    counting : Counting
+        How agreements of bits are counted.
 
     Attributes
     ----------
@@ -242,6 +279,7 @@ class MatrixVectorUnit(wiring.Component):
         rom_latency: int = 1,
         lanes: layouts.Lanes = layouts.BITS,
         groups: int = 1,
+        counting: Counting = Counting.LUTS,
     ):
         self.mh, self.mw = weights.shape
         granule = lanes.granule or 1
@@ -271,9 +309,16 @@ class MatrixVectorUnit(wiring.Component):
         self.base = lanes.base(weights)
         if accumulators:
             scale, offset = np.ones(self.mh, np.int64), np.zeros(self.mh, np.int64)
-        self._head: ThresholdUnit | ScoreUnit
+        fixed = self.weights_in is ROMStyle.CONSTANT
+        self.pe_groups = _pe_groups(pe, simd, fixed and lanes == layouts.BITS)
+        self._head: ThresholdUnit | ScoreUnit | None = None
+        kept: NDArray[np.int64] | None = None
         if thresholds is not None:
-            self._head = ThresholdUnit(counts(thresholds, weights, lanes).reshape(folds), top)
+            least = counts(thresholds, weights, lanes).reshape(folds)
+            if self.synapse_folds > 1:
+                kept = least  # for the accumulators
+            else:
+                self._head = ThresholdUnit(least, top)
             output = layouts.bits(pe)
         elif scale is not None and offset is not None:
             self._head = ScoreUnit(
@@ -284,10 +329,18 @@ class MatrixVectorUnit(wiring.Component):
                 self.base.reshape(folds),
             )
             output = layouts.scores(pe, signed(self._head.width))
-        self.pe_groups = _pe_groups(pe, simd)
+        each = pe // self.pe_groups
         self._arrays = [
-            PEArray(pe // self.pe_groups, simd, self.synapse_folds, lanes)
-            for _ in range(self.pe_groups)
+            PEArray(
+                each,
+                simd,
+                self.synapse_folds,
+                lanes,
+                counting=counting,
+                constants=weights[first : first + each] > 0 if fixed else None,
+                thresholds=None if kept is None else kept[:, first : first + each],
+            )
+            for first in range(0, pe, each)
         ]
         payload = lanes.payload(simd)
         self._rounds = self.neuron_folds // groups
@@ -299,7 +352,8 @@ class MatrixVectorUnit(wiring.Component):
             self.synapse_folds,
             rom_latency=rom_latency,
             lanes=lanes,
-            head=self._head.latency,
+            head=0 if self._head is None else self._head.latency,
+            fixed=fixed,
         )
         super().__init__({"i": In(stream.Signature(payload)), "o": Out(stream.Signature(output))})
 
@@ -309,7 +363,7 @@ class MatrixVectorUnit(wiring.Component):
         return self.o.payload.shape()
 
     def rom_words(self) -> NDArray[np.int64]:
-        """Return the weight bits as the ROM holds them.
+        """Return the weight bits in the order of the ROM, which holds them encoded by the PEs.
 
         Returns
         -------
@@ -340,7 +394,6 @@ class MatrixVectorUnit(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.replay = replay = self._replay
-        m.submodules.head = head = self._head
         m.submodules.skid = skid = SkidBuffer(self.output_shape)
         wiring.connect(m, wiring.flipped(self.i), replay.i)
         wiring.connect(m, skid.o, wiring.flipped(self.o))
@@ -349,7 +402,6 @@ class MatrixVectorUnit(wiring.Component):
         m.d.comb += [
             en.eq(~skid.i.valid | skid.i.ready),
             replay.o.ready.eq(en),
-            head.en.eq(en),
         ]
 
         # Fetch: count the steps of a pixel, and within them those of a neuron.
@@ -365,35 +417,39 @@ class MatrixVectorUnit(wiring.Component):
 
         # Compute: PE group g works g cycles behind the first one, and waits less for the last.
         width = Shape.cast(self.lanes.payload(self.simd)).width
-        words = self.rom_words().reshape(self.cycles_per_frame, self.pe_groups, -1)
-        ahead = Cat(replay.o.payload, replay.o.valid, first, address)
+        shape = (self.cycles_per_frame, self.pe_groups, self.pe // self.pe_groups, self.simd)
+        words = self.rom_words().reshape(shape) > 0
+        ahead = Cat(replay.o.payload, replay.o.valid, first, last, address)
         grouped = []
         for group, array in enumerate(self._arrays):
             if group:
                 ahead = delay(m, ahead, 1, en, f"ahead_{group}")
-            rom = ROM.of_lanes(words[:, group], 1, self.weights_in)
+            encoded = array.encode(words[:, group]).reshape(len(words), -1).astype(np.int64)
+            rom = ROM.of_lanes(encoded, 1, self.weights_in)
             m.submodules[f"rom_{group}"] = rom
             m.submodules[f"array_{group}"] = array
-            operands = delay(m, ahead[: width + 2], self.rom_latency, en, f"operands_{group}")
+            operands = delay(m, ahead[: width + 3], self.rom_latency, en, f"operands_{group}")
             m.d.comb += [
                 rom.en.eq(en),
-                rom.addr.eq(ahead[width + 2 :]),
+                rom.addr.eq(ahead[width + 3 :]),
                 array.en.eq(en),
                 array.a.eq(operands[:width]),
                 array.valid.eq(operands[width]),
                 array.first.eq(operands[width + 1]),
+                array.last.eq(operands[width + 2]),
                 array.w.eq(delay(m, rom.data, self.rom_latency - 1, en, f"weights_{group}")),
             ]
             grouped.append(
                 delay(m, array.o.as_value(), self.pe_groups - 1 - group, en, f"wait_{group}")
             )
-        fold = Signal(range(self.neuron_folds))
-        with m.If(settled & en):
-            m.d.sync += fold.eq(Mux(fold == self.neuron_folds - 1, 0, fold + 1))
-        m.d.comb += [
-            head.i.eq(Cat(*grouped)),
-            head.fold.eq(fold),
-            skid.i.valid.eq(delay(m, settled, head.latency, en, "done")),
-            skid.i.payload.eq(head.o),
-        ]
+        outputs: Value = Cat(*grouped)
+        if self._head is not None:
+            m.submodules.head = head = self._head
+            fold = Signal(range(self.neuron_folds))
+            with m.If(settled & en):
+                m.d.sync += fold.eq(Mux(fold == self.neuron_folds - 1, 0, fold + 1))
+            m.d.comb += [head.i.eq(outputs), head.fold.eq(fold), head.en.eq(en)]
+            settled = delay(m, settled, head.latency, en, "done")
+            outputs = head.o.as_value()
+        m.d.comb += [skid.i.valid.eq(settled), skid.i.payload.eq(outputs)]
         return m

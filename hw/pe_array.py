@@ -1,19 +1,31 @@
-"""Processing elements: XNOR, popcount, accumulator."""
+"""Processing elements: XNOR, popcount, accumulator, threshold."""
 
 from functools import cache
 
-from amaranth import Cat, Module, Mux, Signal
+import numpy as np
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.hdl import Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
+from numpy.typing import NDArray
 
+from xnorflow.hw import layouts
+from xnorflow.hw.accumulator import ThresholdAccumulator, accumulator_parts
+from xnorflow.hw.agreement import (
+    AgreementTree,
+    agreement_latency,
+    agreement_parts,
+    leaf_sizes,
+)
 from xnorflow.hw.cost import Family, Parts, merge
+from xnorflow.hw.counting import Counting
 from xnorflow.hw.layouts import BITS, Lanes
 from xnorflow.hw.pipeline import delay
 from xnorflow.hw.popcount import BIT_LEAF, AdderTree, tree_latency, tree_parts
+from xnorflow.hw.shared_counts import SharedCounts, shared_parts
 
-__all__ = ["PEArray", "array_latency", "array_parts"]
+__all__ = ["PEArray", "array_latency", "array_parts", "step_top"]
 
 
 def _tree_granule(lanes: Lanes) -> int | None:
@@ -23,27 +35,61 @@ def _tree_granule(lanes: Lanes) -> int | None:
     return lanes.granule if gated else None
 
 
+def step_top(simd: int, folds: int, lanes: Lanes) -> tuple[int, bool]:
+    """Return the largest count of a step, and whether a lane comes beside it."""
+    late = folds > 1 and lanes == BITS
+    late = late and simd - sum(leaf_sizes(simd, True)) == len(leaf_sizes(simd, True))
+    return simd * lanes.top - late, late
+
+
 @cache
 def array_parts(
-    family: Family, pe: int, simd: int, folds: int, lanes: Lanes, weight_bits: int
+    family: Family,
+    pe: int,
+    simd: int,
+    folds: int,
+    lanes: Lanes,
+    weight_bits: int,
+    thresholds: bool = False,
 ) -> Parts:
-    """Return the parts of a `PEArray`; `weight_bits` is the words that the weights come from."""
+    """Return the parts of a `PEArray`, but for the thresholds themselves.
+
+    Parameters
+    ----------
+    family, pe, simd, folds, lanes
+        See `PEArray`.
+    weight_bits : int
+        The words that the weights come from.
+    thresholds : bool
+        Whether the accumulators have thresholds.
+    """
     granule = _tree_granule(lanes)
-    lists = [tree_parts(family, simd, lanes.top, granule, pe, weight_bits)]
+    if lanes == BITS and weight_bits == 1:
+        lists = [shared_parts(family, pe, simd)]
+    elif lanes == BITS:
+        lists = [agreement_parts(family, pe, simd, folds > 1, weight_bits)]
+    else:
+        lists = [tree_parts(family, simd, lanes.top, granule, pe, weight_bits)]
     if lanes.granule is not None and granule is None:
         lists.append({"gated lane": pe * simd})
     if folds > 1:
-        width = bits_for(folds * simd * lanes.top)
-        # All neurons have the lowest bit in common that flags alone make.
-        lowest = 1 if lanes.halves else pe
-        lists.append(family.adder("accumulator", width, pe, lowest))
-        flags = 2 * tree_latency(simd, lanes.top, granule)
-        lists.append({"register": pe * (width - 1) + lowest, "bare register": flags})
+        top, flags = folds * simd * lanes.top, 3 if thresholds else 2
+        if thresholds:
+            _, late = step_top(simd, folds, lanes)
+            lists.append(accumulator_parts(family, pe, top, late))
+        else:
+            # All neurons have the lowest bit in common that flags alone make.
+            lowest = 1 if lanes.halves else pe
+            lists.append(family.adder("accumulator", bits_for(top), pe, lowest))
+            lists.append({"register": pe * (bits_for(top) - 1) + lowest})
+        lists.append({"bare register": flags * array_latency(simd, 1, lanes)})
     return merge(*lists)
 
 
 def array_latency(simd: int, folds: int, lanes: Lanes = BITS) -> int:
     """Return `PEArray.latency`."""
+    if lanes == BITS:
+        return agreement_latency(simd, folds > 1) + (folds > 1)
     return tree_latency(simd, lanes.top, _tree_granule(lanes)) + (folds > 1)
 
 
@@ -59,6 +105,9 @@ class PEArray(wiring.Component):
         w[0] -'                   ^-----'
         ...                                        (pe times)
 
+    With thresholds, `o` is whether that number reaches the neuron's threshold, see
+    `ThresholdAccumulator`.
+
     Latency: `latency` enabled cycles from a neuron's last step to its count. No idle cycle is
     needed between neurons.
 
@@ -70,6 +119,13 @@ class PEArray(wiring.Component):
         Steps a neuron takes.
     lanes : Lanes
         Kind of the inputs; bits by default.
+    counting : Counting
+        How agreements of bits are counted, see `AgreementTree`.
+    constants : ndarray of bool, shape (pe, simd), optional
+        Where weights are +1 that never change; `w` is not looked at then if the inputs are bits,
+        see `SharedCounts`. Only with a single fold.
+    thresholds : ndarray of int, shape (neuron folds, pe), optional
+        Those of the neurons, one fold behind the other; only with several `folds`.
 
     Attributes
     ----------
@@ -83,42 +139,74 @@ class PEArray(wiring.Component):
     a : In(lanes.payload(simd))
         Inputs of this step, shared by all PEs.
     w : In(ArrayLayout(simd, pe))
-        Weight bits of this step.
-    valid, first : In(1)
-        A step is present; it is its neuron's first.
+        Weight bits of this step, as `encode` gives them.
+    valid, first, last : In(1)
+        A step is present; it is its neuron's first, or last.
     o : Out(ArrayLayout(range(top + 1), pe))
+        With thresholds ArrayLayout(1, pe).
     en : In(1)
         Clock enable of every register.
     """
 
-    def __init__(self, pe: int, simd: int, folds: int, lanes: Lanes = BITS):
+    def __init__(
+        self,
+        pe: int,
+        simd: int,
+        folds: int,
+        lanes: Lanes = BITS,
+        *,
+        counting: Counting = Counting.LUTS,
+        constants: NDArray[np.bool_] | None = None,
+        thresholds: NDArray[np.integer] | None = None,
+    ):
         for name, value in (("pe", pe), ("simd", simd), ("folds", folds)):
             if value < 1:
                 raise ValueError(f"PEArray {name} must be at least 1, not {value!r}")
         granule = lanes.granule or 1
         if simd % granule:
             raise ValueError(f"PEArray simd must be a multiple of the granule {granule}")
+        if constants is not None and folds > 1:
+            raise ValueError(f"PEArray takes constants only with one fold, not {folds}")
+        if thresholds is not None and folds == 1:
+            raise ValueError("PEArray takes thresholds only with several folds, not 1")
         self.pe, self.simd, self.folds, self.lanes = pe, simd, folds, lanes
         self._tree_granule = _tree_granule(lanes)
         self.top = folds * simd * lanes.top
-        self._tree_latency = tree_latency(simd, lanes.top, self._tree_granule)
+        self._agreement: AgreementTree | SharedCounts | None = None
+        if lanes == BITS and constants is not None:
+            self._agreement = SharedCounts(constants, counting)
+        elif lanes == BITS:
+            self._agreement = AgreementTree(pe, simd, counting, late=folds > 1)
         self.latency = array_latency(simd, folds, lanes)
+        self._tree_latency = self.latency - (folds > 1)
+        self._accumulator: ThresholdAccumulator | None = None
+        output = data.ArrayLayout(bits_for(self.top), pe)
+        if thresholds is not None:
+            highest, late = step_top(simd, folds, lanes)
+            self._accumulator = ThresholdAccumulator(
+                thresholds, self.top, highest, late=late, counting=counting
+            )
+            output = layouts.bits(pe)
         super().__init__(
             {
                 "a": In(lanes.payload(simd)),
                 "w": In(data.ArrayLayout(simd, pe)),
                 "valid": In(1),
                 "first": In(1),
-                "o": Out(data.ArrayLayout(bits_for(self.top), pe)),
+                "last": In(1),
+                "o": Out(output),
                 "en": In(1),
             }
         )
 
+    def encode(self, positive: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return what `w` is for weights, shape (..., pe, simd); true where they are +1."""
+        tree = self._agreement
+        return tree.encode(positive) if isinstance(tree, AgreementTree) else positive
+
     def _agreements(self, w: Value) -> Value:
         """Return what each lane counts for, lane by lane, where the tree does not gate it."""
         granule, width = self.lanes.granule, self.lanes.width
-        if granule is None and width == 1:
-            return ~(self.a.as_value() ^ w)
         if granule is None:
             return Cat(self.a[lane] ^ ~w[lane].replicate(width) for lane in range(self.simd))
         lanes = []
@@ -136,7 +224,49 @@ class PEArray(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        counts = []
+        counts, late = self._counts(m)
+        if self.folds == 1:
+            m.d.comb += [self.o[index].eq(count) for index, count in enumerate(counts)]
+            return m
+
+        # The flags travel beside the counts; with thresholds they come a cycle before.
+        flags = Cat(self.valid, self.first, self.last)
+        if self._accumulator is not None:
+            flags = delay(m, flags, self._tree_latency - 1, self.en, "flags")
+            m.submodules.accumulator = accumulator = self._accumulator
+            m.d.comb += [
+                accumulator.valid.eq(flags[0]),
+                accumulator.first.eq(flags[1]),
+                accumulator.last.eq(flags[2]),
+                accumulator.i.eq(Cat(*counts)),
+                accumulator.late.eq(Cat(*late)),
+                accumulator.en.eq(self.en),
+                self.o.eq(accumulator.o),
+            ]
+            return m
+        flags = delay(m, flags[:2], self._tree_latency, self.en, "flags")
+        valid, first = flags[0], flags[1]
+        for index, (count, carry) in enumerate(zip(counts, late, strict=True)):
+            acc = Signal(bits_for(self.top), name=f"acc_{index}")
+            kept = Signal.like(acc, name=f"kept_{index}")
+            # Masking the old value costs no LUT: it is the third input of the adder's LUT4.
+            m.d.comb += [kept.eq(acc & (~first).replicate(len(acc))), self.o[index].eq(acc)]
+            with m.If(self.en & valid):
+                m.d.sync += acc.eq(kept + count + carry)
+        return m
+
+    def _counts(self, m: Module) -> tuple[list[Value], list[Value]]:
+        """Return each neuron's count of a step, and what is to be added to it."""
+        late: list[Value] = [Const(0, 0)] * self.pe
+        if self._agreement is not None:
+            m.submodules.tree = tree = self._agreement
+            m.d.comb += [tree.a.eq(self.a), tree.en.eq(self.en)]
+            if isinstance(tree, AgreementTree):
+                m.d.comb += tree.w.eq(self.w)
+                if tree.uses_late:
+                    late = list(tree.late)
+            return [tree.o[index] for index in range(self.pe)], late
+        counts: list[Value] = []
         for index in range(self.pe):
             m.submodules[f"tree_{index}"] = tree = AdderTree(
                 self.simd, self.lanes.top, self._tree_granule
@@ -146,19 +276,4 @@ class PEArray(wiring.Component):
                 units = range(self.simd // self._tree_granule)
                 m.d.comb += tree.pad.eq(Cat(self.a[unit].pad for unit in units))
             counts.append(tree.o)
-
-        if self.folds == 1:
-            m.d.comb += [self.o[index].eq(count) for index, count in enumerate(counts)]
-            return m
-
-        # The flags travel beside the counts.
-        flags = delay(m, Cat(self.valid, self.first), self._tree_latency, self.en, "flags")
-        valid, first = flags[0], flags[1]
-        for index, count in enumerate(counts):
-            acc = Signal(bits_for(self.top), name=f"acc_{index}")
-            kept = Signal.like(acc, name=f"kept_{index}")
-            # Masking the old value costs no LUT: it is the third input of the adder's LUT4.
-            m.d.comb += [kept.eq(acc & (~first).replicate(len(acc))), self.o[index].eq(acc)]
-            with m.If(self.en & valid):
-                m.d.sync += acc.eq(kept + count)
-        return m
+        return counts, late

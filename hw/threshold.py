@@ -1,7 +1,10 @@
 """Thresholds: batch norm and sign as one integer comparison per neuron."""
 
+from math import ceil
+
 import numpy as np
-from amaranth import Module
+from amaranth import Const, Module
+from amaranth.hdl import Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
@@ -19,7 +22,7 @@ def threshold_parts(family: Family, thresholds: NDArray[np.integer], top: int) -
     """Return the parts of a `ThresholdUnit`."""
     folds, pe = thresholds.shape
     if folds == 1:
-        return merge(family.adder("fixed comparator", bits_for(top + 1), pe), {"register": pe})
+        return {"comparator LUT": pe * ceil((bits_for(top) - 1) / 3), "register": pe}
     rom = rom_parts(family, folds, varying_bits(thresholds, bits_for(top + 1)), ROMStyle.LUT)
     return merge(
         family.adder("comparator", bits_for(top + 1), pe),
@@ -35,6 +38,9 @@ class ThresholdUnit(wiring.Component):
 
     A batch norm followed by a sign is one such comparison (Umuroglu et al., FINN, 2017, section
     4.2.2). A threshold of 0 is always on; one above `top` never fires.
+
+    With a single fold, thresholds are constants: a LUT4 each for the four lowest bits and every
+    three more.
 
     Latency: 2 enabled cycles, of which the ROM takes one (1 when there is a single fold).
 
@@ -73,13 +79,33 @@ class ThresholdUnit(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        width = bits_for(self.top + 1)
-        lanes = data.ArrayLayout(width, self.pe)
-        style = ROMStyle.CONSTANT if self.folds == 1 else ROMStyle.LUT
-        m.submodules.rom = rom = ROM.of_lanes(self.thresholds, width, style)
-        count = delay(m, self.i, self.latency - 1, self.en, "count")
-        threshold = data.View(lanes, rom.data)
-        m.d.comb += [rom.addr.eq(self.fold), rom.en.eq(self.en)]
+        if self.folds == 1:
+            reached = [
+                _reaches(self.i[p], int(threshold))
+                for p, threshold in enumerate(self.thresholds[0])
+            ]
+        else:
+            width = bits_for(self.top + 1)
+            m.submodules.rom = rom = ROM.of_lanes(self.thresholds, width, ROMStyle.LUT)
+            count = delay(m, self.i, self.latency - 1, self.en, "count")
+            threshold = data.View(data.ArrayLayout(width, self.pe), rom.data)
+            m.d.comb += [rom.addr.eq(self.fold), rom.en.eq(self.en)]
+            reached = [count[p] >= threshold[p] for p in range(self.pe)]
         with m.If(self.en):
-            m.d.sync += [self.o[p].eq(count[p] >= threshold[p]) for p in range(self.pe)]
+            m.d.sync += [self.o[p].eq(value) for p, value in enumerate(reached)]
         return m
+
+
+def _reaches(count: Value, threshold: int) -> Value:
+    """Return ``count >= threshold`` as a chain of functions of four bits, from the lowest on."""
+    if threshold >> len(count):
+        return Const(0, 1)
+    reached: Value = Const(1, 1)
+    first, step = 0, 4
+    while first < len(count):
+        bits = count[first : first + step]
+        wanted = threshold >> first & ((1 << len(bits)) - 1)
+        above = [number for number in range(1 << len(bits)) if number > wanted]
+        reached = bits.matches(*above) | (bits.matches(wanted) & reached)
+        first, step = first + step, 3
+    return reached

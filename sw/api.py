@@ -228,8 +228,9 @@ def simulate(
         latency=latency,
         utilization=utilization,
     )
+    family = _board(board).family if board is not None and engine == "netlist" else None
     return verify(
-        assemble(lowered, planned.folding),
+        assemble(lowered, planned.folding, family),
         lowered,
         frames.quantized,
         frames.y,

@@ -11,6 +11,7 @@ from amaranth.lib import data
 from xnorflow.fifo_sizing import fifo_depths
 from xnorflow.folding import Folding, widths
 from xnorflow.hw.core import CoreStage, StreamingCore, StreamUnit
+from xnorflow.hw.counting import COUNTING, Counting
 from xnorflow.hw.fifo import StreamFIFO
 from xnorflow.hw.layouts import Lanes
 from xnorflow.hw.mvu import MatrixVectorUnit
@@ -40,7 +41,7 @@ from xnorflow.pipeline import (
 __all__ = ["assemble", "component"]
 
 
-def assemble(lowered: LoweredNetwork, folding: Folding) -> StreamingCore:
+def assemble(lowered: LoweredNetwork, folding: Folding, family: str | None = None) -> StreamingCore:
     """Return the core that computes `lowered`, each layer folded as `folding` says.
 
     Parameters
@@ -48,6 +49,9 @@ def assemble(lowered: LoweredNetwork, folding: Folding) -> StreamingCore:
     lowered : LoweredNetwork
     folding : dict of LayerFolding
         A legal folding for every layer.
+    family : str, optional
+        Device family whose cells may be instantiated; no core with such can be simulated before
+        synthesis. All give the same outputs in the same cycles.
     """
     stages = pipeline(lowered, folding)
     output = pad(lowered, widths(lowered, folding)).output
@@ -58,7 +62,7 @@ def assemble(lowered: LoweredNetwork, folding: Folding) -> StreamingCore:
             beats = built[-1].o_beats
             fifo = StreamFIFO(payload, depth)
             built.append(CoreStage(f"{stage.name}_fifo", fifo, beats, beats, beats))
-        unit = component(stage, payload, output)
+        unit = component(stage, payload, output, family)
         built.append(CoreStage(stage.name, unit, stage.i_beats, stage.o_beats, stage.cycles))
         payload = unit.o.payload.shape()
         if isinstance(payload, data.StructLayout):
@@ -66,7 +70,9 @@ def assemble(lowered: LoweredNetwork, folding: Folding) -> StreamingCore:
     return StreamingCore(built)
 
 
-def component(stage: Stage, payload: data.ArrayLayout, output: LoweredOutput) -> StreamUnit:
+def component(
+    stage: Stage, payload: data.ArrayLayout, output: LoweredOutput, family: str | None = None
+) -> StreamUnit:
     """Return the hardware of a stage.
 
     Parameters
@@ -76,6 +82,8 @@ def component(stage: Stage, payload: data.ArrayLayout, output: LoweredOutput) ->
         What the stage before gives: elements, or lanes with their flag for true zeros.
     output : LoweredOutput
         The padded network's affine, for the stage that gives the scores.
+    family : str, optional
+        See `assemble`.
     """
     match stage:
         case ConverterStage():
@@ -87,7 +95,7 @@ def component(stage: Stage, payload: data.ArrayLayout, output: LoweredOutput) ->
         case WindowStage():
             return _window(stage, payload.elem_shape)
         case MatrixStage():
-            return _matrix(stage, output)
+            return _matrix(stage, output, family)
         case PoolStage():
             return _pool(stage, payload.elem_shape)
         case ThresholdStage():
@@ -119,7 +127,7 @@ def _window(stage: WindowStage, element: ShapeLike) -> SlidingWindow | ParallelW
     )
 
 
-def _matrix(stage: MatrixStage, output: LoweredOutput) -> MatrixVectorUnit:
+def _matrix(stage: MatrixStage, output: LoweredOutput, family: str | None) -> MatrixVectorUnit:
     layer, choice = stage.layer, stage.choice
     head: dict[str, Any] = {}
     match stage.head:
@@ -138,6 +146,7 @@ def _matrix(stage: MatrixStage, output: LoweredOutput) -> MatrixVectorUnit:
         weights_in=ROMStyle(choice.weights_in),
         buffer_in_registers=choice.buffer_in == "registers",
         rom_latency=choice.rom_latency,
+        counting=Counting.LUTS if family is None else COUNTING[family],
         **head,
     )
 

@@ -249,12 +249,14 @@ def _build(
     # While the simulation runs; only a first use takes long.
     tools = WarmUp(["yosys"] if request.fast else ["yosys", f"nextpnr-{board.family}"])
     start = time.monotonic()
-    core = assemble(lowered, planned.folding)
+    core = assemble(lowered, planned.folding, board.family)
+    # The cells of a family are simulated as a netlist only.
+    simulated = core if request.engine == "netlist" else assemble(lowered, planned.folding)
     seconds = {"assemble": time.monotonic() - start}
 
     count = min(request.simulated, len(frames))
     verification = verify(
-        core,
+        simulated,
         lowered,
         frames.quantized[:count],
         None if frames.y is None else frames.y[:count],

@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 
 from xnorflow.folding import Folding
+from xnorflow.hw.accumulator import start_parts
 from xnorflow.hw.argmax import argmax_parts
 from xnorflow.hw.cost import FAMILIES, Cost, Family, Parts, merge
 from xnorflow.hw.fifo import fifo_parts
 from xnorflow.hw.layouts import Lanes
 from xnorflow.hw.link.host_link import link_parts
-from xnorflow.hw.mvu import counts, rom_widths, unit_parts
+from xnorflow.hw.mvu import counts, head_latency, rom_widths, unit_parts
 from xnorflow.hw.parallel_window import parallel_window_parts
+from xnorflow.hw.pe_array import step_top
 from xnorflow.hw.pool import pool_parts
 from xnorflow.hw.resize import resizer_parts
 from xnorflow.hw.rom import ROMStyle
@@ -84,7 +86,7 @@ def component_cost(family: Family, stage: Stage, output: LoweredOutput) -> Cost:
     if isinstance(stage, MatrixStage):
         # A search asks for the same unit with other heads, and for the same head at other units.
         affine = output if stage.head == "scores" else None
-        head = _head_cost(family, stage.layer, stage.choice.pe, stage.granule, stage.head, affine)
+        head = _head_cost(family, *_head_key(stage), affine)
         return _unit_cost(family, **_unit(family, stage, output)) + head
     return family.cost(component_parts(family, stage, output))
 
@@ -144,7 +146,7 @@ def component_parts(family: Family, stage: Stage, output: LoweredOutput) -> Part
     match stage:
         case MatrixStage():
             affine = output if stage.head == "scores" else None
-            head = _head(family, stage.layer, stage.choice.pe, stage.granule, stage.head, affine)
+            head = _head(family, stage, affine)
             return merge(unit_parts(family, **_unit(family, stage, output)), head[0])
         case ConverterStage(i_lanes=i_lanes, o_lanes=o_lanes):
             # Lanes that share a flag travel with it, as one element.
@@ -188,7 +190,7 @@ def _unit(family: Family, stage: MatrixStage, output: LoweredOutput) -> dict[str
     """Return the parameters of a unit as `unit_parts` takes them."""
     layer, choice = stage.layer, stage.choice
     affine = output if stage.head == "scores" else None
-    _, o_bits, latency = _head(family, layer, choice.pe, stage.granule, stage.head, affine)
+    _, o_bits, latency = _head(family, stage, affine)
     return {
         "mh": layer.mh,
         "mw": layer.mw,
@@ -201,6 +203,7 @@ def _unit(family: Family, stage: MatrixStage, output: LoweredOutput) -> dict[str
         "rom_latency": choice.rom_latency,
         "lanes": _lanes(layer.input_bits, stage.granule),
         "groups": layer.groups,
+        "thresholds": stage.head == "thresholds" and choice.simd < layer.mw,
         "widths": (
             _rom_widths(layer, choice.pe, choice.simd) if choice.weights_in == "bram" else None
         ),
@@ -221,21 +224,44 @@ def _lanes(bits: int, granule: int) -> Lanes:
     return Lanes(bits, granule or None)
 
 
-@lru_cache(maxsize=4096)
+#: What a unit's head depends on: layer, PE, granule, kind, and SIMD where thresholds are in the
+#: accumulators.
+_HeadKey = tuple[LoweredLayer, int, int, str, int]
+
+
+def _head_key(stage: MatrixStage) -> _HeadKey:
+    layer, choice = stage.layer, stage.choice
+    simd = choice.simd if stage.head == "thresholds" and choice.simd < layer.mw else layer.mw
+    return layer, choice.pe, stage.granule, stage.head, simd
+
+
 def _head(
+    family: Family, stage: MatrixStage, output: LoweredOutput | None
+) -> tuple[Parts, int, int]:
+    """Return the parts of what stands behind a unit's counts, bits of a beat, and its latency."""
+    return _head_of(family, *_head_key(stage), output)
+
+
+@lru_cache(maxsize=4096)
+def _head_of(
     family: Family,
     layer: LoweredLayer,
     pe: int,
     granule: int,
     head: str,
+    simd: int,
     output: LoweredOutput | None,
 ) -> tuple[Parts, int, int]:
-    """Return the parts of what stands behind a unit's counts, bits of a beat, and its latency."""
     lanes = _lanes(layer.input_bits, granule)
     if head == "thresholds":
         assert layer.thresholds is not None
         least = counts(layer.thresholds, layer.weights, lanes).reshape(-1, pe)
-        return threshold_parts(family, least, layer.mw * lanes.top), pe, 1 + (pe < layer.mh)
+        top, folds = layer.mw * lanes.top, layer.mw // simd
+        latency = head_latency(layer.mh // pe, folds, True)
+        if folds == 1:
+            return threshold_parts(family, least, top), pe, latency
+        highest, _ = step_top(simd, folds, lanes)
+        return start_parts(family, least, top, highest), pe, latency
     unit = _score_unit(layer, pe, lanes, output)
     return score_parts(family, unit), unit.width * pe, unit.latency
 
@@ -247,9 +273,10 @@ def _head_cost(
     pe: int,
     granule: int,
     head: str,
+    simd: int,
     output: LoweredOutput | None,
 ) -> Cost:
-    return family.cost(_head(family, layer, pe, granule, head, output)[0])
+    return family.cost(_head_of(family, layer, pe, granule, head, simd, output)[0])
 
 
 @lru_cache(maxsize=4096)

@@ -25,7 +25,7 @@ from xnorflow.folding import Folding
 from xnorflow.hw.core import score_lanes
 from xnorflow.hw.fifo import StreamFIFO
 from xnorflow.hw.layouts import Lanes
-from xnorflow.hw.mvu import unit_latency, unit_schedule
+from xnorflow.hw.mvu import head_latency, unit_latency, unit_schedule
 from xnorflow.hw.parallel_window import ParallelWindow
 from xnorflow.hw.pool import PoolUnit
 from xnorflow.hw.resize import VectorResizer
@@ -115,14 +115,15 @@ def _folds(stage: MatrixStage) -> tuple[int, int]:
 
 def _unit_latency(stage: MatrixStage) -> int:
     layer, choice = stage.layer, stage.choice
-    head = 1 + (choice.pe < layer.mh) + (stage.head != "thresholds")
+    folds = layer.mw // choice.simd
     return unit_latency(
         choice.pe,
         choice.simd,
-        layer.mw // choice.simd,
+        folds,
         rom_latency=choice.rom_latency,
         lanes=_lanes(layer.input_bits, stage.granule),
-        head=head,
+        head=head_latency(layer.mh // choice.pe, folds, stage.head == "thresholds"),
+        fixed=choice.weights_in == "constant",
     )
 
 

@@ -76,9 +76,11 @@ def simulate_command(
     console = Console()
     for note in plan.notes:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
+    # The cells of a family are simulated as a netlist only.
+    family = chosen_board.family if chosen_board is not None and engine == "netlist" else None
     with Steps(console) as steps:
         result = verify(
-            assemble(lowered, plan.folding),
+            assemble(lowered, plan.folding, family),
             lowered,
             chosen.quantized,
             chosen.y,

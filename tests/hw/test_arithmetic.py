@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from amaranth.hdl import Value
-from amaranth.sim import Simulator
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pipeline_bench import lanes_of, run_pipeline
 
 from xnorflow.hw.cost import FAMILIES
 from xnorflow.hw.layouts import Lanes
@@ -17,43 +16,6 @@ from xnorflow.hw.threshold import ThresholdUnit
 from xnorflow.sim.streams import pack_bits
 
 seeds = st.integers(0, 1000)
-
-
-def run_pipeline(component, inputs, outputs, latency, *, seed):
-    """Feed a row of `inputs` (port name -> raw values) per enabled cycle; sample each row's output.
-
-    The enable falls at random, and the inputs are garbage while it is low.
-    """
-    sim = Simulator(component)
-    sim.add_clock(1e-6)
-    rng = np.random.default_rng(seed)
-    names = list(inputs)
-    rows = list(zip(*inputs.values(), strict=True))
-    sampled = []
-
-    async def testbench(ctx):
-        for step in range(len(rows) + latency):
-            while rng.random() < 0.3:
-                ctx.set(component.en, 0)
-                for name in names:
-                    port = Value.cast(getattr(component, name))
-                    ctx.set(port, int(rng.integers(0, 2)))
-                await ctx.tick()
-            ctx.set(component.en, 1)
-            for name, value in zip(names, rows[min(step, len(rows) - 1)], strict=True):
-                ctx.set(Value.cast(getattr(component, name)), value)
-            if step >= latency:
-                sampled.append([ctx.get(Value.cast(getattr(component, o))) for o in outputs])
-            await ctx.tick()
-
-    sim.add_testbench(testbench)
-    sim.run()
-    return sampled
-
-
-def lanes_of(raw, width, lanes, *, signed=False):
-    values = [(raw >> (width * lane)) & ((1 << width) - 1) for lane in range(lanes)]
-    return [v - (1 << width) if signed and v >> (width - 1) else v for v in values]
 
 
 @settings(max_examples=12)
@@ -89,7 +51,7 @@ def test_pe_array_counts_agreeing_synapses(pe, simd, folds, seed):
     array = PEArray(pe, simd, folds)
     inputs = {
         "a": pack_bits(a, simd),
-        "w": pack_bits(w, pe * simd),
+        "w": pack_bits(array.encode(w).reshape(len(w), -1), pe * simd),
         "valid": [1] * len(a),
         "first": [int(step % folds == 0) for step in range(len(a))],
     }
@@ -155,7 +117,8 @@ def test_lanes_of_1_to_16_bits_are_legal(width):
 
 def test_pe_array_ignores_steps_that_are_not_valid():
     array = PEArray(1, 4, 2)
-    inputs = {"a": [15, 15, 15], "w": [15, 15, 15], "valid": [1, 0, 1], "first": [1, 0, 0]}
+    (w,) = pack_bits(array.encode(np.ones((1, 4), bool)), 4)
+    inputs = {"a": [15, 15, 15], "w": [w, w, w], "valid": [1, 0, 1], "first": [1, 0, 0]}
     got = run_pipeline(array, inputs, ["o"], array.latency, seed=3)
     assert got[-1] == [8]
 
@@ -176,6 +139,17 @@ def test_threshold_unit_compares_with_its_folds_threshold(folds, pe, top, seed):
     }
     got = run_pipeline(unit, inputs, ["o"], unit.latency, seed=seed)
     assert [row[0] for row in got] == pack_bits(counts >= thresholds[fold], pe)
+
+
+@pytest.mark.parametrize("top", [1, 2, 7, 8, 15, 16, 100, 127, 128])
+def test_constant_thresholds_are_reached_from_themselves_on(top):
+    thresholds = np.arange(top + 2)
+    counts = np.arange(top + 1)
+    unit = ThresholdUnit(thresholds[None], top)
+    rows = np.repeat(counts[:, None], top + 2, axis=1)
+    inputs = {"i": pack_lanes(rows, unit.i.shape().elem_shape), "fold": [0] * len(rows)}
+    got = run_pipeline(unit, inputs, ["o"], 1, seed=top)
+    assert [row[0] for row in got] == pack_bits(rows >= thresholds, top + 2)
 
 
 @pytest.mark.parametrize("bad", [-1, 10])

@@ -50,6 +50,7 @@ class Mutation:
 
 _STAGES = "tests/hw/test_stream_stages.py::"
 _ARITHMETIC = "tests/hw/test_arithmetic.py::"
+_AGREEMENT = "tests/hw/test_agreement.py::"
 _MVU = "tests/hw/test_mvu.py::"
 _POOL = "tests/hw/test_pool.py::"
 _WINDOW = "tests/hw/test_sliding_window.py::"
@@ -207,13 +208,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         _ARITHMETIC + "test_pe_array_counts_nothing_for_padded_granules",
     ),
     Mutation(
-        "PE: XOR instead of XNOR",
-        "hw/pe_array.py",
-        "return ~(self.a.as_value() ^ w)",
-        "return self.a.as_value() ^ w",
-        _ARITHMETIC + "test_pe_array_counts_agreeing_synapses",
-    ),
-    Mutation(
         "PE: weight of integers inverted",
         "hw/pe_array.py",
         "self.a[lane] ^ ~w[lane].replicate(width)",
@@ -242,11 +236,88 @@ MUTATIONS: tuple[Mutation, ...] = (
         _ARITHMETIC + "test_pe_array_counts_nothing_for_padded_granules",
     ),
     Mutation(
+        "agreement: weights that are not inverted",
+        "hw/agreement.py",
+        "inverse = ~positive\n",
+        "inverse = positive\n",
+        _AGREEMENT + "test_agreement_tree_counts_agreeing_lanes",
+    ),
+    Mutation(
+        "agreement: a lane goes into the adders of two levels",
+        "hw/agreement.py",
+        "waiting = self._wait(m, [row[taken:] for row in waiting], level)",
+        "waiting = self._wait(m, waiting, level)",
+        _AGREEMENT + "test_agreement_tree_counts_agreeing_lanes",
+    ),
+    Mutation(
+        "agreement: carry of seven lanes without the third one",
+        "hw/agreement.py",
+        "(c & d) | ((t ^ b0) & (c ^ d))",
+        "(c & d) | (t & (c ^ d))",
+        _AGREEMENT + "test_a_leaf_counts_every_pattern",
+    ),
+    Mutation(
+        "shared counts: a majority keeps its inverse",
+        "hw/shared_counts.py",
+        "turned = tuple(bit != flip for bit in inverted)",
+        "turned = inverted",
+        _AGREEMENT + "test_shared_counts_are_right_for_every_pattern",
+    ),
+    Mutation(
+        "carry chain: what is injected comes into the sum",
+        "hw/carry_chain.py",
+        "return (x, x) if self.new",
+        "return (x, Const(0, 1)) if self.new",
+        _AGREEMENT + "test_agreement_tree_counts_agreeing_lanes",
+    ),
+    Mutation(
+        "carry chain: a cell propagates what it should replace",
+        "hw/carry_chain.py",
+        "result = 0 if bits[3] else result",
+        "result = 1 if bits[3] else result",
+        _AGREEMENT + "test_half_a_ccu2c_adds_what_the_description_adds",
+    ),
+    Mutation(
+        "LUT4 cell: truth table from its end",
+        "hw/counting.py",
+        "& 1) << index",
+        "& 1) << (15 - index)",
+        _AGREEMENT + "test_a_lut4_cell_has_the_functions_truth_table",
+    ),
+    Mutation(
+        "accumulator: not cleared behind a neuron",
+        "hw/accumulator.py",
+        "acc.eq(Mux(last, 0, total))",
+        "acc.eq(total)",
+        _AGREEMENT + "test_accumulator_compares_with_its_folds_threshold",
+    ),
+    Mutation(
+        "accumulator: > instead of >=",
+        "hw/accumulator.py",
+        "return (1 << bits_for(top)) - thresholds.astype(np.int64)",
+        "return (1 << bits_for(top)) - 1 - thresholds.astype(np.int64)",
+        _AGREEMENT + "test_accumulator_compares_with_its_folds_threshold",
+    ),
+    Mutation(
+        "accumulator: always the first fold's thresholds",
+        "hw/accumulator.py",
+        "fold.eq(Mux(fold == self.folds - 1, 0, fold + 1))",
+        "fold.eq(0)",
+        _MVU + "test_thresholded_layer_matches_numpy_under_back_pressure",
+    ),
+    Mutation(
         "threshold: > instead of >=",
         "hw/threshold.py",
-        "self.o[p].eq(count[p] >= threshold[p])",
-        "self.o[p].eq(count[p] > threshold[p])",
+        "count[p] >= threshold[p]",
+        "count[p] > threshold[p]",
         _ARITHMETIC + "test_threshold_unit_compares_with_its_folds_threshold",
+    ),
+    Mutation(
+        "threshold: a constant one ignores the lower bits",
+        "hw/threshold.py",
+        "(bits.matches(wanted) & reached)",
+        "bits.matches(wanted)",
+        _ARITHMETIC + "test_constant_thresholds_are_reached_from_themselves_on",
     ),
     Mutation(
         "threshold: that of the fold before",

@@ -13,6 +13,7 @@ from mutant import ROOT
 
 __all__ = ["COMPONENTS", "Change", "changes"]
 
+_AGREEMENT = "tests/hw/test_agreement.py"
 _ARITHMETIC = "tests/hw/test_arithmetic.py"
 _STAGES = "tests/hw/test_stream_stages.py::"
 _MVU = "tests/hw/test_mvu.py"
@@ -22,8 +23,12 @@ _HOST = "tests/hw/test_link_host.py"
 
 #: The quick tests of each file, those that find most first.
 COMPONENTS: dict[str, tuple[str, ...]] = {
+    "hw/accumulator.py": (_AGREEMENT, _MVU),
+    "hw/agreement.py": (_AGREEMENT,),
     "hw/argmax.py": ("tests/hw/test_argmax.py",),
+    "hw/carry_chain.py": (_AGREEMENT,),
     "hw/core.py": ("tests/hw/test_core.py", "tests/sim/test_verify.py"),
+    "hw/counting.py": (_AGREEMENT,),
     "hw/fifo.py": (_STAGES + "TestStreamFIFO",),
     "hw/layouts.py": ("tests/hw/test_layouts.py", _ARITHMETIC, _MVU),
     "hw/mvu.py": (_MVU,),
@@ -40,6 +45,7 @@ COMPONENTS: dict[str, tuple[str, ...]] = {
     "hw/resize.py": ("tests/hw/test_resize.py",),
     "hw/rom.py": (_ARITHMETIC, _MVU),
     "hw/score.py": (_ARITHMETIC, _POOL + "TestScoreStage", _MVU),
+    "hw/shared_counts.py": (_AGREEMENT,),
     "hw/skid.py": (_STAGES + "TestSkidBuffer",),
     "hw/sliding_window.py": (_WINDOW,),
     "hw/threshold.py": (_ARITHMETIC, _POOL + "TestThresholdStage"),

@@ -45,7 +45,7 @@ def small():
 @pytest.mark.parametrize("board", BOARDS)
 def test_a_small_netlist_is_bit_exact_and_keeps_its_timing(small, board):
     lowered, folding, frames = small
-    core = assemble(lowered, folding)
+    core = assemble(lowered, folding, load_board(board).family)
     result = verify(core, lowered, frames, engine="netlist", board=load_board(board))
     assert result.engine == "netlist"
     assert result.mismatches == 0
@@ -53,6 +53,23 @@ def test_a_small_netlist_is_bit_exact_and_keeps_its_timing(small, board):
     stalled = verify(core, lowered, frames, engine="netlist", board=load_board(board), stall=0.4)
     assert stalled.mismatches == 0
     assert not stalled.timing_as_predicted
+
+
+@pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.parametrize("inputs", [29, 40])
+def test_a_familys_own_cells_count_like_those_that_are_simulated(board, inputs):
+    """Leaves of 5 to 7 lanes, adders with and without a lane of their own, and a late lane."""
+    rng = np.random.default_rng(inputs)
+    network = random_network(rng, [2 * inputs, 3, 2])
+    lowered = lower(network)
+    names = [layer.name for layer in lowered.layers]
+    choices = [LayerFolding(3, inputs, "lut"), LayerFolding(1, 3, "lut")]
+    folding = dict(zip(names, choices, strict=True))
+    frames = quantize(lowered, random_frames(rng, network, 40))
+    core = assemble(lowered, folding, load_board(board).family)
+    result = verify(core, lowered, frames, engine="netlist", board=load_board(board))
+    assert result.mismatches == 0
+    assert result.timing_as_predicted
 
 
 class TestRefusals:
@@ -166,7 +183,7 @@ def test_random_netlists_are_bit_exact_under_back_pressure(seed, board):
     rng = np.random.default_rng(seed)
     network = random_cnn(rng) if seed % 2 else random_network(rng, rng.integers(1, 20, 4).tolist())
     lowered = lower(network)
-    core = assemble(lowered, random_folding(rng, lowered))
+    core = assemble(lowered, random_folding(rng, lowered), load_board(board).family)
     frames = quantize(lowered, random_frames(rng, network, 20))
     result = verify(
         core, lowered, frames, engine="netlist", board=load_board(board), stall=0.2, seed=seed
@@ -181,7 +198,7 @@ def test_a_hundred_digits_through_the_netlist(board, fps):
     digits = sample_digits()
     planned = plan(lowered, load_board(board), target_fps=fps)
     result = verify(
-        assemble(lowered, planned.folding),
+        assemble(lowered, planned.folding, load_board(board).family),
         lowered,
         quantize(lowered, digits.x[:100]),
         digits.y[:100],

@@ -1,0 +1,180 @@
+"""Accumulators that start at their thresholds, so that the last carry is the comparison."""
+
+import numpy as np
+from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Value
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for
+from numpy.typing import NDArray
+
+from xnorflow.hw import layouts
+from xnorflow.hw.carry_chain import Slot, add, chain_parts, chain_sums, inject
+from xnorflow.hw.cost import Family, Parts, merge
+from xnorflow.hw.counting import Counting
+from xnorflow.hw.pipeline import delay
+from xnorflow.hw.rom import LUT_ROM_PIECE, ROMStyle, pack_lanes, rom_parts, varying_bits
+
+__all__ = ["ThresholdAccumulator", "accumulator_parts", "start_parts"]
+
+
+def accumulator_parts(family: Family, pe: int, top: int, late: bool) -> Parts:
+    """Return the parts of a `ThresholdAccumulator` but for its starts."""
+    width = bits_for(top) + 1
+    return merge(
+        chain_parts(family, width + 1, late, pe), {"register": pe * width, "bare register": pe + 2}
+    )
+
+
+def start_parts(family: Family, thresholds: NDArray[np.integer], top: int, step_top: int) -> Parts:
+    """Return the parts of the starts of a `ThresholdAccumulator`."""
+    folds = len(thresholds)
+    width, step = bits_for(top) + 1, bits_for(step_top)
+    starts = _starts(thresholds, top)
+    # Starts that are 0 in all folds are not there.
+    low = int(np.bitwise_count(np.bitwise_or.reduce(starts, axis=0) & ((1 << step) - 1)).sum())
+    parts: Parts = {"start bit": low} if family.carry_bits == 1 else {}
+    if folds == 1:
+        return merge(parts, {"bare register": 1})
+    rom = rom_parts(family, folds, varying_bits(starts, width), ROMStyle.LUT)
+    return merge(parts, rom, {"fold bit": (folds - 1).bit_length()})
+
+
+def _starts(thresholds: NDArray[np.integer], top: int) -> NDArray[np.int64]:
+    """Return what accumulators start at, the width of `top` above 0 if the threshold is 0."""
+    return (1 << bits_for(top)) - thresholds.astype(np.int64)
+
+
+class ThresholdAccumulator(wiring.Component):
+    """``o[p] = (sum over a neuron's steps of i[p] + late[p]) >= thresholds[fold, p]``.
+
+    A batch norm followed by a sign is one such comparison (Umuroglu et al., FINN, 2017, section
+    4.2.2). It costs nothing here: the accumulator starts at ``2 ** n - threshold``, with
+    ``2 ** n > top``, so that bit n of its last sum is the result::
+
+        start --[first?]--|reg|--(or)--(+)--+--|acc, cleared by last|--.
+                                  ^     ^   '--bit n, if last--|o|     |
+                                  |   i, late                          |
+                                  '------------------------------------'
+
+    The accumulator is 0 in a neuron's first step and the start in all others, so that one takes the
+    other's place without a multiplexer, and above the bits of `i` an adder's input is free for it.
+
+    Latency: 1 enabled cycle from a neuron's last step to `o`. The flags come a cycle before `i`.
+
+    Parameters
+    ----------
+    thresholds : ndarray of int, shape (folds, pe)
+        Each in ``0 .. top + 1``; 0 is always on, ``top + 1`` never fires. Neurons come in the order
+        of the folds, and after the last one the first again.
+    top : int
+        The largest sum.
+    step_top : int
+        The largest `i`.
+    late : bool
+        Whether `late` counts.
+    counting : Counting
+        `Counting.CCU2C` instantiates those.
+
+    Members
+    -------
+    first, last : In(1)
+        The step that comes next is its neuron's first, or last.
+    valid : In(1)
+        There is a step next.
+    i : In(ArrayLayout(range(step_top + 1), pe))
+    late : In(pe)
+    o : Out(ArrayLayout(1, pe))
+    en : In(1)
+        Clock enable of every register.
+    """
+
+    def __init__(
+        self,
+        thresholds: NDArray[np.integer],
+        top: int,
+        step_top: int,
+        *,
+        late: bool,
+        counting: Counting,
+    ):
+        if thresholds.ndim != 2:
+            raise ValueError(f"thresholds must have shape (folds, pe), not {thresholds.shape}")
+        if thresholds.min() < 0 or thresholds.max() > top + 1:
+            raise ValueError(f"thresholds must lie in 0..{top + 1}")
+        self.folds, self.pe = thresholds.shape
+        self.thresholds, self.top, self.counting = thresholds, top, counting
+        self._uses_late = late
+        super().__init__(
+            {
+                "first": In(1),
+                "last": In(1),
+                "valid": In(1),
+                "i": In(data.ArrayLayout(bits_for(step_top), self.pe)),
+                "late": In(self.pe),
+                "o": Out(layouts.bits(self.pe)),
+                "en": In(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        width = bits_for(self.top) + 1
+        begin = self.valid & self.first
+        start = Signal(data.ArrayLayout(width, self.pe))
+        with m.If(self.en):
+            m.d.sync += start.eq(Mux(begin, self._start(m, width, begin), 0))
+        valid, last = delay(m, Cat(self.valid, self.last), 1, self.en, "flags")
+        ccu2c = self.counting is Counting.CCU2C
+        for p in range(self.pe):
+            acc = Signal(width, name=f"acc_{p}")
+            bits = self.i[p]
+            slots = [inject(*([self.late[p]] if self._uses_late else []))]
+            for n in range(width):
+                if n < len(bits):
+                    slots.append(_either(acc[n], start[p][n], bits[n], ccu2c))
+                else:
+                    slots.append(add((acc[n],), (start[p][n],)))
+            total = Cat(*chain_sums(m, slots, ccu2c, f"sum_{p}")[1:])
+            if ccu2c:
+                # A reset of ECP5's flip-flops works whatever their enable says,
+                with m.If(self.en & valid & last):
+                    m.d.sync += acc.eq(0)
+                with m.Elif(self.en & valid):
+                    m.d.sync += acc.eq(total)
+            else:
+                # one of iCE40's where they are enabled.
+                with m.If(self.en & valid):
+                    m.d.sync += acc.eq(Mux(last, 0, total))
+            with m.If(self.en & valid & last):
+                m.d.sync += self.o[p].eq(total[-1])
+        return m
+
+    def _start(self, m: Module, width: int, begin: Value) -> Value:
+        """Return the starts of the neurons that begin."""
+        words = pack_lanes(_starts(self.thresholds, self.top), width)
+        bits = width * self.pe
+        if self.folds == 1:
+            return Const(words[0], bits)
+        fold = Signal(range(self.folds))
+        with m.If(self.en & begin):
+            m.d.sync += fold.eq(Mux(fold == self.folds - 1, 0, fold + 1))
+        pieces = []
+        for first in range(0, bits, LUT_ROM_PIECE):
+            piece = min(LUT_ROM_PIECE, bits - first)
+            m.submodules[f"starts_{first}"] = storage = memory.Memory(
+                shape=piece,
+                depth=self.folds,
+                init=[word >> first & ((1 << piece) - 1) for word in words],
+                attrs={"rom_style": "logic"},
+            )
+            port = storage.read_port(domain="comb")
+            m.d.comb += port.addr.eq(fold)
+            pieces.append(port.data)
+        return Cat(*pieces)
+
+
+def _either(acc: Value, start: Value, bit: Value, ccu2c: bool) -> Slot:
+    if ccu2c:
+        return add((acc, start), (bit,), either=True)
+    return add((acc | start,), (bit,))

@@ -1,0 +1,473 @@
+"""Agreements of an input vector with the weights of many neurons, counted in few LUT4s."""
+
+from functools import cache
+
+import numpy as np
+from amaranth import Cat, Module, Signal
+from amaranth.hdl import Value
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for
+from numpy.typing import NDArray
+
+from xnorflow.hw.carry_chain import Slot, add, chain_parts, chain_sums, inject
+from xnorflow.hw.cost import Family, Parts, distinct, merge
+from xnorflow.hw.counting import COUNTING, Counting, lut4
+
+__all__ = [
+    "AgreementTree",
+    "agreement_latency",
+    "agreement_parts",
+    "leaf_sizes",
+    "tree_level_parts",
+]
+
+#: Most lanes of a leaf.
+LEAF = 7
+
+#: Neurons whose chains are one: a chain of CCU2C has an even number of bits, one of iCE40 a carry
+#: cell to start it. More would only look slow, since tools do not see that carries end on the way.
+CHAINED = 2
+
+#: Of a leaf with so many lanes, those whose weights' XOR stands in place of each weight.
+FORMS: dict[int, tuple[tuple[int, ...], ...]] = {
+    1: ((0,),),
+    2: ((0,), (0, 1)),
+    3: ((0, 1), (0, 2), (0, 1, 2)),
+    4: ((0, 1), (0, 2), (0, 1, 2), (0, 1, 2, 3)),
+    5: ((0, 1), (0, 2), (0, 1, 2), (3,), (3, 4)),
+    6: ((0, 1), (0, 2), (3, 4), (3, 5), (0, 1, 2), (0, 1, 2, 3, 4, 5)),
+    7: ((0, 1), (0, 2), (3, 4), (3, 5), (0, 1, 2), (0, 1, 2, 3, 4, 5), (0, 1, 2, 6)),
+}
+
+
+@cache
+def leaf_sizes(lanes: int, late: bool) -> tuple[int, ...]:
+    """Return the lanes of each leaf of an `AgreementTree`; the others are added behind them."""
+    leaves = max(1, -(-(lanes + 1 - late) // (LEAF + 1)))
+    first = min(lanes, LEAF * leaves)
+    return tuple(first // leaves + (n < first % leaves) for n in range(leaves))
+
+
+def agreement_latency(lanes: int, late: bool) -> int:
+    """Return `AgreementTree.latency`: ``1 + ceil(log2(leaves))``."""
+    return 1 + (len(leaf_sizes(lanes, late)) - 1).bit_length()
+
+
+#: Of a leaf in LUTs, by its lanes: LUT4s of each neuron, and XORs of inputs that all share.
+LEAF_LUTS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 7, 6: 6, 7: 8}
+SHARED_LUTS = {1: 0, 2: 1, 3: 3, 4: 4, 5: 4, 6: 6, 7: 9}
+
+
+def _chains(family: Family, pe: int, slots: int, injected: bool) -> Parts:
+    """Return the parts of chains of `slots` for each neuron."""
+    groups = ((CHAINED, pe // CHAINED), (pe % CHAINED, 1))
+    return merge(
+        *(
+            chain_parts(family, neurons * slots + 1, injected, count)
+            for neurons, count in groups
+            if slots and neurons and count
+        )
+    )
+
+
+def tree_level_parts(
+    family: Family, pe: int, sizes: tuple[int, ...], behind: int, *, shared: bool
+) -> Parts:
+    """Return the parts of the adders behind leaves.
+
+    Parameters
+    ----------
+    family : Family
+    pe : int
+        Neurons.
+    sizes : tuple of int
+        Lanes of each leaf.
+    behind : int
+        Lanes that the adders take.
+    shared : bool
+        Whether the lanes that wait are the same for all neurons, as they are and inverted.
+    """
+    copies = 2 if shared else pe + (not COUNTING[family.name].in_luts)
+    lists: list[Parts] = []
+    nodes, waiting = list(sizes), behind
+    while len(nodes) > 1:
+        taken = min(len(nodes) // 2, waiting)
+        pairs = list(zip(nodes[::2], nodes[1::2], strict=False))
+        slots = sum(bits_for(max(pair)) + 1 for pair in pairs)
+        lists.append(_chains(family, pe, slots, taken > 0))
+        tops = [sum(pair) + (n < taken) for n, pair in enumerate(pairs)]
+        lists.append({"register": sum(map(bits_for, tops)) * pe})
+        if len(nodes) % 2:
+            lists.append({"bare register": bits_for(nodes[-1]) * pe})
+        waiting -= taken
+        lists.append({"bare register": waiting * copies})
+        nodes = [*tops, *nodes[len(nodes) - len(nodes) % 2 :]]
+    return merge(*lists)
+
+
+@cache
+def agreement_parts(family: Family, pe: int, simd: int, late: bool, weight_bits: int) -> Parts:
+    """Return the parts of an `AgreementTree` as it is counted in a family.
+
+    Parameters
+    ----------
+    family, pe, simd, late
+        See `AgreementTree`.
+    weight_bits : int
+        Words that the weights come from; neurons with the same few share their leaves.
+    """
+    sizes = leaf_sizes(simd, late)
+    behind = simd - sum(sizes)
+    lists: list[Parts] = [{"register": sum(map(bits_for, sizes)) * pe}]
+    if COUNTING[family.name].in_luts:
+        for size in sizes:
+            copies = distinct(weight_bits * size, pe)
+            lists.append({"leaf LUT": LEAF_LUTS[size] * copies, "shared LUT": SHARED_LUTS[size]})
+        lists.append({"leaf LUT": behind * pe, "register": behind * pe})
+    else:
+        lists.append(_chains(family, pe, sum(2 + 2 * (size > 3) for size in sizes), True))
+        lists.append(_chains(family, pe, sum(3 * (size > 3) for size in sizes), 7 in sizes))
+        lists.append({"bare register": behind * (pe + 1)})
+    return merge(*lists, tree_level_parts(family, pe, sizes, behind, shared=False))
+
+
+class AgreementTree(wiring.Component):
+    """Count, for `pe` neurons, the inputs that agree with their weights.
+
+    ``o[p] + late[p] = number of s with a[s] == weight[p, s]``, as a pipelined tree::
+
+        a --+--[leaf: up to 7 lanes]--|reg|--[+]--|reg|-- ... --[+]--|reg|-- o[p]
+        w --'   7 lanes                       ^ one lane more each        late[p]
+
+    With n leaves, n - 1 adders take one lane more each as their carry in, and with `late` whoever
+    adds `o` to something takes the last one, so that n leaves are for 8 n lanes.
+
+    The weights come encoded (see `encode`), so that a lane counts where ``a ^ w`` is 1. There are
+    two kinds of leaves:
+
+    - In LUTs. The lowest bit of a count is the parity of all inputs and weights, and three lanes
+      have a carry where, of a parity 1, all three or, of a parity 0, not all are alike: one LUT4 of
+      two XORs of inputs and two of weights. So if those are stored in place of the weights, which
+      takes no more memory, and those of the inputs are made once for all neurons, seven lanes take
+      8 LUT4s, and six take 6.
+    - In carry chains. A carry that is injected between two sums (see `chain_sums`) makes a full
+      adder of any three lanes in two bits of a chain, XORs included in CCU2C; seven lanes take 7.
+
+    Latency: `agreement_latency`. One sum a cycle.
+
+    Parameters
+    ----------
+    pe, simd : int
+        Neurons; inputs, which all of them share.
+    counting : Counting
+        Kind of the leaves.
+    late : bool
+        Whether a lane may be left to `late`.
+
+    Attributes
+    ----------
+    top : int
+        The largest `o`.
+    uses_late : bool
+        Whether `late` is more than 0.
+    latency : int
+
+    Members
+    -------
+    a : In(simd)
+    w : In(ArrayLayout(simd, pe))
+        Encoded weights.
+    o : Out(ArrayLayout(range(top + 1), pe))
+    late : Out(pe)
+    en : In(1)
+        Clock enable of every register.
+    """
+
+    def __init__(self, pe: int, simd: int, counting: Counting, *, late: bool = False):
+        self.pe, self.simd, self.counting = pe, simd, counting
+        self.sizes = leaf_sizes(simd, late)
+        # Lanes that are added behind the leaves.
+        self._behind = simd - sum(self.sizes)
+        self.uses_late = self._behind == len(self.sizes)
+        self.top = simd - self.uses_late
+        self.latency = agreement_latency(simd, late)
+        super().__init__(
+            {
+                "a": In(simd),
+                "w": In(data.ArrayLayout(simd, pe)),
+                "o": Out(data.ArrayLayout(bits_for(self.top), pe)),
+                "late": Out(pe),
+                "en": In(1),
+            }
+        )
+
+    def encode(self, positive: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return what `w` is for weights.
+
+        Parameters
+        ----------
+        positive : ndarray of bool, shape (..., simd)
+            Where the weights are +1.
+
+        Returns
+        -------
+        ndarray of bool, shape (..., simd)
+        """
+        # A lane agrees where the input differs from the weight's inverse.
+        inverse = ~positive
+        if not self.counting.in_luts:
+            return inverse
+        encoded, first = inverse.copy(), 0
+        for size in self.sizes:
+            for place, form in enumerate(FORMS[size]):
+                lanes = [first + lane for lane in form]
+                encoded[..., first + place] = np.bitwise_xor.reduce(inverse[..., lanes], axis=-1)
+            first += size
+        return encoded
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        leaves = self._lut_leaves(m) if self.counting.in_luts else self._chain_leaves(m)
+        nodes = [
+            [(self._register(m, bits, f"leaf_{p}_{n}"), size) for n, (bits, size) in enumerate(row)]
+            for p, row in enumerate(leaves)
+        ]
+        # Lanes that wait for their adder: with their XOR taken, or both bits of each.
+        behind = range(self.simd - self._behind, self.simd)
+        pairs = [[(self.a[lane], self.w[p][lane]) for lane in behind] for p in range(self.pe)]
+        if self.counting.in_luts:
+            waiting = [[(a ^ w,) for a, w in row] for row in pairs]
+        else:
+            waiting = [list(row) for row in pairs]
+        waiting = self._wait(m, waiting, 0)
+        level = 0
+        while len(nodes[0]) > 1:
+            level += 1
+            taken = min(len(nodes[0]) // 2, len(waiting[0]))
+            nodes = self._level(m, nodes, waiting, level)
+            waiting = self._wait(m, [row[taken:] for row in waiting], level)
+        for p in range(self.pe):
+            m.d.comb += self.o[p].eq(nodes[p][0][0])
+            if self.uses_late:
+                bits = waiting[p][0]
+                m.d.comb += self.late[p].eq(bits[0] if len(bits) == 1 else bits[0] ^ bits[1])
+        return m
+
+    def _register(self, m: Module, bits: list[Value], name: str) -> Signal:
+        register = Signal(len(bits), name=name)
+        with m.If(self.en):
+            m.d.sync += register.eq(Cat(*bits))
+        return register
+
+    def _wait(
+        self, m: Module, waiting: list[list[tuple[Value, ...]]], level: int
+    ) -> list[list[tuple[Value, ...]]]:
+        """Return bits a cycle later; those of the input are registered once for all neurons."""
+        if not waiting[0]:
+            return waiting
+        own = [[bits[-1] for bits in row] for row in waiting]
+        own = [list(self._register(m, row, f"wait_{level}_{p}")) for p, row in enumerate(own)]
+        if self.counting.in_luts:
+            return [[(bit,) for bit in row] for row in own]
+        shared = list(self._register(m, [a for a, _ in waiting[0]], f"wait_{level}_a"))
+        return [list(zip(shared, row, strict=True)) for row in own]
+
+    def _level(
+        self,
+        m: Module,
+        nodes: list[list[tuple[Signal, int]]],
+        waiting: list[list[tuple[Value, ...]]],
+        level: int,
+    ) -> list[list[tuple[Signal, int]]]:
+        """Add the nodes of every neuron in pairs."""
+        after: list[list[tuple[Signal, int]]] = [[] for _ in nodes]
+        for first in range(0, self.pe, CHAINED):
+            slots: list[Slot] = []
+            places = []
+            for p in range(first, min(first + CHAINED, self.pe)):
+                for n in range(len(nodes[p]) // 2):
+                    (x, x_top), (y, y_top) = nodes[p][2 * n : 2 * n + 2]
+                    lane = waiting[p][n] if n < len(waiting[p]) else ()
+                    top = x_top + y_top + bool(lane)
+                    places.append((p, len(slots) + 1, top))
+                    slots.append(inject(*lane))
+                    slots += _added(x, y)
+            sums = chain_sums(m, [*slots, inject()], self._ccu2c, f"sums_{level}_{first}")
+            for p, place, top in places:
+                bits = sums[place : place + bits_for(top)]
+                after[p].append((self._register(m, bits, f"sum_{level}_{p}_{place}"), top))
+        for p, row in enumerate(nodes):
+            if len(row) % 2:
+                register = self._register(m, list(row[-1][0]), f"pass_{level}_{p}")
+                after[p].append((register, row[-1][1]))
+        return after
+
+    @property
+    def _ccu2c(self) -> bool:
+        return self.counting is Counting.CCU2C
+
+    def _lut_leaves(self, m: Module) -> list[list[tuple[list[Value], int]]]:
+        """Return the bits and lanes of each neuron's leaves."""
+        cell = self.counting is Counting.SB_LUT4
+        rows: list[list[tuple[list[Value], int]]] = [[] for _ in range(self.pe)]
+        first = 0
+        for leaf, size in enumerate(self.sizes):
+            shared: dict[tuple[int, ...], Signal] = {}
+            for p in range(self.pe):
+                place = f"{leaf}_{p}"
+                weights = list(self.w[p][first : first + size])
+                inputs = self.a[first : first + size]
+                rows[p].append((_LutLeaf(m, place, inputs, weights, shared, cell).bits(), size))
+            first += size
+        return rows
+
+    def _chain_leaves(self, m: Module) -> list[list[tuple[list[Value], int]]]:
+        """Return the bits and lanes of each neuron's leaves."""
+        rows: list[list[tuple[list[Value], int]]] = [[] for _ in range(self.pe)]
+        for start in range(0, self.pe, CHAINED):
+            neurons = range(start, min(start + CHAINED, self.pe))
+            # First three lanes each, of which a leaf has one or two times as many.
+            triples: list[Slot] = []
+            firsts, sevenths = [], []
+            for p in neurons:
+                lane = 0
+                for size in self.sizes:
+                    lanes = list(zip(self.a[lane:], self.w[p][lane:], strict=True))[:size]
+                    for n in range(0, min(size, 6), 3):
+                        parts = [*lanes[n : min(n + 3, size)], (), ()]
+                        triples += [inject(*parts[2]), add(parts[0], parts[1])]
+                    firsts.append((p, size, len(triples) - 2 * (1 + (size > 3))))
+                    sevenths.append(lanes[6] if size > 6 else ())
+                    lane += size
+            sums = chain_sums(m, [*triples, inject()], self._ccu2c, f"triples_{start}")
+            # Then two of them and a seventh lane.
+            pairs: list[Slot] = []
+            for (_, size, place), lane_bits in zip(firsts, sevenths, strict=True):
+                if size > 3:
+                    x, y = sums[place + 1 : place + 3], sums[place + 3 : place + 5]
+                    pairs += [inject(*lane_bits), *_added(x, y)]
+            counts = chain_sums(m, [*pairs, inject()], self._ccu2c, f"leaves_{start}")
+            at = 1
+            for p, size, place in firsts:
+                bits = counts[at : at + 3] if size > 3 else sums[place + 1 : place + 3]
+                at += 3 * (size > 3)
+                rows[p].append((bits[: bits_for(size)], size))
+        return rows
+
+
+def _added(x: Value | list[Value], y: Value | list[Value]) -> list[Slot]:
+    """Return the slots that add two numbers."""
+    return [
+        add(tuple(x[bit : bit + 1]), tuple(y[bit : bit + 1])) for bit in range(max(len(x), len(y)))
+    ]
+
+
+class _LutLeaf:
+    """A leaf in LUT4s; `FORMS` says what its weights are.
+
+    Of three lanes, `u` is set where they are not all alike, and then a carry is ``u ^ parity``.
+    """
+
+    def __init__(
+        self,
+        m: Module,
+        place: str,
+        a: Value,
+        w: list[Value],
+        shared: dict[tuple[int, ...], Signal],
+        cell: bool,
+    ):
+        self.m, self.place, self.a, self.w, self.shared, self.cell = m, place, a, w, shared, cell
+
+    def x(self, *lanes: int) -> Value:
+        """Return the XOR of inputs, which is made once for all neurons."""
+        if len(lanes) == 1:
+            return self.a[lanes[0]]
+        if lanes not in self.shared:
+            name = f"a{self.place.split('_')[0]}_" + "".join(map(str, lanes))
+            self.shared[lanes] = Signal(name=name)
+            self.m.d.comb += self.shared[lanes].eq(Cat(self.a[lane] for lane in lanes).xor())
+        return self.shared[lanes]
+
+    def lut(self, name: str, function, *inputs: Value) -> Value:
+        return lut4(self.m, f"{name}_{self.place}", function, inputs, self.cell)
+
+    def unlike(self, name: str, x0: Value, w0: Value, x1: Value, w1: Value) -> Value:
+        return self.lut(name, lambda a, b, c, d: (a ^ b) | (c ^ d), x0, w0, x1, w1)
+
+    def bits(self) -> list[Value]:
+        """Return the count, its lowest bit first."""
+        return getattr(self, f"_of_{len(self.w)}")()
+
+    def _of_1(self) -> list[Value]:
+        return [self.lut("b0", lambda a, w: a ^ w, self.x(0), self.w[0])]
+
+    def _of_2(self) -> list[Value]:
+        x, w = self.x, self.w
+        b0 = self.lut("b0", lambda a, b: a ^ b, x(0, 1), w[1])
+        b1 = self.lut(
+            "b1", lambda a0, w0, a1, w01: (a0 ^ w0) & (a1 ^ w0 ^ w01), x(0), w[0], x(1), w[1]
+        )
+        return [b0, b1]
+
+    def _of_3(self) -> list[Value]:
+        x, w = self.x, self.w
+        u = self.unlike("u", x(0, 1), w[0], x(0, 2), w[1])
+        b0 = self.lut("b0", lambda a, b: a ^ b, x(0, 1, 2), w[2])
+        b1 = self.lut("b1", lambda u, s, t: u ^ s ^ t, u, x(0, 1, 2), w[2])
+        return [b0, b1]
+
+    def _of_4(self) -> list[Value]:
+        x, w = self.x, self.w
+        u = self.unlike("u", x(0, 1), w[0], x(0, 2), w[1])
+        b0 = self.lut("b0", lambda a, b: a ^ b, x(0, 1, 2, 3), w[3])
+        three = x(0, 1, 2), w[2]
+        b1 = self.lut("b1", lambda u, b0, a, b: u ^ ((a ^ b) & b0), u, b0, *three)
+        b2 = self.lut("b2", lambda u, b0, a, b: (u ^ 1) & (b0 ^ 1) & (a ^ b), u, b0, *three)
+        return [b0, b1, b2]
+
+    def _of_5(self) -> list[Value]:
+        x, w = self.x, self.w
+        u = self.unlike("u", x(0, 1), w[0], x(0, 2), w[1])
+        s = self.lut("s", lambda a, b: a ^ b, x(0, 1, 2), w[2])
+        b0 = self.lut("b0", lambda s, a, b: s ^ a ^ b, s, x(3, 4), w[4])
+        both = self.lut(
+            "both", lambda a3, w3, a4, w34: (a3 ^ w3) & (a4 ^ w3 ^ w34), x(3), w[3], x(4), w[4]
+        )
+        c = self.lut("c", lambda both, s, a, b: both | (s & (a ^ b)), both, s, x(3, 4), w[4])
+        b1 = self.lut("b1", lambda u, s, c: u ^ s ^ c, u, s, c)
+        b2 = self.lut("b2", lambda u, s, c: (u ^ s) & c, u, s, c)
+        return [b0, b1, b2]
+
+    def _of_6(self) -> list[Value]:
+        x, w = self.x, self.w
+        u = self.unlike("u", x(0, 1), w[0], x(0, 2), w[1])
+        v = self.unlike("v", x(3, 4), w[2], x(3, 5), w[3])
+        s = self.lut("s", lambda a, b: a ^ b, x(0, 1, 2), w[4])
+        b0 = self.lut("b0", lambda a, b: a ^ b, x(0, 1, 2, 3, 4, 5), w[5])
+
+        # The other three lanes' parity is s ^ b0.
+        def one(u, v, s, b0):
+            return u ^ s ^ v ^ s ^ b0 ^ (s & (s ^ b0))
+
+        def two(u, v, s, b0):
+            c, d, e = u ^ s, v ^ s ^ b0, s & (s ^ b0)
+            return (c & d) | (e & (c ^ d))
+
+        return [b0, self.lut("b1", one, u, v, s, b0), self.lut("b2", two, u, v, s, b0)]
+
+    def _of_7(self) -> list[Value]:
+        x, w = self.x, self.w
+        u = self.unlike("u", x(0, 1), w[0], x(0, 2), w[1])
+        v = self.unlike("v", x(3, 4), w[2], x(3, 5), w[3])
+        # The parities of both threes and the seventh lane are three lanes again.
+        t = self.unlike("t", x(0, 1, 2, 3, 4, 5), w[5], x(0, 1, 2, 6), w[6])
+        c = self.lut("c", lambda u, a, b: u ^ a ^ b, u, x(0, 1, 2), w[4])
+        d = self.lut("d", lambda v, a, b, e: v ^ a ^ b ^ e, v, x(3, 4, 5), w[4], w[5])
+        b0 = self.lut(
+            "b0", lambda a, b, e, f: a ^ b ^ e ^ f, x(0, 1, 2, 3, 4, 5, 6), w[4], w[5], w[6]
+        )
+        b1 = self.lut("b1", lambda c, d, t, b0: c ^ d ^ t ^ b0, c, d, t, b0)
+        b2 = self.lut("b2", lambda c, d, t, b0: (c & d) | ((t ^ b0) & (c ^ d)), c, d, t, b0)
+        return [b0, b1, b2]
