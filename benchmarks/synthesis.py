@@ -16,7 +16,7 @@ from xnorflow.boards.chains import free_chain_ends
 from xnorflow.boards.flow import SYNTHESIS
 from xnorflow.boards.tools import find, run
 
-__all__ = ["FAMILIES", "Area", "synthesise"]
+__all__ = ["FAMILIES", "Area", "Mapped", "mapped", "synthesise"]
 
 #: How yosys is called by default, and the largest device of nextpnr, for each family.
 FAMILIES = {
@@ -55,16 +55,43 @@ class Area:
     dsp: int
 
 
-def synthesise(family: str, unit: wiring.Component | str, command: str | None = None) -> Area:
-    """Synthesise and pack a component alone.
+@dataclass(frozen=True)
+class Mapped:
+    """What yosys and nextpnr say of a component.
+
+    Attributes
+    ----------
+    counts : Counter
+        Cells by type, as yosys maps it.
+    log : str
+        nextpnr's.
+    """
+
+    counts: Counter[str]
+    log: str
+
+    def packed(self, kind: str) -> int:
+        """Return how many cells of a kind nextpnr packs it into."""
+        return int(re.search(rf"^Info:\s+{kind}:\s*(\d+)/", self.log, re.M)[1])
+
+    def line(self, words: str) -> int:
+        """Return the number in nextpnr's line that ends in `words`, 0 if there is none."""
+        found = re.search(rf"^Info:\s+(\d+) {words}$", self.log, re.M)
+        return int(found[1]) if found else 0
+
+
+def mapped(
+    family: str,
+    unit: wiring.Component | str,
+    command: str | None = None,
+    options: str = "--pack-only",
+) -> Mapped:
+    """Synthesise and pack a component alone; parameters as of `synthesise`.
 
     Parameters
     ----------
-    family : str
-    unit : Component or str
-        A component or its RTLIL.
-    command : str, optional
-        yosys' command for another device of the family.
+    options : str
+        nextpnr's, besides the device.
     """
     synthesis, device = FAMILIES[family]
     with tempfile.TemporaryDirectory() as name:
@@ -83,18 +110,29 @@ def synthesise(family: str, unit: wiring.Component | str, command: str | None = 
             design = json.loads((folder / "unit.json").read_text())
             free_chain_ends(design)
             (folder / "unit.json").write_text(json.dumps(design))
-        arguments = f"{device} --pack-only --json unit.json".split()
+        arguments = f"{device} {options} --json unit.json".split()
         tool = find(f"nextpnr-{family}")
         run(tool, arguments, folder, log, "pack", lambda step, message: None)
-        packed = {
-            kind: int(used)
-            for kind, used in re.findall(r"^Info:\s+([A-Z]\w+):\s*(\d+)/", log.read_text(), re.M)
-        }
-    counts: Counter[str] = Counter(types)
-    cells = packed["ICESTORM_LC" if family == "ice40" else "TRELLIS_COMB"]
+        return Mapped(Counter(types), log.read_text())
+
+
+def synthesise(family: str, unit: wiring.Component | str, command: str | None = None) -> Area:
+    """Synthesise and pack a component alone.
+
+    Parameters
+    ----------
+    family : str
+    unit : Component or str
+        A component or its RTLIL.
+    command : str, optional
+        yosys' command for another device of the family.
+    """
+    made = mapped(family, unit, command)
+    counts = made.counts
+    cells = made.packed("ICESTORM_LC" if family == "ice40" else "TRELLIS_COMB")
     return Area(
         lut=counts["SB_LUT4"] if family == "ice40" else cells,
-        ff=sum(n for kind, n in types.items() if kind.startswith(("SB_DFF", "TRELLIS_FF"))),
+        ff=sum(n for kind, n in counts.items() if kind.startswith(("SB_DFF", "TRELLIS_FF"))),
         carry=sum(counts[kind] for kind in CARRIES),
         cells=cells,
         bram=sum(counts[kind] for kind in BRAMS),

@@ -260,11 +260,12 @@ class PEArray(wiring.Component):
         late: list[Value] = [Const(0, 0)] * self.pe
         if self._agreement is not None:
             m.submodules.tree = tree = self._agreement
-            m.d.comb += [tree.a.eq(self.a), tree.en.eq(self.en)]
+            m.d.comb += tree.a.eq(self.a)
             if isinstance(tree, AgreementTree):
                 m.d.comb += tree.w.eq(self.w)
                 if tree.uses_late:
                     late = list(tree.late)
+            m.d.comb += tree.en.eq(self.en)
             return [tree.o[index] for index in range(self.pe)], late
         counts: list[Value] = []
         for index in range(self.pe):
