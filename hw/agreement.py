@@ -1,6 +1,8 @@
 """Agreements of an input vector with the weights of many neurons, counted in few LUT4s."""
 
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 from amaranth import Cat, Module, Signal
@@ -236,10 +238,11 @@ class AgreementTree(wiring.Component):
         # Lanes that wait for their adder: with their XOR taken, or both bits of each.
         behind = range(self.simd - self._behind, self.simd)
         pairs = [[(self.a[lane], self.w[p][lane]) for lane in behind] for p in range(self.pe)]
+        waiting: list[list[tuple[Value, ...]]]
         if self.counting.in_luts:
             waiting = [[(a ^ w,) for a, w in row] for row in pairs]
         else:
-            waiting = [list(row) for row in pairs]
+            waiting = [[*row] for row in pairs]
         waiting = self._wait(m, waiting, 0)
         level = 0
         while len(nodes[0]) > 1:
@@ -390,7 +393,7 @@ class _LutLeaf:
             self.m.d.comb += self.shared[lanes].eq(Cat(self.a[lane] for lane in lanes).xor())
         return self.shared[lanes]
 
-    def lut(self, name: str, function, *inputs: Value) -> Value:
+    def lut(self, name: str, function: Callable[..., Any], *inputs: Value) -> Value:
         return lut4(self.m, f"{name}_{self.place}", function, inputs, self.cell)
 
     def unlike(self, name: str, x0: Value, w0: Value, x1: Value, w1: Value) -> Value:
@@ -398,7 +401,16 @@ class _LutLeaf:
 
     def bits(self) -> list[Value]:
         """Return the count, its lowest bit first."""
-        return getattr(self, f"_of_{len(self.w)}")()
+        counts = (
+            self._of_1,
+            self._of_2,
+            self._of_3,
+            self._of_4,
+            self._of_5,
+            self._of_6,
+            self._of_7,
+        )
+        return counts[len(self.w) - 1]()
 
     def _of_1(self) -> list[Value]:
         return [self.lut("b0", lambda a, w: a ^ w, self.x(0), self.w[0])]
@@ -448,10 +460,10 @@ class _LutLeaf:
         b0 = self.lut("b0", lambda a, b: a ^ b, x(0, 1, 2, 3, 4, 5), w[5])
 
         # The other three lanes' parity is s ^ b0.
-        def one(u, v, s, b0):
+        def one(u: Any, v: Any, s: Any, b0: Any) -> Any:
             return u ^ s ^ v ^ s ^ b0 ^ (s & (s ^ b0))
 
-        def two(u, v, s, b0):
+        def two(u: Any, v: Any, s: Any, b0: Any) -> Any:
             c, d, e = u ^ s, v ^ s ^ b0, s & (s ^ b0)
             return (c & d) | (e & (c ^ d))
 

@@ -1,6 +1,9 @@
 """Agreements of an input vector with constant weights: neurons share the counts of few inputs."""
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, reduce
+from operator import xor
+from typing import Any
 
 import numpy as np
 from amaranth import Cat, Const, Module, Signal
@@ -155,14 +158,14 @@ class _Leaf:
     def __init__(self, m: Module, name: str, a: Value, counting: Counting):
         self.m, self.name, self.a = m, name, a
         self.cell = counting is Counting.SB_LUT4
-        self.made: dict[tuple, Value] = {}
+        self.made: dict[tuple[str | int, ...], Value] = {}
 
-    def lut(self, key: tuple, function, *inputs: Value) -> Value:
+    def lut(
+        self, key: tuple[str | int, ...], function: Callable[..., Any], *inputs: Value
+    ) -> Value:
         """Return a LUT4, the same one for the same `key`."""
         if key not in self.made:
-            name = f"leaf_{self.name}_" + "_".join(
-                str(int(part)) if isinstance(part, bool) else str(part) for part in key
-            )
+            name = f"leaf_{self.name}_" + "_".join(str(part) for part in key)
             self.made[key] = lut4(self.m, name, function, inputs, self.cell)
         return self.made[key]
 
@@ -173,34 +176,24 @@ class _Leaf:
         flip = inverted[0]
         turned = tuple(bit != flip for bit in inverted)
 
-        def majority(a, b, c):
+        def majority(a: Any, b: Any, c: Any) -> Any:
             b, c = b ^ int(turned[1]), c ^ int(turned[2])
             return (a & b) | (c & (a ^ b))
 
-        return self.lut((key, *turned), majority, *inputs), flip
+        return self.lut((key, *map(int, turned)), majority, *inputs), flip
 
     def parity(self, *lanes: int) -> Value:
+        """Return the parity of lanes, of more than four that of those of threes."""
         if len(lanes) == 1:
             return self.a[lanes[0]]
-        head, tail = lanes[:4], lanes[4:]
-
-        def xor(*bits):
-            result = bits[0]
-            for bit in bits[1:]:
-                result = result ^ bit
-            return result
-
-        if tail:
-            return self.lut(
-                ("x", *lanes),
-                xor,
-                self.parity(*lanes[:3]),
-                self.parity(*lanes[3:6]) if len(lanes) > 5 else self.a[lanes[3]],
-                self.a[lanes[6]]
-                if len(lanes) > 6
-                else (self.a[lanes[4]] if len(lanes) == 5 else Const(0, 1)),
-            )
-        return self.lut(("x", *lanes), xor, *(self.a[lane] for lane in head))
+        inputs = [self.a[lane] for lane in lanes]
+        if len(lanes) > 4:
+            low, high = lanes[:3], lanes[3:6]
+            inputs = [self.parity(*low), *(self.a[lane] for lane in high), Const(0, 1)][:3]
+            if len(lanes) > 5:
+                last = self.a[lanes[6]] if len(lanes) > 6 else Const(0, 1)
+                inputs = [self.parity(*low), self.parity(*high), last]
+        return self.lut(("x", *lanes), lambda *bits: reduce(xor, bits), *inputs)
 
     def of(self, pattern: tuple[bool, ...]) -> list[Value]:
         """Return the count of lanes that are what `pattern` says, the lowest bit first."""
@@ -215,7 +208,7 @@ class _Leaf:
             return [lowest]
         c, c_flip = self.carry("c", tuple(a[:3]), inverted[:3])
         if size <= 3:
-            return [lowest, self.lut(("b1", *pattern), lambda c: c ^ int(c_flip), c)]
+            return [lowest, self.lut(("b1", *map(int, pattern)), lambda c: c ^ int(c_flip), c)]
         d, d_flip = self.carry("d", tuple(a[3:6]), inverted[3:6])
         parities = (
             self.parity(0, 1, 2),
@@ -225,15 +218,15 @@ class _Leaf:
         odds = (sum(inverted[:3]) % 2 == 1, sum(inverted[3:6]) % 2 == 1, inverted[6])
         e, e_flip = self.carry("e", parities, odds)
 
-        def one(c, d, e):
+        def one(c: Any, d: Any, e: Any) -> Any:
             return c ^ d ^ e ^ int(c_flip ^ d_flip ^ e_flip)
 
-        def two(c, d, e):
+        def two(c: Any, d: Any, e: Any) -> Any:
             c, d, e = c ^ int(c_flip), d ^ int(d_flip), e ^ int(e_flip)
             return (c & d) | (e & (c ^ d))
 
         return [
             lowest,
-            self.lut(("b1", *pattern), one, c, d, e),
-            self.lut(("b2", *pattern), two, c, d, e),
+            self.lut(("b1", *map(int, pattern)), one, c, d, e),
+            self.lut(("b2", *map(int, pattern)), two, c, d, e),
         ]
