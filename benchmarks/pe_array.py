@@ -1,6 +1,6 @@
 """What a lane of the PE array and a synapse of a constant layer take, in LUT4s.
 
-    python benchmarks/pe_array.py [--family ice40|ecp5] [--whole] [--json FILE]
+    python benchmarks/pe_array.py [--family ice40|ecp5] [--no-whole] [--json FILE]
 
 Counted is what nextpnr places for logic: on iCE40 SB_LUT4s, carries without a LUT and what it adds
 to get carries out of a chain; on ECP5 TRELLIS_COMB, which are LUT4s, two a CCU2C and what chains
@@ -318,7 +318,7 @@ def designs(family: str, whole: bool, run_time: bool, fixed: bool):
 
 @click.command()
 @click.option("--family", type=click.Choice(sorted(FAMILIES)), multiple=True)
-@click.option("--whole", is_flag=True, help="The whole trained layer too: some ten minutes.")
+@click.option("--whole/--no-whole", default=True, help="The whole trained layer: minutes.")
 @click.option("--run-time/--no-run-time", default=True, help="Weights that change.")
 @click.option("--fixed/--no-fixed", default=True, help="Constant weights.")
 @click.option("--json", "json_file", metavar="FILE")

@@ -101,7 +101,9 @@ def tree_level_parts(
         tops = [sum(pair) + (n < taken) for n, pair in enumerate(pairs)]
         lists.append({"register": sum(map(bits_for, tops)) * pe})
         if len(nodes) % 2:
-            lists.append({"bare register": bits_for(nodes[-1]) * pe})
+            # A leaf that passes is shared too.
+            rows = distinct(nodes[-1], pe) if shared and len(nodes) == len(sizes) else pe
+            lists.append({"bare register": bits_for(nodes[-1]) * rows})
         waiting -= taken
         lists.append({"bare register": waiting * copies})
         nodes = [*tops, *nodes[len(nodes) - len(nodes) % 2 :]]

@@ -60,10 +60,14 @@ def test_a_small_netlist_is_bit_exact_and_keeps_its_timing(small, board):
 def test_a_familys_own_cells_count_like_those_that_are_simulated(board, inputs):
     """Leaves of 5 to 7 lanes, adders with and without a lane of their own, and a late lane."""
     rng = np.random.default_rng(inputs)
-    network = random_network(rng, [2 * inputs, 3, 2])
+    network = random_network(rng, [2 * inputs, 9, 8, 2])
     lowered = lower(network)
     names = [layer.name for layer in lowered.layers]
-    choices = [LayerFolding(3, inputs, "lut"), LayerFolding(1, 3, "lut")]
+    choices = [
+        LayerFolding(3, inputs, "lut"),
+        LayerFolding(8, 9, "constant"),
+        LayerFolding(1, 4, "lut"),
+    ]
     folding = dict(zip(names, choices, strict=True))
     frames = quantize(lowered, random_frames(rng, network, 40))
     core = assemble(lowered, folding, load_board(board).family)

@@ -58,7 +58,7 @@ def test_buffers_take_block_ram_or_registers():
 
 def test_twice_the_lanes_cost_less_than_twice_the_layer():
     one = first_layer(LayerFolding(4, 16, "bram"))
-    two = first_layer(LayerFolding(4, 28, "bram"))
+    two = first_layer(LayerFolding(8, 16, "bram"))
     assert one.lut < two.lut < 2 * one.lut
 
 
@@ -139,14 +139,15 @@ def test_only_multipliers_of_different_scales_take_dsp():
 @given(
     family=st.sampled_from(sorted(FAMILIES)),
     neurons=st.integers(4, 8),
-    synapses=st.integers(4, 10),
+    synapses=st.integers(5, 10),
     pe=st.integers(2, 6),
-    simd=st.integers(2, 6),
+    simd=st.integers(3, 6),
     levels=st.sampled_from([1, 3, 255]),
 )
 @settings(max_examples=60, deadline=None)
 def test_twice_the_lanes_never_take_less(family, neurons, synapses, pe, simd, levels):
-    # Below this a buffer or an accumulator would disappear.
+    # Below this a buffer or an accumulator would disappear, or what a counter saves outweigh lanes:
+    # four of them take as long a chain as seven.
     pe, simd = 2 ** min(pe, neurons - 2), 2 ** min(simd, synapses - 2)
     matrix = layer(2**neurons, 2**synapses, levels)
     one = unit_cost(family, matrix, LayerFolding(pe, simd, "bram"))
