@@ -882,8 +882,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "threshold unit: thresholds one too high",
         "hw/threshold.py",
-        "self.o[p].eq(count[p] >= threshold[p])",
-        "self.o[p].eq(count[p] >= threshold[p] + 1)",
+        "reached = [count[p] >= threshold[p] for p in range(self.pe)]",
+        "reached = [count[p] > threshold[p] for p in range(self.pe)]",
         _PROOFS_OF_NUMBERS + "test_a_threshold_unit_compares_with_its_folds_thresholds",
     ),
 )

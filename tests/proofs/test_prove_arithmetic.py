@@ -1,7 +1,7 @@
 """Popcount, PEs, thresholds, scores and ROMs are their definitions, whatever the enable does."""
 
 from functools import reduce
-from operator import add
+from operator import add, xor
 
 import numpy as np
 import pytest
@@ -72,7 +72,7 @@ def test_a_pe_array_gives_dot_products(pe, simd, folds, lanes, proved):
     steps = Signal(range(folds + 1), init=folds)
     first = restart | (steps == folds)
     m.d.comb += [
-        array.w.as_value().eq(weights),
+        array.w.as_value().eq(_encoded(array, weights)),
         array.valid.eq(valid),
         array.first.eq(first),
     ]
@@ -174,6 +174,21 @@ def test_a_rom_gives_its_words_in_every_style(style, depth, width, proved):
 
 def _row(values, fold: Value) -> Value:
     return Array(Const(int(value), 8) for value in values)[fold]
+
+
+def _encoded(array: PEArray, weights: Signal) -> Value:
+    """Return the weights as the array stores them: XORs of some, which one-hot words show."""
+    words = np.eye(len(weights), dtype=bool).reshape(-1, array.pe, array.simd)
+    zero = array.encode(np.zeros_like(words[0])).reshape(-1)
+    flips = array.encode(words).reshape(len(weights), -1) ^ zero
+    return Cat(
+        reduce(
+            xor,
+            [weights[n] for n in range(len(weights)) if flips[n, bit]],
+            Const(int(zero[bit]), 1),
+        )
+        for bit in range(len(weights))
+    )
 
 
 def _counts_and_fold(m: Module, unit) -> tuple[Value, list[Value], dict[str, Signal]]:
