@@ -91,8 +91,9 @@ class TestCandidates:
         assert fps == sorted(fps, reverse=True)
         assert len(set(fps)) == len(fps)
         for faster, slower in pairwise(front):
+            # Cells are rounded, so that the same number may be a smaller estimate.
             assert (
-                slower.estimated["cells"] < faster.estimated["cells"]
+                slower.estimated["cells"] <= faster.estimated["cells"]
                 or slower.estimated["bram"] < faster.estimated["bram"]
             )
 

@@ -33,6 +33,7 @@ from xnorflow.golden import activations, predict_quantized, quantize
 from xnorflow.hw.core import CoreStage, StreamingCore
 from xnorflow.hw.mvu import MatrixVectorUnit
 from xnorflow.hw.pool import PoolUnit
+from xnorflow.hw.shared_counts import SharedCounts
 from xnorflow.hw.threshold_stage import ThresholdStage
 from xnorflow.lowered import InputQuantizer
 from xnorflow.lowering import lower
@@ -246,11 +247,21 @@ class TestHardware:
                 if region.target == "weights":
                     flipped = bits.reshape(unit.weights.shape)
                     unit.weights = np.where(flipped, -unit.weights, unit.weights)
+                    for first, array in enumerate(unit._arrays):
+                        if isinstance(array._agreement, SharedCounts):
+                            rows = slice(first * array.pe, (first + 1) * array.pe)
+                            array._agreement.positive = unit.weights[rows] > 0
                     continue
-                head = unit.unit if isinstance(unit, ThresholdStage) else unit._head
                 words = bits.reshape(region.words, region.width) @ (1 << np.arange(region.width))
-                assert 1 << region.width > head.top + 1 >= 1 << region.width - 1
-                head.thresholds = head.thresholds ^ words.reshape(head.thresholds.shape)
+                head = unit.unit if isinstance(unit, ThresholdStage) else unit._head
+                # With several steps a neuron the thresholds are in the accumulators.
+                heads = [head] if head else [array._accumulator for array in unit._arrays]
+                folds = heads[0].thresholds.shape[0]
+                parts = np.split(words.reshape(folds, -1), len(heads), axis=1)
+                for each, part in zip(heads, parts, strict=True):
+                    assert 1 << region.width > each.top + 1 >= 1 << region.width - 1
+                    # Above `top + 1` a threshold fires no less.
+                    each.thresholds = np.minimum(each.thresholds ^ part, each.top + 1)
             differing += check(core, lowered, frames, upsets.stored(flips))
         assert differing >= 4
 
