@@ -185,7 +185,7 @@ def small_groups(monkeypatch):
 
 @pytest.mark.usefixtures("small_groups")
 @pytest.mark.parametrize(
-    ("pe", "simd", "groups"), [(2, 3, 1), (4, 3, 2), (12, 2, 4), (4, 6, 4), (3, 8, 3)]
+    ("pe", "simd", "groups"), [(2, 3, 1), (4, 3, 2), (12, 2, 4), (4, 6, 4), (3, 8, 3), (4, 12, 4)]
 )
 @pytest.mark.parametrize("rom_latency", [1, 2])
 def test_groups_of_pes_work_one_behind_the_other(pe, simd, groups, rom_latency):
