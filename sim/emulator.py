@@ -105,8 +105,6 @@ class Emulator:
     def close(self) -> None:
         """Take the port away."""
         self._pull()
-        if self._link is not None:
-            self._link.unlink(missing_ok=True)
 
     def serve(self, until: Callable[[], bool] = lambda: False) -> None:
         """Be a board until `until` says so, which is asked about a hundred times a second."""
