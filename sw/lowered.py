@@ -1,13 +1,16 @@
 """The lowered network: integers only, the one meaning that golden model and hardware share.
 
 A frame enters as bits (bit 1 means +1) or as unsigned integers of a few bits. Every stage is one
-of three:
+of four:
 
-- :class:`LoweredLayer`: a matrix of -1 and +1 on a vector, or on every window of an image, and
-  integer thresholds behind it (``out = 1 iff acc >= threshold``) unless it is told to send on its
-  accumulators;
-- :class:`LoweredPool`: OR or sum over windows;
-- :class:`LoweredThreshold`: thresholds of their own, behind a sum.
+- :class:`LoweredLayer`: a matrix of integers, mostly -1 and +1, on a vector, or on every window of
+  an image, and integer thresholds behind it (``out = 1 iff acc >= threshold``, or the number of
+  thresholds reached) unless it is told to send on its accumulators;
+- :class:`LoweredPool`: OR, maximum or sum over windows;
+- :class:`LoweredThreshold`: thresholds of their own, behind a sum;
+- :class:`LoweredJoin`: an earlier stage's output, added or appended.
+
+The stages are a chain; only a join looks back, past the stages that its shortcut skips.
 
 The last stage's integers become ``score = scale * acc + offset`` per class, and the class is the
 arg-max of the scores (ties: lowest index).
@@ -23,6 +26,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "InputQuantizer",
+    "LoweredJoin",
     "LoweredLayer",
     "LoweredNetwork",
     "LoweredOutput",
@@ -194,33 +198,38 @@ class Window:
 
 @dataclass(frozen=True, eq=False)
 class LoweredLayer:
-    """A binary layer in integers: ``acc = weights @ window``, for bits with -1 for bit 0.
+    """A layer in integers: ``acc = weights @ window``, for bits with -1 for bit 0.
 
     Attributes
     ----------
     name : str
         The layer's name in the network.
-    weights : ndarray of int8, shape (MH, MW)
-        Entries -1 and +1; polarity folds already applied. For a convolution MW counts the
-        synapses of one group in the order (KH, KW, C / groups).
-    thresholds : ndarray of int32, shape (MH,), or None
-        Thresholds on the accumulator, in ``acc_min .. acc_max + 1`` (always on .. dead); without
-        padding, thresholds on bits have a parity that an accumulator can have or are
-        ``MW + 1``. None sends on the accumulators.
+    weights : ndarray of int8 or int32, shape (MH, MW)
+        Entries -1 and +1, or integers as `coefficients` give them; polarity folds already applied.
+        For a convolution MW counts the synapses of one group in the order (KH, KW, C / groups).
+    thresholds : ndarray of int32, shape (MH,) or (levels, MH), or None
+        Thresholds on the accumulator, in ``acc_min .. acc_max + 1`` (always on .. dead); with one
+        plane and without padding, thresholds on bits have a parity that an accumulator can have or
+        are ``MW + 1``. One dimension gives bits; with two, what goes out is the number of
+        thresholds that are reached, 0 to `levels`: they rise along the first axis, and equal ones
+        make it jump. None sends on the accumulators.
     window : Window or None
         Of a convolution; None takes the whole frame as one vector (of an image: H, W, C).
     groups : int
         Groups of channels and neurons.
     levels : int
         Largest integer of an input lane; 1 means bits, which count as -1 and +1.
+    coefficients : ndarray of int32, shape (M, MH), or None
+        Of the weights' planes, see :mod:`xnorflow.planes`; None for one plane of -1 and +1.
     """
 
     name: str
-    weights: NDArray[np.int8]
+    weights: NDArray[np.integer]
     thresholds: NDArray[np.int32] | None
     window: Window | None = None
     groups: int = 1
     levels: int = 1
+    coefficients: NDArray[np.int32] | None = None
 
     @property
     def mh(self) -> int:
@@ -231,6 +240,21 @@ class LoweredLayer:
     def mw(self) -> int:
         """Number of synapses of a neuron (inputs)."""
         return int(self.weights.shape[1])
+
+    @property
+    def planes(self) -> int:
+        """Planes of the weights (M)."""
+        return 1 if self.coefficients is None else len(self.coefficients)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the matrix as planes of -1 and +1: a neuron has `planes` of them."""
+        return self.mh * self.planes
+
+    @property
+    def o_levels(self) -> int:
+        """Largest integer that goes out where there are thresholds; 1 means bits."""
+        return _levels(self.thresholds)
 
     @property
     def positions(self) -> int:
@@ -259,34 +283,38 @@ class LoweredLayer:
 
     @property
     def macs(self) -> int:
-        """Binary multiplications a frame."""
-        return self.positions * self.mh * self.mw
+        """Binary multiplications a frame, those of all planes."""
+        return self.positions * self.rows * self.mw * self.input_bits
 
     @property
     def acc_min(self) -> NDArray[np.int64]:
         """Least accumulator of every neuron, shape (MH,)."""
         if self.levels == 1:
-            return np.full(self.mh, -self.mw, np.int64)
-        return -self.levels * (self.weights < 0).sum(axis=1, dtype=np.int64)
+            return -self._magnitude
+        return self.levels * np.minimum(self.weights, 0).sum(axis=1, dtype=np.int64)
 
     @property
     def acc_max(self) -> NDArray[np.int64]:
         """Largest accumulator of every neuron, shape (MH,)."""
         if self.levels == 1:
-            return np.full(self.mh, self.mw, np.int64)
-        return self.levels * (self.weights > 0).sum(axis=1, dtype=np.int64)
+            return self._magnitude
+        return self.levels * np.maximum(self.weights, 0).sum(axis=1, dtype=np.int64)
+
+    @property
+    def _magnitude(self) -> NDArray[np.int64]:
+        return np.abs(self.weights).sum(axis=1, dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class LoweredPool:
-    """OR of bits, or the sum of integers (a bit counts 0 or 1), over windows of an image.
+    """OR of bits, or the maximum or sum of integers (a bit counts 0 or 1), over windows.
 
     Attributes
     ----------
     name : str
         The node's name in the network.
     op : str
-        ``or`` or ``sum``.
+        ``or``, ``max`` or ``sum``.
     window : Window
         Its `pad` is zero for every channel.
     low, high : int
@@ -318,20 +346,25 @@ class LoweredPool:
 
 @dataclass(frozen=True, eq=False)
 class LoweredThreshold:
-    """``out = 1 iff acc >= threshold`` on the sums of a pooling layer.
+    """Thresholds on the integers of the stage before, as those of a `LoweredLayer`.
 
     Attributes
     ----------
     name : str
-        The name of the layer whose sums they are.
-    thresholds : ndarray of int32, shape (C,)
+        That of the stage whose integers they are, and ``_threshold``.
+    thresholds : ndarray of int32, shape (C,) or (levels, C)
     shape : tuple of int
-        Of a frame, (H, W, C).
+        Of a frame, (H, W, C) or (F,).
     """
 
     name: str
     thresholds: NDArray[np.int32]
     shape: tuple[int, ...]
+
+    @property
+    def o_levels(self) -> int:
+        """Largest integer that goes out; 1 means bits."""
+        return _levels(self.thresholds)
 
     @property
     def i_shape(self) -> tuple[int, ...]:
@@ -344,7 +377,72 @@ class LoweredThreshold:
         return self.shape
 
 
-LoweredStage = LoweredLayer | LoweredPool | LoweredThreshold
+@dataclass(frozen=True, eq=False)
+class LoweredJoin:
+    """The end of a shortcut: what an earlier stage sent on, added or put beside.
+
+    ``out = gains[0] * main + gains[1] * shortcut``, or the channels of both side by side. A bit
+    counts 0 or 1.
+
+    Attributes
+    ----------
+    name : str
+        The node's name in the network.
+    source : int
+        Index of the stage where the shortcut begins.
+    path : tuple of LoweredPool or LoweredThreshold
+        What the shortcut does on its way.
+    how : str
+        ``add``, ``append`` (the shortcut's channels behind the main ones) or ``prepend``.
+    shape : tuple of int
+        Of the main stream's frames, (H, W, C) or (F,).
+    side_channels : int
+        Channels (features) of the shortcut's; with ``add`` those of the main stream.
+    low, high : tuple of int
+        Ranges of an element, (main, shortcut).
+    gains : ndarray of int32, shape (2, C), or None
+        With ``add``, of (main, shortcut).
+    """
+
+    name: str
+    source: int
+    path: tuple[LoweredPool | LoweredThreshold, ...]
+    how: str
+    shape: tuple[int, ...]
+    side_channels: int
+    low: tuple[int, int]
+    high: tuple[int, int]
+    gains: NDArray[np.int32] | None = None
+
+    @property
+    def o_range(self) -> tuple[int, int]:
+        """Range of an element that goes out."""
+        if self.gains is None:
+            return min(self.low), max(self.high)
+        ends = [self.gains * np.array(end, np.int64)[:, None] for end in (self.low, self.high)]
+        return (
+            int(np.minimum(*ends).sum(axis=0).min()),
+            int(np.maximum(*ends).sum(axis=0).max()),
+        )
+
+    @property
+    def i_shape(self) -> tuple[int, ...]:
+        """Shape of the main stream's frames."""
+        return self.shape
+
+    @property
+    def o_shape(self) -> tuple[int, ...]:
+        """Shape of a frame that goes out."""
+        if self.how == "add":
+            return self.shape
+        return (*self.shape[:-1], self.shape[-1] + self.side_channels)
+
+
+LoweredStage = LoweredLayer | LoweredPool | LoweredThreshold | LoweredJoin
+
+
+def _levels(thresholds: NDArray[np.int32] | None) -> int:
+    return 1 if thresholds is None or thresholds.ndim == 1 else len(thresholds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -382,8 +480,8 @@ class LoweredNetwork:
     input : InputQuantizer
         How a raw frame becomes bits or small integers (done by the host).
     stages : tuple of LoweredStage
-        In data-flow order. The last one is a layer without thresholds or a sum, and gives one
-        integer a class.
+        In data-flow order. The last one gives one integer a class: it is a layer without
+        thresholds, a sum or an addition.
     output : LoweredOutput
         From last accumulators to scores.
     """
@@ -409,19 +507,30 @@ class LoweredNetwork:
         h.update(np.asarray(self.input.thresholds, "<f4").tobytes())
         for stage in self.stages:
             h.update(type(stage).__name__.encode())
-            if not isinstance(stage, LoweredThreshold):
-                window = stage.window
-                if window is not None:
-                    pad = "zero" if window.pad is None else window.pad.tolist()
-                    h.update(repr((window.key, pad)).encode())
-            if isinstance(stage, LoweredPool):
-                h.update(stage.op.encode())
-                continue
-            if isinstance(stage, LoweredLayer):
-                h.update(repr((stage.weights.shape, stage.groups, stage.levels)).encode())
-                h.update(stage.weights.tobytes())
-            if stage.thresholds is not None:
-                h.update(np.asarray(stage.thresholds, "<i4").tobytes())
+            for part in stage.path if isinstance(stage, LoweredJoin) else (stage,):
+                _digest(h, part)
+            if isinstance(stage, LoweredJoin):
+                h.update(repr((stage.source, stage.how, stage.shape, stage.o_range)).encode())
+                if stage.gains is not None:
+                    h.update(np.asarray(stage.gains, "<i4").tobytes())
         for values in (self.output.scale, self.output.offset):
             h.update(np.asarray(values, "<i8").tobytes())
         return h.hexdigest()
+
+
+def _digest(h: hashlib._Hash, stage: LoweredLayer | LoweredPool | LoweredThreshold) -> None:
+    if not isinstance(stage, LoweredThreshold):
+        window = stage.window
+        if window is not None:
+            pad = "zero" if window.pad is None else window.pad.tolist()
+            h.update(repr((window.key, pad)).encode())
+    if isinstance(stage, LoweredPool):
+        h.update(stage.op.encode())
+        return
+    if isinstance(stage, LoweredLayer):
+        h.update(repr((stage.weights.shape, stage.groups, stage.levels)).encode())
+        h.update(stage.weights.tobytes())
+    if stage.thresholds is not None:
+        if stage.thresholds.ndim > 1:
+            h.update(repr(stage.thresholds.shape).encode())
+        h.update(np.asarray(stage.thresholds, "<i4").tobytes())

@@ -1,21 +1,25 @@
 """The network description: what a trained network *means*, before any hardware choice.
 
-A :class:`Network` is a chain of operations on one tensor, each a small frozen dataclass. Frontends
-build it, :mod:`xnorflow.lowering` turns it into integers; nothing else looks at the model file.
+A :class:`Network` is a chain of operations on one tensor, each a small frozen dataclass; a
+:class:`Join` adds or appends an earlier tensor of the chain. Frontends build it,
+:mod:`xnorflow.lowering` turns it into integers; nothing else looks at the model file.
 
 Conventions: batch dimension left out of every shape; dense tensors are ``(F,)``, images
-``(H, W, C)``; weights are ``int8`` in {-1, +1}; parameters are kept as the exact float32 numbers
-that the file stores, never as results of float arithmetic.
+``(H, W, C)``; weights are -1 and +1, or integers that a few planes of -1 and +1 give
+(:mod:`xnorflow.planes`); parameters are kept as the exact float32 numbers that the file stores,
+never as results of float arithmetic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
+
+from xnorflow.planes import check_planes
 
 __all__ = [
     "Affine",
@@ -24,7 +28,9 @@ __all__ = [
     "Conv2d",
     "Dense",
     "Flatten",
+    "Join",
     "MaxPool",
+    "MultiThreshold",
     "Network",
     "Op",
     "Quantize",
@@ -115,7 +121,7 @@ class Sign:
 class Quantize:
     """``y = scale * (q - zero_point)``, ``q = clip(round(x / scale + zero_point), low, high)``.
 
-    QONNX's `Quant` on the raw frame; ``round`` takes halves to even.
+    QONNX's `Quant`, on the raw frame or on activations; ``round`` takes halves to even.
 
     Attributes
     ----------
@@ -136,29 +142,80 @@ class Quantize:
 
 
 @dataclass(frozen=True, eq=False)
-class Dense:
+class MultiThreshold:
+    """``y = values[n]`` with n the number of thresholds up to ``x`` (FINN's `MultiThreshold`).
+
+    Attributes
+    ----------
+    name : str
+        Node name in the source file.
+    thresholds : tuple of tuple of Fraction
+        One row (all channels alike) or one for each channel, each of L numbers in rising order.
+    values : tuple of Fraction
+        L + 1 numbers in rising order.
+    """
+
+    name: str
+    thresholds: tuple[tuple[Fraction, ...], ...]
+    values: tuple[Fraction, ...]
+
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.values) - 1 for row in self.thresholds):
+            raise ValueError(f"MultiThreshold {self.name!r}: there must be a value more than rows")
+        if any(list(row) != sorted(row) for row in (*self.thresholds, self.values)):
+            raise ValueError(f"MultiThreshold {self.name!r}: thresholds and values must rise")
+
+
+@dataclass(frozen=True, eq=False)
+class _Weighted:
+    """Name, weights and planes of a layer.
+
+    Attributes
+    ----------
+    name : str
+        Layer name, unique in the network; the name the folding file uses.
+    weights : ndarray of int8 or int32, shape (MH, ...)
+        -1 and +1, or integers as `coefficients` give them.
+    coefficients : ndarray of int32, shape (M, MH), or None
+        ``weights[j] = sum over m of coefficients[m, j] * s`` with signs ``s``; None for one plane.
+    """
+
+    name: str
+    weights: NDArray[np.integer]
+    coefficients: NDArray[np.int32] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        kind = np.int8 if self.coefficients is None else np.int32
+        object.__setattr__(self, "weights", _frozen(np.asarray(self.weights, kind)))
+        if self.coefficients is not None:
+            frozen = _frozen(np.asarray(self.coefficients, np.int32))
+            object.__setattr__(self, "coefficients", frozen)
+        check_planes(f"{type(self).__name__} {self.name!r}", self.weights, self.coefficients)
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(_Weighted):
     """Fully connected layer, ``y = weights @ x``; gains and biases follow as an `Affine`.
 
     Attributes
     ----------
     name : str
         Layer name, unique in the network; the name the folding file uses.
-    weights : ndarray of int8, shape (MH, MW)
-        Every entry -1 or +1.
+    weights : ndarray of int8 or int32, shape (MH, MW)
+        -1 and +1, or integers as `coefficients` give them.
+    coefficients : ndarray of int32, shape (M, MH), or None
+        Of the weights' planes, see :mod:`xnorflow.planes`; None for one plane.
     """
 
-    name: str
-    weights: NDArray[np.int8]
-
     def __post_init__(self) -> None:
-        object.__setattr__(self, "weights", _frozen(np.asarray(self.weights, np.int8)))
-        if self.weights.ndim != 2 or not np.all(np.abs(self.weights) == 1):
-            raise ValueError(f"Dense {self.name!r}: weights must be a matrix of -1 and +1")
+        super().__post_init__()
+        if self.weights.ndim != 2:
+            raise ValueError(f"Dense {self.name!r}: weights must be a matrix")
 
 
 @dataclass(frozen=True, eq=False)
-class Conv2d:
-    """2-D convolution (cross-correlation) with weights of one bit; gains follow as an `Affine`.
+class Conv2d(_Weighted):
+    """2-D convolution (cross-correlation) with integer weights; gains follow as an `Affine`.
 
     ``y[r, c, m] = sum over i, j, k of weights[m, i, j, k] * x[r', c', g + k]`` with
     ``r' = r * stride + i * dilation - padding`` and g the first channel of m's group; taps outside
@@ -168,8 +225,10 @@ class Conv2d:
     ----------
     name : str
         Layer name, unique in the network; the name the folding file uses.
-    weights : ndarray of int8, shape (MH, KH, KW, C // groups)
-        Every entry -1 or +1.
+    weights : ndarray of int8 or int32, shape (MH, KH, KW, C // groups)
+        -1 and +1, or integers as `coefficients` give them.
+    coefficients : ndarray of int32, shape (M, MH), or None
+        Of the weights' planes, see :mod:`xnorflow.planes`; None for one plane.
     stride, dilation : tuple of int
         (vertical, horizontal).
     padding : tuple of int
@@ -180,8 +239,6 @@ class Conv2d:
         Neurons ``0 .. MH / groups - 1`` see the first ``C / groups`` channels, and so on.
     """
 
-    name: str
-    weights: NDArray[np.int8]
     stride: tuple[int, int] = (1, 1)
     dilation: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
@@ -189,9 +246,9 @@ class Conv2d:
     groups: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "weights", _frozen(np.asarray(self.weights, np.int8)))
-        if self.weights.ndim != 4 or not np.all(np.abs(self.weights) == 1):
-            raise ValueError(f"Conv2d {self.name!r}: weights must be (MH, KH, KW, C) of -1 and +1")
+        super().__post_init__()
+        if self.weights.ndim != 4:
+            raise ValueError(f"Conv2d {self.name!r}: weights must have shape (MH, KH, KW, C)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,7 +289,49 @@ class AveragePool:
     stride: tuple[int, int] = (1, 1)
 
 
-Op = Flatten | Affine | BatchNorm | Sign | Quantize | Dense | Conv2d | MaxPool | AveragePool
+@dataclass(frozen=True, eq=False)
+class Join:
+    """Add an earlier tensor of the chain, or append its channels: where a shortcut ends.
+
+    Attributes
+    ----------
+    name : str
+        Node name in the source file.
+    source : int
+        Operations before the place where the shortcut begins: its tensor is what `Network.ops`
+        number ``source - 1`` gives.
+    path : tuple of Op
+        What the shortcut does with it; no layers and no joins.
+    how : str
+        ``add``: both tensors, of one shape. ``append``: the shortcut's channels behind those of the
+        tensor at hand; ``prepend``: before them.
+    """
+
+    name: str
+    source: int
+    path: tuple[Op, ...]
+    how: str
+
+    def __post_init__(self) -> None:
+        if self.how not in ("add", "append", "prepend"):
+            raise ValueError(f"Join {self.name!r}: how must be add, append or prepend")
+        if any(isinstance(op, Dense | Conv2d | Join) for op in self.path):
+            raise ValueError(f"Join {self.name!r}: a shortcut has no layers and no joins")
+
+
+Op = (
+    Flatten
+    | Affine
+    | BatchNorm
+    | Sign
+    | Quantize
+    | MultiThreshold
+    | Dense
+    | Conv2d
+    | MaxPool
+    | AveragePool
+    | Join
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,8 +345,9 @@ class Network:
     input_shape : tuple of int
         Shape of one frame without the batch dimension, e.g. ``(784,)`` or ``(28, 28, 1)``.
     ops : tuple of Op
-        Applied in order. The first layer's input comes from a `Sign`, a `Quantize` or is an
-        image of bytes; a `Sign` stands between one layer (`Dense` or `Conv2d`) and the next.
+        Applied in order. The first layer's input comes from a quantizer or is an image of bytes;
+        a quantizer (`Sign`, `Quantize` or `MultiThreshold`) stands between one layer (`Dense` or
+        `Conv2d`) and the next.
     notes : tuple of str
         What the frontend dropped or assumed, one sentence each.
     """
