@@ -284,7 +284,7 @@ class LoweredLayer:
     @property
     def macs(self) -> int:
         """Binary multiplications a frame, those of all planes."""
-        return self.positions * self.rows * self.mw * self.input_bits
+        return self.positions * self.rows * self.mw
 
     @property
     def acc_min(self) -> NDArray[np.int64]:
