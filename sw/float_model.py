@@ -25,7 +25,9 @@ from xnorflow.network import (
     Conv2d,
     Dense,
     Flatten,
+    Join,
     MaxPool,
+    MultiThreshold,
     Network,
     Op,
     Quantize,
@@ -86,8 +88,12 @@ def evaluate(network: Network, frames: NDArray) -> Iterator[Tensor]:
     values = np.asarray(frames, np.float64)
     tensor = _tensor(values, _largest(values), _step_of_frames(values))
     yield tensor
-    for op in network.ops:
-        tensor = _apply(op, tensor)
+    forks = {op.source for op in network.ops if isinstance(op, Join)}
+    kept: dict[int, Tensor] = {}
+    for number, op in enumerate(network.ops):
+        if number in forks:
+            kept[number] = tensor
+        tensor = _join(op, tensor, kept[op.source]) if isinstance(op, Join) else _apply(op, tensor)
         yield tensor
 
 
@@ -120,9 +126,11 @@ def _apply(op: Op, x: Tensor) -> Tensor:
             return Tensor(bits, np.ones_like(x.size), x.near | near, doubtful, Fraction(1))
         case Quantize():
             return _quantize(op, x)
+        case MultiThreshold():
+            return _count(op, x)
         case Dense():
-            size = np.full(len(op.weights), x.size.sum())
-            return _tensor(x.values @ op.weights.T.astype(np.float64), size, x.step)
+            weights = op.weights.astype(np.float64)
+            return _tensor(x.values @ weights.T, np.abs(weights) @ x.size, x.step)
         case Conv2d():
             return _convolve(op, x)
         case MaxPool():
@@ -133,6 +141,33 @@ def _apply(op: Op, x: Tensor) -> Tensor:
             values = _windows(op, kernel, x.values, 0).mean(axis=(4, 5))
             step = _binary(x.step and x.step / prod(kernel))
             return _rounded(replace(_pooled(op, kernel, x), values=values, step=step))
+        case Join():
+            raise TypeError("a join takes two tensors")
+
+
+def _join(op: Join, x: Tensor, side: Tensor) -> Tensor:
+    """Return `x` with what the shortcut from `side` brings."""
+    for step in op.path:
+        side = _apply(step, side)
+    common = None if x.step is None or side.step is None else _step_of([x.step, side.step])
+    if op.how == "add":
+        if x.values.shape != side.values.shape:
+            raise ValueError(f"{x.values.shape} and {side.values.shape} cannot be added")
+        return _rounded(
+            Tensor(
+                x.values + side.values,
+                x.size + side.size,
+                x.near | side.near,
+                x.doubtful | side.doubtful,
+                common,
+            )
+        )
+    pair = (x, side) if op.how == "append" else (side, x)
+    values, near, doubtful, size = (
+        np.concatenate([getattr(tensor, key) for tensor in pair], axis=-1)
+        for key in ("values", "near", "doubtful", "size")
+    )
+    return _rounded(Tensor(values, size, near, doubtful, common))
 
 
 def _flatten(op: Flatten, x: Tensor) -> Tensor:
@@ -176,11 +211,26 @@ def _quantize(op: Quantize, x: Tensor) -> Tensor:
     noise = NOISE * (x.size / scale + abs(zero) + 1)
     integers = x.values / scale + zero
     halves = np.floor(integers) + 0.5
-    near = np.abs(integers - halves) <= noise
+    near = (np.abs(integers - halves) <= noise) & (op.low < halves) & (halves < op.high)
     integers = np.clip(np.round(np.where(near, halves, integers)), op.low, op.high)
     size = np.full(x.size.shape, scale * (max(abs(op.low), abs(op.high)) + abs(zero)))
     step = _step_of([op.scale, op.scale * op.zero_point])
-    return _rounded(Tensor(scale * (integers - zero), size, near, near, step))
+    values = scale * (integers - zero)
+    return _rounded(Tensor(values, size, x.near | near, x.doubtful | near, step))
+
+
+def _count(op: MultiThreshold, x: Tensor) -> Tensor:
+    reached = np.zeros(x.values.shape, np.intp)
+    near = np.zeros(x.values.shape, bool)
+    for column in zip(*op.thresholds, strict=True):
+        thresholds = np.array([float(threshold) for threshold in column])
+        noise = NOISE * (x.size + np.abs(thresholds))
+        reached += x.values >= thresholds - noise
+        near |= np.abs(x.values - thresholds) <= noise
+    levels = np.array([float(value) for value in op.values])
+    size = np.full(x.size.shape, np.abs(levels).max())
+    step = _step_of(op.values)
+    return _rounded(Tensor(levels[reached], size, x.near | near, x.doubtful | near, step))
 
 
 def _convolve(op: Conv2d, x: Tensor) -> Tensor:
@@ -192,13 +242,14 @@ def _convolve(op: Conv2d, x: Tensor) -> Tensor:
         channels = slice(group * depth, (group + 1) * depth)
         # (N, rows, columns, C, KH, KW) and (M, KH, KW, C) over C, KH and KW.
         windows = _windows(op, kernel, x.values[..., channels], pad)
-        parts.append(np.tensordot(windows, weights.astype(np.float64), ((3, 4, 5), (3, 1, 2))))
-        size = np.maximum(x.size[channels], abs(pad) if padded else 0).sum() * prod(kernel)
-        sizes += [size] * len(weights)
+        weights = weights.astype(np.float64)
+        parts.append(np.tensordot(windows, weights, ((3, 4, 5), (3, 1, 2))))
+        taps = np.maximum(x.size[channels], abs(pad) if padded else 0)
+        sizes.append((np.abs(weights) @ taps).sum(axis=(1, 2)))
     step = x.step
     if step and padded:
         step = _step_of([step, op.pad_value])
-    return _tensor(np.concatenate(parts, axis=-1), np.array(sizes), step)
+    return _tensor(np.concatenate(parts, axis=-1), np.concatenate(sizes), step)
 
 
 def _pooled(op: MaxPool | AveragePool, kernel: Iterable[int], x: Tensor) -> Tensor:

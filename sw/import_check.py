@@ -42,7 +42,9 @@ from xnorflow.network import (
     Conv2d,
     Dense,
     Flatten,
+    Join,
     MaxPool,
+    MultiThreshold,
     Network,
     Quantize,
     Sign,
@@ -453,7 +455,7 @@ def _input_of(
     """
     ops = imported.network.ops
     at = [isinstance(op, Dense | Conv2d) and op.name == layer for op in ops].index(True)
-    kinds = Sign | Quantize | MaxPool | AveragePool
+    kinds = Sign | Quantize | MultiThreshold | MaxPool | AveragePool | Join
     last = max((index for index in range(at) if isinstance(ops[index], kinds)), default=-1)
     values, doubtful = own[last + 1].values, own[last + 1].doubtful
     hidden = any(isinstance(op, Dense | Conv2d) for op in ops[:last])

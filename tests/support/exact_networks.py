@@ -20,7 +20,9 @@ from xnorflow.network import (
     Conv2d,
     Dense,
     Flatten,
+    Join,
     MaxPool,
+    MultiThreshold,
     Network,
     Quantize,
     Sign,
@@ -65,11 +67,22 @@ def run_exact(network: Network, x: NDArray) -> list[NDArray]:
         context.prec = _DIGITS
         y = np.array([Decimal(float(v)) for v in np.asarray(x).ravel()], object)
         y = y.reshape(network.input_shape)
-        tensors = []
+        tensors = [y]
         for op in network.ops:
-            y = _evaluate(op, y)
+            y = _join(op, tensors) if isinstance(op, Join) else _evaluate(op, tensors[-1])
             tensors.append(y)
-        return tensors
+        return tensors[1:]
+
+
+def _join(op: Join, tensors: list[NDArray]) -> NDArray:
+    main, side = tensors[-1], tensors[op.source]
+    for step in op.path:
+        side = _evaluate(step, side)
+    if op.how == "add":
+        assert main.shape == side.shape
+        return main + side
+    pair = (main, side) if op.how == "append" else (side, main)
+    return np.concatenate(pair, axis=-1)
 
 
 def _evaluate(op: object, y: NDArray) -> NDArray:
@@ -92,6 +105,8 @@ def _evaluate(op: object, y: NDArray) -> NDArray:
             return _map(lambda v: Decimal(1 if _snapped(v) >= 0 else -1), y)
         case Quantize():
             return _map(lambda v: _quantize(op, v), y)
+        case MultiThreshold():
+            return _count(op, y)
         case Dense():
             return (op.weights.astype(int) * y).sum(axis=1)
         case Conv2d():
@@ -118,6 +133,15 @@ def _quantize(op: Quantize, value: Decimal) -> Decimal:
     q = below + (int(below) % 2 if rest == 0 else int(rest > 0))
     q = min(max(q, Decimal(op.low)), Decimal(op.high))
     return _decimal(op.scale) * (q - _decimal(op.zero_point))
+
+
+def _count(op: MultiThreshold, y: NDArray) -> NDArray:
+    result = np.empty(y.shape, object)
+    for index in np.ndindex(y.shape):
+        row = op.thresholds[index[-1] % len(op.thresholds)]
+        reached = sum(_snapped(y[index] - _decimal(threshold)) >= 0 for threshold in row)
+        result[index] = _decimal(op.values[reached])
+    return result
 
 
 def _convolve(op: Conv2d, y: NDArray) -> NDArray:
