@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from exact_networks import best_class, run_exact, run_stages
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from xnorflow import golden
@@ -152,10 +152,8 @@ class Maker:
             return
         if kind == 1:  # sums, added before batch norm
             source = len(self.ops)
-            while not isinstance(self.ops[source - 1], Conv2d | Join):
+            while source and not isinstance(self.ops[source - 1], Conv2d | Join):
                 source -= 1
-                if source == 0:
-                    break
             self.conv(10 * number + 10, SIDE, channels)
             if source:
                 self.ops.append(Join(f"add{number}", source, (), "add"))
@@ -199,7 +197,13 @@ def check(network: Network, frames: np.ndarray) -> LoweredNetwork:
 def test_random_networks_mean_what_exact_arithmetic_says(seed):
     network = Maker(seed).network()
     rng = np.random.default_rng(seed)
-    check(network, rng.integers(0, 5, (FRAMES, *network.input_shape)).astype(np.uint8))
+    frames = rng.integers(0, 5, (FRAMES, *network.input_shape)).astype(np.uint8)
+    try:
+        check(network, frames)
+    except UserError as error:
+        # Zero is no level of some quantizers, and a shortcut may need the minimum of a pool.
+        assert "pads with" in str(error) or "minimum" in str(error), error
+        reject()
 
 
 @settings(max_examples=50, deadline=None)
