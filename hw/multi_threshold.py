@@ -1,0 +1,228 @@
+"""Several thresholds a neuron: activations of a few bits, found by binary search."""
+
+from math import ceil
+
+import numpy as np
+from amaranth import Array, Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Value
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for
+from numpy.typing import NDArray
+
+from xnorflow.hw.cost import Family, Parts, merge
+from xnorflow.hw.pipeline import delay
+from xnorflow.hw.rom import ROM, ROMStyle, rom_parts, varying_bits
+from xnorflow.hw.threshold import reaches
+
+__all__ = ["MultiThresholdUnit", "distinct_levels", "multi_threshold_parts", "search_latency"]
+
+#: Most thresholds that a step of constants compares with side by side.
+SIDE_BY_SIDE = 4
+
+
+def _jumps(thresholds: NDArray[np.integer]) -> NDArray[np.intp]:
+    """Return the last of each run of rows that are equal for all neurons."""
+    differ = (thresholds[1:] != thresholds[:-1]).any(axis=tuple(range(1, thresholds.ndim)))
+    return np.append(np.flatnonzero(differ), len(thresholds) - 1)
+
+
+def distinct_levels(thresholds: NDArray[np.integer]) -> int:
+    """Return how many rows of thresholds, shape (levels, ...), differ from the one before."""
+    return len(_jumps(thresholds))
+
+
+def search_latency(levels: int, distinct: int, folds: int) -> int:
+    """Return `MultiThresholdUnit.latency` for so many levels, of which `distinct_levels` differ."""
+    return bits_for(distinct) * (1 + (folds > 1)) + (distinct < levels)
+
+
+def _step_words(thresholds: NDArray[np.integer], top: int, step: int) -> NDArray[np.int64]:
+    """Return a step's thresholds for each fold and the bits found so far.
+
+    Parameters
+    ----------
+    thresholds : ndarray of int, shape (distinct, folds, pe)
+    top : int
+    step : int
+
+    Returns
+    -------
+    ndarray of int64, shape (2 ** step, folds, pe)
+        First index: the bits found, most significant first.
+    """
+    bits = bits_for(len(thresholds))
+    # Threshold number n, from 1 on, is the least count whose result is n.
+    never = np.full((1 << bits, *thresholds.shape[1:]), top + 1, np.int64)
+    never[1 : len(thresholds) + 1] = thresholds
+    half = 1 << bits - 1 - step
+    return never[half :: 2 * half]
+
+
+def multi_threshold_parts(family: Family, thresholds: NDArray[np.integer], top: int) -> Parts:
+    """Return the parts of a `MultiThresholdUnit`."""
+    levels, folds, pe = thresholds.shape
+    kept = thresholds[_jumps(thresholds)]
+    bits, width = bits_for(len(kept)), bits_for(top + 1)
+    lists: list[Parts] = []
+    for step in range(bits):
+        words = _step_words(kept, top, step)
+        count = len(words)
+        lists.append({"register": pe, "bare register": pe * step})
+        if step < bits - 1:
+            lists.append({"bare register": pe * bits_for(top)})
+        if folds == 1 and count <= SIDE_BY_SIDE:
+            used = int((words <= top).sum())
+            lists.append({"comparator LUT": used * ceil((bits_for(top) - 1) / 3)})
+            lists.append({"comparator LUT": pe * (count // 2)})
+            continue
+        lists.append(family.adder("comparator", width, pe))
+        varying = varying_bits(words.reshape(count * folds, pe), width)
+        rom = rom_parts(family, count * folds, varying, ROMStyle.LUT)
+        if folds == 1:
+            lists.append({"ROM LUT": rom.get("ROM LUT", 0.0)})
+        else:
+            lists.append(merge(rom, {"inverted bit": rom["register"]}))
+            lists.append({"bare register": pe * (bits_for(top) + step)})
+    if len(kept) < levels:
+        lists.append({"comparator LUT": pe * bits_for(levels), "register": pe * bits_for(levels)})
+    return merge(*lists)
+
+
+class MultiThresholdUnit(wiring.Component):
+    """``o[p]`` is how many of ``thresholds[:, fold, p]`` are no larger than ``i[p]``.
+
+    A batch norm followed by a quantizer to several levels is such a staircase (Umuroglu, Jahre,
+    *Streamlined Deployment for Quantized Neural Networks*, 2017, section 2.2). Thresholds rise, so
+    a binary search finds the result, most significant bit first: each step is one comparison a
+    lane, with the threshold that the bits found so far choose, and the next beat is a step behind::
+
+        i ---+------------|reg|--+------------|reg|-- ...
+             |                   |
+            (>=)--|bit 2|--+----(>=)--|bit 1|--+-- ...
+             ^             |     ^             |
+            ROM(fold)      '-ROM(fold, bit 2)  '-ROM(fold, bits 2, 1)
+
+    Where `n` thresholds are fewer than ``2 ** bits - 1``, the missing ones are never reached.
+    Rows of thresholds that are equal for all neurons, as activations with unequal steps have them,
+    are searched once, and a table gives the levels in the end.
+
+    Latency: `search_latency` enabled cycles: for each bit of the number of different rows 2, of
+    which the ROM takes one (1 when there is a single fold), and 1 for the table.
+
+    Parameters
+    ----------
+    thresholds : ndarray of int, shape (levels, folds, pe)
+        Each in ``0 .. top + 1``, rising along the first axis: 0 is always reached, ``top + 1``
+        never, and equal ones together.
+    top : int
+        The largest count that can come in.
+
+    Attributes
+    ----------
+    levels : int
+        The largest result.
+    distinct : int
+        Rows that differ.
+    latency : int
+
+    Members
+    -------
+    i : In(ArrayLayout(range(top + 1), pe))
+    fold : In(range(folds))
+    o : Out(ArrayLayout(range(levels + 1), pe))
+    en : In(1)
+        Clock enable of every register.
+
+    Raises
+    ------
+    ValueError
+        If the thresholds are illegal.
+    """
+
+    def __init__(self, thresholds: NDArray[np.integer], top: int):
+        if thresholds.ndim != 3:
+            raise ValueError(
+                f"thresholds must have shape (levels, folds, pe), not {thresholds.shape}"
+            )
+        if thresholds.min() < 0 or thresholds.max() > top + 1:
+            raise ValueError(f"thresholds must lie in 0..{top + 1}")
+        if np.any(thresholds[1:] < thresholds[:-1]):
+            raise ValueError("thresholds must rise along the first axis")
+        self.levels, self.folds, self.pe = thresholds.shape
+        self.top = top
+        jumps = _jumps(thresholds)
+        self.distinct = len(jumps)
+        self._kept, self._results = thresholds[jumps], [0, *(jumps + 1).tolist()]
+        self.latency = search_latency(self.levels, self.distinct, self.folds)
+        super().__init__(
+            {
+                "i": In(data.ArrayLayout(bits_for(top), self.pe)),
+                "fold": In(range(self.folds)),
+                "o": Out(data.ArrayLayout(bits_for(self.levels), self.pe)),
+                "en": In(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        counts, fold = self.i, self.fold
+        found: list[Value] = [Const(0, 0)] * self.pe
+        for step in range(bits_for(self.distinct)):
+            words = _step_words(self._kept, self.top, step)
+            if self.folds == 1:
+                reached = [
+                    _reaches_chosen(count, words[:, 0, p].tolist(), found[p])
+                    for p, count in enumerate(counts)
+                ]
+            else:
+                chosen = self._chosen(m, step, words, fold, found)
+                counts = delay(m, counts, 1, self.en, f"read_{step}")
+                fold = delay(m, fold, 1, self.en, f"read_fold_{step}")
+                found = [delay(m, bits, 1, self.en, f"read_found_{step}") for bits in found]
+                reached = [count >= limit for count, limit in zip(counts, chosen, strict=True)]
+            counts = delay(m, counts, 1, self.en, f"count_{step}")
+            fold = delay(m, fold, 1, self.en, f"fold_{step}")
+            after = []
+            for p in range(self.pe):
+                bits = Signal(step + 1, name=f"found_{step}_{p}")
+                with m.If(self.en):
+                    m.d.sync += bits.eq(found[p] << 1 | reached[p])
+                after.append(bits)
+            found = after
+        if self.distinct == self.levels:
+            m.d.comb += [self.o[p].eq(bits) for p, bits in enumerate(found)]
+            return m
+        with m.If(self.en):
+            m.d.sync += [self.o[p].eq(_pick(self._results, bits)) for p, bits in enumerate(found)]
+        return m
+
+    def _chosen(
+        self, m: Module, step: int, words: NDArray[np.int64], fold: Value, found: list[Value]
+    ) -> list[Value]:
+        """Return each lane's threshold, a cycle later."""
+        width = bits_for(self.top + 1)
+        chosen: list[Value] = []
+        for p, bits in enumerate(found):
+            # The fold is in the address' high bits, so that there are no holes.
+            rom = ROM.of_lanes(words[:, :, p].T.reshape(-1, 1), width, ROMStyle.LUT)
+            m.submodules[f"rom_{step}_{p}"] = rom
+            m.d.comb += [rom.addr.eq(Cat(bits, fold)), rom.en.eq(self.en)]
+            chosen.append(rom.data)
+        return chosen
+
+
+def _pick(values: list[int], index: Value) -> Value:
+    """Return the constant that `index` chooses."""
+    return Array(Const(value, bits_for(max(values))) for value in values)[index]
+
+
+def _reaches_chosen(count: Value, thresholds: list[int], chosen: Value) -> Value:
+    """Return whether `count` reaches the constant that `chosen` chooses."""
+    if len(thresholds) > SIDE_BY_SIDE:
+        return count >= _pick(thresholds, chosen)
+    results = [reaches(count, threshold) for threshold in thresholds]
+    for bit in range(len(chosen)):
+        pairs = zip(results[::2], results[1::2], strict=True)
+        results = [Mux(chosen[bit], high, low) for low, high in pairs]
+    return results[0]
