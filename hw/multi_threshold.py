@@ -17,8 +17,9 @@ from xnorflow.hw.threshold import reaches
 
 __all__ = ["MultiThresholdUnit", "distinct_levels", "multi_threshold_parts", "search_latency"]
 
-#: Most thresholds that a step of constants compares with side by side.
-SIDE_BY_SIDE = 4
+#: Most constants a lane that are compared with side by side. A search takes a comparator with a
+#: threshold that changes and a register for the count each step, so that it pays only for more.
+SIDE_BY_SIDE = 16
 
 
 def _jumps(thresholds: NDArray[np.integer]) -> NDArray[np.intp]:
@@ -34,7 +35,13 @@ def distinct_levels(thresholds: NDArray[np.integer]) -> int:
 
 def search_latency(levels: int, distinct: int, folds: int) -> int:
     """Return `MultiThresholdUnit.latency` for so many levels, of which `distinct_levels` differ."""
+    if _side_by_side(distinct, folds):
+        return 2
     return bits_for(distinct) * (1 + (folds > 1)) + (distinct < levels)
+
+
+def _side_by_side(distinct: int, folds: int) -> bool:
+    return folds == 1 and distinct <= SIDE_BY_SIDE
 
 
 def _step_words(thresholds: NDArray[np.integer], top: int, step: int) -> NDArray[np.int64]:
@@ -64,6 +71,13 @@ def multi_threshold_parts(family: Family, thresholds: NDArray[np.integer], top: 
     levels, folds, pe = thresholds.shape
     kept = thresholds[_jumps(thresholds)]
     bits, width = bits_for(len(kept)), bits_for(top + 1)
+    if _side_by_side(len(kept), folds):
+        used = int(((kept > 0) & (kept <= top)).sum())
+        compares = used * ceil((bits_for(top) - 1) / 3)
+        # Of flags f of which none is set behind one that is not, each bit takes a LUT4 for two.
+        chosen = pe * bits_for(levels) * ceil((len(kept) - 1) / 2)
+        registers = used + pe * bits_for(levels)
+        return {"comparator LUT": compares + chosen, "register": registers}
     lists: list[Parts] = []
     for step in range(bits):
         words = _step_words(kept, top, step)
@@ -71,18 +85,14 @@ def multi_threshold_parts(family: Family, thresholds: NDArray[np.integer], top: 
         lists.append({"register": pe, "bare register": pe * step})
         if step < bits - 1:
             lists.append({"bare register": pe * bits_for(top)})
-        if folds == 1 and count <= SIDE_BY_SIDE:
-            used = int((words <= top).sum())
-            lists.append({"comparator LUT": used * ceil((bits_for(top) - 1) / 3)})
-            lists.append({"comparator LUT": pe * (count // 2)})
-            continue
         lists.append(family.adder("comparator", width, pe))
         varying = varying_bits(words.reshape(count * folds, pe), width)
         rom = rom_parts(family, count * folds, varying, ROMStyle.LUT)
+        lists.append({"inverted bit": rom.get("register", 0.0)})
         if folds == 1:
             lists.append({"ROM LUT": rom.get("ROM LUT", 0.0)})
         else:
-            lists.append(merge(rom, {"inverted bit": rom["register"]}))
+            lists.append(rom)
             lists.append({"bare register": pe * (bits_for(top) + step)})
     if len(kept) < levels:
         lists.append({"comparator LUT": pe * bits_for(levels), "register": pe * bits_for(levels)})
@@ -107,8 +117,12 @@ class MultiThresholdUnit(wiring.Component):
     Rows of thresholds that are equal for all neurons, as activations with unequal steps have them,
     are searched once, and a table gives the levels in the end.
 
+    With a single fold and few levels, thresholds are constants, and each has a comparator of its
+    own, which is little more than a wide gate (`SIDE_BY_SIDE`).
+
     Latency: `search_latency` enabled cycles: for each bit of the number of different rows 2, of
-    which the ROM takes one (1 when there is a single fold), and 1 for the table.
+    which the ROM takes one (1 when there is a single fold), and 1 for the table. With comparators
+    side by side 2: those, and the table.
 
     Parameters
     ----------
@@ -166,21 +180,21 @@ class MultiThresholdUnit(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        if _side_by_side(self.distinct, self.folds):
+            self._compare_with_all(m)
+            return m
         counts, fold = self.i, self.fold
         found: list[Value] = [Const(0, 0)] * self.pe
         for step in range(bits_for(self.distinct)):
             words = _step_words(self._kept, self.top, step)
             if self.folds == 1:
-                reached = [
-                    _reaches_chosen(count, words[:, 0, p].tolist(), found[p])
-                    for p, count in enumerate(counts)
-                ]
+                chosen = [_pick(words[:, 0, p].tolist(), bits) for p, bits in enumerate(found)]
             else:
                 chosen = self._chosen(m, step, words, fold, found)
                 counts = delay(m, counts, 1, self.en, f"read_{step}")
                 fold = delay(m, fold, 1, self.en, f"read_fold_{step}")
                 found = [delay(m, bits, 1, self.en, f"read_found_{step}") for bits in found]
-                reached = [count >= limit for count, limit in zip(counts, chosen, strict=True)]
+            reached = [count >= limit for count, limit in zip(counts, chosen, strict=True)]
             counts = delay(m, counts, 1, self.en, f"count_{step}")
             fold = delay(m, fold, 1, self.en, f"fold_{step}")
             after = []
@@ -196,6 +210,16 @@ class MultiThresholdUnit(wiring.Component):
         with m.If(self.en):
             m.d.sync += [self.o[p].eq(_pick(self._results, bits)) for p, bits in enumerate(found)]
         return m
+
+    def _compare_with_all(self, m: Module) -> None:
+        for p, count in enumerate(self.i):
+            flags = Signal(self.distinct, name=f"reached_{p}")
+            limits = self._kept[:, 0, p].tolist()
+            with m.If(self.en):
+                m.d.sync += [
+                    flags.eq(Cat(reaches(count, limit) for limit in limits)),
+                    self.o[p].eq(_choose(flags, self._results)),
+                ]
 
     def _chosen(
         self, m: Module, step: int, words: NDArray[np.int64], fold: Value, found: list[Value]
@@ -217,12 +241,10 @@ def _pick(values: list[int], index: Value) -> Value:
     return Array(Const(value, bits_for(max(values))) for value in values)[index]
 
 
-def _reaches_chosen(count: Value, thresholds: list[int], chosen: Value) -> Value:
-    """Return whether `count` reaches the constant that `chosen` chooses."""
-    if len(thresholds) > SIDE_BY_SIDE:
-        return count >= _pick(thresholds, chosen)
-    results = [reaches(count, threshold) for threshold in thresholds]
-    for bit in range(len(chosen)):
-        pairs = zip(results[::2], results[1::2], strict=True)
-        results = [Mux(chosen[bit], high, low) for low, high in pairs]
-    return results[0]
+def _choose(reached: Value, results: list[int]) -> Value:
+    """Return the result of the last threshold that is reached; the first if none is."""
+    if len(results) == 1:
+        return Const(results[0])
+    half = len(results) // 2
+    above, below = _choose(reached[half:], results[half:]), _choose(reached, results[:half])
+    return Mux(reached[half - 1], above, below)

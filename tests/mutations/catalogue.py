@@ -267,10 +267,10 @@ MUTATIONS: tuple[Mutation, ...] = (
         _LEVELS + "test_equal_rows_are_searched_once",
     ),
     Mutation(
-        "levels: constants chosen by the wrong bit",
+        "levels: the lower half of the results where the upper one is meant",
         "hw/multi_threshold.py",
-        "Mux(chosen[bit], high, low)",
-        "Mux(chosen[bit], low, high)",
+        "Mux(reached[half - 1], above, below)",
+        "Mux(reached[half - 1], below, above)",
         _LEVELS + "test_every_count_finds_its_level",
     ),
     # --- forks and joins ---

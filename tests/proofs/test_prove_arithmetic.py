@@ -129,7 +129,8 @@ def test_a_threshold_unit_compares_with_its_folds_thresholds(folds, pe, top, pro
 
 
 @pytest.mark.parametrize(
-    ("levels", "folds", "pe", "top"), [(3, 1, 2, 5), (4, 1, 1, 6), (3, 2, 2, 3), (5, 3, 1, 4)]
+    ("levels", "folds", "pe", "top"),
+    [(3, 1, 2, 5), (4, 1, 1, 6), (17, 1, 1, 20), (3, 2, 2, 3), (5, 3, 1, 4)],
 )
 def test_a_multi_threshold_unit_counts_the_thresholds_reached(levels, folds, pe, top, proved):
     rng = np.random.default_rng(levels + folds)
