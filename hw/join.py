@@ -116,7 +116,7 @@ def join_parts(family: Family, unit: "JoinUnit") -> Parts:
         }
     lists: list[Parts] = [
         {"channel stage": 1, "bare register": unit.latency - 1},
-        family.adder("adder", width, lanes),
+        family.adder("fixed adder", width, lanes),
         {"register": width * lanes},
     ]
     gains = unit.gains

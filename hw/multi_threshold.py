@@ -1,7 +1,5 @@
 """Several thresholds a neuron: activations of a few bits, found by binary search."""
 
-from math import ceil
-
 import numpy as np
 from amaranth import Array, Cat, Const, Module, Mux, Signal
 from amaranth.hdl import Value
@@ -66,6 +64,13 @@ def _step_words(thresholds: NDArray[np.integer], top: int, step: int) -> NDArray
     return never[half :: 2 * half]
 
 
+def _constant_luts(thresholds: NDArray[np.integer], count_bits: int) -> int:
+    """Return the LUT4s that compare a count with constants, see `reaches`."""
+    ends = range(4, count_bits + 3, 3)
+    # Chains are shared as far as the constants' low bits are the same.
+    return sum(len(np.unique(thresholds & ((1 << end) - 1))) for end in ends)
+
+
 def multi_threshold_parts(family: Family, thresholds: NDArray[np.integer], top: int) -> Parts:
     """Return the parts of a `MultiThresholdUnit`."""
     levels, folds, pe = thresholds.shape
@@ -73,10 +78,9 @@ def multi_threshold_parts(family: Family, thresholds: NDArray[np.integer], top: 
     bits, width = bits_for(len(kept)), bits_for(top + 1)
     if _side_by_side(len(kept), folds):
         used = int(((kept > 0) & (kept <= top)).sum())
-        compares = used * ceil((bits_for(top) - 1) / 3)
-        # Of flags f of which none is set behind one that is not, each bit takes a LUT4 for two.
-        chosen = pe * bits_for(levels) * ceil((len(kept) - 1) / 2)
+        chosen = pe * max(0, len(kept) + 1 - bits_for(levels))
         registers = used + pe * bits_for(levels)
+        compares = sum(_constant_luts(kept[:, 0, p], bits_for(top)) for p in range(pe))
         return {"comparator LUT": compares + chosen, "register": registers}
     lists: list[Parts] = []
     for step in range(bits):
@@ -87,12 +91,14 @@ def multi_threshold_parts(family: Family, thresholds: NDArray[np.integer], top: 
             lists.append({"bare register": pe * bits_for(top)})
         lists.append(family.adder("comparator", width, pe))
         varying = varying_bits(words.reshape(count * folds, pe), width)
-        rom = rom_parts(family, count * folds, varying, ROMStyle.LUT)
-        lists.append({"inverted bit": rom.get("register", 0.0)})
+        # From the second step on, each lane has an address of its own.
+        shared = pe if step == 0 else 1
+        rom = rom_parts(family, count * folds, varying * shared / pe, ROMStyle.LUT)
+        rom = {part: number * pe / shared for part, number in rom.items()}
         if folds == 1:
-            lists.append({"ROM LUT": rom.get("ROM LUT", 0.0)})
+            lists.append({"ROM LUT": rom.get("ROM LUT", 0.0), "inverted bit": varying})
         else:
-            lists.append(rom)
+            lists.append(merge(rom, {"inverted bit": rom["register"]}))
             lists.append({"bare register": pe * (bits_for(top) + step)})
     if len(kept) < levels:
         lists.append({"comparator LUT": pe * bits_for(levels), "register": pe * bits_for(levels)})

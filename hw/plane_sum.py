@@ -106,7 +106,7 @@ def plane_sum_parts(family: Family, coefficients: NDArray[np.integer], pe: int, 
             kind = "register" if 2 * number + 1 < len(tops) else "bare register"
             lists.append({kind: lanes * bits_for(total)})
             if kind == "register":
-                lists.append(family.adder("adder", bits_for(total), lanes))
+                lists.append(family.adder("fixed adder", bits_for(total), lanes))
         tops = pairs
     if steps > 1:
         width = bits_for(top * int(coefficients.sum(axis=0).max()))

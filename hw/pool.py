@@ -52,8 +52,9 @@ def pool_parts(
         )
         return merge(*lists)
     lists.append(storage_parts(family, words, width))
-    # A window's first element is not added to what lies in the memory.
-    lists.append({"first element bit": width if op != "or" else 0})
+    # A window's first element is not added to what lies in the memory; the multiplexers of maxima
+    # have room for half of that.
+    lists.append({"first element bit": {"or": 0.0, "max": width / 2, "sum": width}[op]})
     if folds == 1:
         # Where it is not ORed, the same LUT leaves out the first element.
         lists.append({"latest word bit": width if op == "or" else 0, "bare register": width})
