@@ -1,7 +1,7 @@
 """The streaming core: every stage of a network as hardware, one behind the other."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from xnorflow.hw import layouts
 from xnorflow.hw.argmax import ArgMax
+from xnorflow.hw.join import JoinUnit, StreamFork
 from xnorflow.hw.width_converter import WidthConverter
 
-__all__ = ["CoreStage", "StreamUnit", "StreamingCore", "score_lanes"]
+__all__ = ["CoreStage", "Shortcut", "StreamUnit", "StreamingCore", "score_lanes"]
 
 
 class StreamUnit(Protocol):
@@ -26,8 +27,12 @@ class StreamUnit(Protocol):
     i: stream.Interface
     o: stream.Interface
 
-    def schedule(self, arrivals: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the cycles at which beats leave, given those at which they arrive."""
+    @property
+    def schedule(self) -> Callable[..., NDArray[np.int64]]:
+        """Return the cycles at which beats leave, given those at which they arrive.
+
+        A `JoinUnit` takes the arrivals of both its streams.
+        """
         ...
 
 
@@ -54,6 +59,8 @@ class CoreStage:
         Beats of a frame that it takes and gives.
     cycles : int
         Cycles that a frame keeps it busy.
+    shortcut : Shortcut or None
+        What comes to a `JoinUnit` besides.
     """
 
     name: str
@@ -61,10 +68,27 @@ class CoreStage:
     i_beats: int
     o_beats: int
     cycles: int
+    shortcut: "Shortcut | None" = None
+
+
+@dataclass(frozen=True, eq=False)
+class Shortcut:
+    """A way past some stages of a core.
+
+    Attributes
+    ----------
+    source : int
+        Index of the stage whose output goes this way too.
+    stages : tuple of CoreStage
+        What stands on the way, in data-flow order.
+    """
+
+    source: int
+    stages: tuple[CoreStage, ...]
 
 
 class StreamingCore(wiring.Component):
-    """A chain of stages, with an arg-max behind them.
+    """A chain of stages, with shortcuts past some of them and an arg-max behind all.
 
     All stages work at once, each on a frame of its own; the slowest one sets the pace. Frames
     follow each other without an idle cycle.
@@ -107,14 +131,20 @@ class StreamingCore(wiring.Component):
 
     def __init__(self, stages: Sequence[CoreStage]):
         for before, after in pairwise(stages):
-            gives, takes = (
-                Shape.cast(s.payload.shape()).width for s in (before.unit.o, after.unit.i)
-            )
-            if (before.o_beats, gives) != (after.i_beats, takes):
+            _check(before, after, after.unit.i, after.i_beats)
+        for number, stage in enumerate(stages):
+            if stage.shortcut is None:
+                continue
+            unit = stage.unit
+            if not isinstance(unit, JoinUnit) or not 0 <= stage.shortcut.source < number:
                 raise ValueError(
-                    f"stage {after.name} must take the {before.o_beats} beats of {gives} bits "
-                    f"that stage {before.name} gives, not {after.i_beats} of {takes}"
+                    f"stage {stage.name} has a shortcut, so it must be a join behind its source"
                 )
+            way = [stages[stage.shortcut.source], *stage.shortcut.stages]
+            for before, after in pairwise(way):
+                _check(before, after, after.unit.i, after.i_beats)
+            beats = stage.i_beats // unit.beats[0] * unit.beats[1]
+            _check(way[-1], stage, unit.side, beats)
         scores = stages[-1].unit.o.payload.shape()
         width, given = scores.elem_shape.width, scores.length
         self.classes = stages[-1].o_beats * given
@@ -136,10 +166,7 @@ class StreamingCore(wiring.Component):
         first = stages[0]
         self.i_lanes = Shape.cast(first.unit.i.payload.shape()).width
         self.i_beats = first.i_beats
-        times = np.arange(self.i_beats)
-        for stage in self.stages:
-            times = stage.unit.schedule(times)
-        self.latency = int(times[-1]) + self._argmax.latency
+        self.latency = int(self._schedule()[-1]) + self._argmax.latency
         super().__init__(
             {
                 "i": In(stream.Signature(layouts.bits(self.i_lanes))),
@@ -147,19 +174,68 @@ class StreamingCore(wiring.Component):
             }
         )
 
+    def _schedule(self) -> NDArray[np.int64]:
+        """Return when the beats of a first frame leave the last stage."""
+        times = np.arange(self.i_beats)
+        given: list[NDArray[np.int64]] = []
+        for stage in self.stages:
+            others = []
+            if stage.shortcut is not None:
+                side = given[stage.shortcut.source]
+                for part in stage.shortcut.stages:
+                    side = part.unit.schedule(side)
+                others.append(side)
+            times = stage.unit.schedule(times, *others)
+            given.append(times)
+        return times
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
         upstream: stream.Interface = wiring.flipped(self.i)
+        joins = [(n, s.shortcut) for n, s in enumerate(self.stages) if s.shortcut is not None]
+        sides: dict[int, stream.Interface] = {}
         for number, stage in enumerate(self.stages):
-            assert isinstance(stage.unit, Elaboratable)
-            # Numbered, since a network may call its layers what it likes.
-            m.submodules[f"stage_{number}_{re.sub(r'[^A-Za-z0-9_]', '_', stage.name)}"] = stage.unit
+            name = f"stage_{number}_{_identifier(stage.name)}"
+            _place(m, name, stage)
             _connect(m, upstream, stage.unit.i)
+            if isinstance(stage.unit, JoinUnit):
+                _connect(m, sides[number], stage.unit.side)
             upstream = stage.unit.o
+            for join, shortcut in joins:
+                if shortcut.source != number:
+                    continue
+                m.submodules[f"fork_{number}_{join}"] = fork = StreamFork(upstream.payload.shape())
+                _connect(m, upstream, fork.i)
+                upstream, side = fork.o, fork.side
+                for place, part in enumerate(shortcut.stages):
+                    _place(m, f"side_{join}_{place}_{_identifier(part.name)}", part)
+                    _connect(m, side, part.unit.i)
+                    side = part.unit.o
+                sides[join] = side
         m.submodules.argmax = self._argmax
         _connect(m, upstream, self._argmax.i)
         wiring.connect(m, self._argmax.o, wiring.flipped(self.o))
         return m
+
+
+def _identifier(name: str) -> str:
+    """Return a name without what RTL does not like; numbers before it keep names apart."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", name)
+
+
+def _place(m: Module, name: str, stage: CoreStage) -> None:
+    assert isinstance(stage.unit, Elaboratable)
+    m.submodules[name] = stage.unit
+
+
+def _check(before: CoreStage, after: CoreStage, taken: stream.Interface, beats: int) -> None:
+    """Refuse a stage that takes other beats than the one before gives."""
+    gives, takes = (Shape.cast(s.payload.shape()).width for s in (before.unit.o, taken))
+    if (before.o_beats, gives) != (beats, takes):
+        raise ValueError(
+            f"stage {after.name} must take the {before.o_beats} beats of {gives} bits that stage "
+            f"{before.name} gives, not {beats} of {takes}"
+        )
 
 
 def _connect(m: Module, source: stream.Interface, sink: stream.Interface) -> None:

@@ -10,9 +10,10 @@ from amaranth.lib import data
 
 from xnorflow.fifo_sizing import fifo_depths
 from xnorflow.folding import Folding, widths
-from xnorflow.hw.core import CoreStage, StreamingCore, StreamUnit
+from xnorflow.hw.core import CoreStage, Shortcut, StreamingCore, StreamUnit
 from xnorflow.hw.counting import COUNTING, Counting
 from xnorflow.hw.fifo import StreamFIFO
+from xnorflow.hw.join import JoinUnit
 from xnorflow.hw.layouts import Lanes
 from xnorflow.hw.mvu import MatrixVectorUnit
 from xnorflow.hw.parallel_window import ParallelWindow
@@ -28,6 +29,7 @@ from xnorflow.padding import pad
 from xnorflow.pipeline import (
     POOL_REGISTER_BITS,
     ConverterStage,
+    JoinStage,
     MatrixStage,
     PoolStage,
     ResizeStage,
@@ -55,25 +57,76 @@ def assemble(lowered: LoweredNetwork, folding: Folding, family: str | None = Non
     """
     stages = pipeline(lowered, folding)
     output = pad(lowered, widths(lowered, folding)).output
+    depths = fifo_depths(stages)
     built: list[CoreStage] = []
+    places: list[int] = []  # of the pipeline's stages in the core
     payload: data.ArrayLayout = data.ArrayLayout(unsigned(lowered.input.bits), 1)
-    for stage, depth in zip(stages, fifo_depths(stages), strict=True):
-        if depth:
-            beats = built[-1].o_beats
-            fifo = StreamFIFO(payload, depth)
-            built.append(CoreStage(f"{stage.name}_fifo", fifo, beats, beats, beats))
-        unit = component(stage, payload, output, family)
-        built.append(CoreStage(stage.name, unit, stage.i_beats, stage.o_beats, stage.cycles))
-        payload = unit.o.payload.shape()
-        if isinstance(payload, data.StructLayout):
-            payload = data.ArrayLayout(payload, 1)  # lanes and their flag for true zeros
+    for index, (stage, depth) in enumerate(zip(stages, depths.main, strict=True)):
+        built += _fifo(stage.name, payload, depth, built[-1].o_beats if built else 0)
+        shortcut: Shortcut | None = None
+        if isinstance(stage, JoinStage):
+            source = places[stage.source]
+            side = _side(stage, depths.sides[index], built[source], output)
+            unit: StreamUnit = _join(stage, payload, _payload(side or [built[source]]))
+            shortcut = Shortcut(source, tuple(side))
+        else:
+            unit = component(stage, payload, output, family)
+        built.append(
+            CoreStage(stage.name, unit, stage.i_beats, stage.o_beats, stage.cycles, shortcut)
+        )
+        places.append(len(built) - 1)
+        payload = _payload(built)
     return StreamingCore(built)
+
+
+def _payload(stages: list[CoreStage]) -> data.ArrayLayout:
+    """Return what the last of some stages gives."""
+    payload = stages[-1].unit.o.payload.shape()
+    if isinstance(payload, data.StructLayout):
+        return data.ArrayLayout(payload, 1)  # lanes and their flag for true zeros
+    return payload
+
+
+def _fifo(name: str, payload: data.ArrayLayout, depth: int, beats: int) -> list[CoreStage]:
+    """Return a FIFO before a stage, if it has one."""
+    if not depth:
+        return []
+    return [CoreStage(f"{name}_fifo", StreamFIFO(payload, depth), beats, beats, beats)]
+
+
+def _side(
+    join: JoinStage, depths: list[int], source: CoreStage, output: LoweredOutput
+) -> list[CoreStage]:
+    """Return the stages of a shortcut, FIFOs included."""
+    built: list[CoreStage] = []
+    *inner, last = depths
+    for stage, depth in zip(join.side, inner, strict=True):
+        before = [source, *built]
+        built += _fifo(stage.name, _payload(before), depth, before[-1].o_beats)
+        unit = component(stage, _payload([source, *built]), output)
+        built.append(CoreStage(stage.name, unit, stage.i_beats, stage.o_beats, stage.cycles))
+    before = [source, *built]
+    built += _fifo(f"{join.name}_side", _payload(before), last, before[-1].o_beats)
+    return built
+
+
+def _join(stage: JoinStage, main: data.ArrayLayout, side: data.ArrayLayout) -> JoinUnit:
+    join = stage.join
+    ranges = tuple(zip(join.low, join.high, strict=True))
+    return JoinUnit(
+        (main.elem_shape, side.elem_shape),
+        (join.shape[-1], join.side_channels),
+        lanes=stage.lanes,
+        how=join.how,
+        gains=join.gains,
+        ranges=(ranges[0], ranges[1]),
+    )
 
 
 def component(
     stage: Stage, payload: data.ArrayLayout, output: LoweredOutput, family: str | None = None
 ) -> StreamUnit:
-    """Return the hardware of a stage.
+    """Return the hardware of a stage that has one input.
 
     Parameters
     ----------
@@ -102,6 +155,8 @@ def component(
             return ThresholdUnit(payload.elem_shape, stage.stage.thresholds, lanes=stage.lanes)
         case ScoreStage():
             return ScoreUnit(payload.elem_shape, output.scale, output.offset, lanes=stage.lanes)
+        case JoinStage():
+            raise TypeError("a join has two inputs")
 
 
 def _converter(stage: ConverterStage, payload: data.ArrayLayout) -> WidthConverter:
@@ -138,7 +193,8 @@ def _matrix(stage: MatrixStage, output: LoweredOutput, family: str | None) -> Ma
         case "accumulators":
             head = {"accumulators": True}
     return MatrixVectorUnit(
-        layer.weights,
+        layer.signs,
+        coefficients=layer.coefficients,
         pe=choice.pe,
         simd=choice.simd,
         lanes=Lanes(layer.input_bits, stage.granule or None),
@@ -157,6 +213,6 @@ def _pool(stage: PoolStage, element: ShapeLike) -> PoolUnit:
         stage.shape,
         stage.kernel,
         lanes=stage.lanes,
-        op="or" if stage.pool.op == "or" else "sum",
+        op=stage.pool.op,
         registers=stage.words * stage.lanes * stage.bits <= POOL_REGISTER_BITS,
     )

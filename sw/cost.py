@@ -12,17 +12,29 @@ from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
+from amaranth.utils import bits_for
 
 from xnorflow.folding import Folding
 from xnorflow.hw.accumulator import start_parts
 from xnorflow.hw.argmax import argmax_parts
 from xnorflow.hw.cost import FAMILIES, Cost, Family, Parts, merge
 from xnorflow.hw.fifo import fifo_parts
+from xnorflow.hw.join import fork_parts, join_parts
 from xnorflow.hw.layouts import Lanes
 from xnorflow.hw.link.host_link import link_parts
-from xnorflow.hw.mvu import counts, head_latency, rom_widths, unit_parts
+from xnorflow.hw.multi_threshold import distinct_levels, multi_threshold_parts, search_latency
+from xnorflow.hw.mvu import (
+    count_top,
+    counts,
+    head_latency,
+    o_lanes,
+    rom_widths,
+    score_unit,
+    unit_parts,
+)
 from xnorflow.hw.parallel_window import parallel_window_parts
 from xnorflow.hw.pe_array import step_top
+from xnorflow.hw.plane_sum import plane_latency, plane_sum_parts, positive_planes
 from xnorflow.hw.pool import pool_parts
 from xnorflow.hw.resize import resizer_parts
 from xnorflow.hw.rom import ROMStyle
@@ -35,6 +47,7 @@ from xnorflow.lowered import LoweredLayer, LoweredNetwork, LoweredOutput, Lowere
 from xnorflow.pipeline import (
     POOL_REGISTER_BITS,
     ConverterStage,
+    JoinStage,
     MatrixStage,
     PoolStage,
     ResizeStage,
@@ -42,7 +55,8 @@ from xnorflow.pipeline import (
     Stage,
     ThresholdStage,
     WindowStage,
-    segments,
+    join_unit,
+    owned_pipeline,
 )
 
 __all__ = [
@@ -54,6 +68,7 @@ __all__ = [
     "estimate",
     "fifo_cost",
     "link_cost",
+    "shortcut_cost",
     "stage_cost",
 ]
 
@@ -75,10 +90,14 @@ def stage_cost(family: Family, stage: Stage, output: LoweredOutput) -> Cost:
     if isinstance(stage, ResizeStage) and stage.last:
         return cost + _tail_cost(family, stage.o_lanes, stage.bits, stage.o_elements)
     if isinstance(stage, MatrixStage) and stage.head == "scores" and not stage.cut:
-        return cost + _tail_cost(
-            family, stage.choice.pe, _score_bits(stage.layer, output), stage.layer.mh
-        )
+        bits = _score_bits(stage.layer, output)
+        return cost + _tail_cost(family, stage.o_lanes, bits, stage.layer.mh)
     return cost
+
+
+def shortcut_cost(family: Family, join: JoinStage, output: LoweredOutput) -> Cost:
+    """Return the cost of the stages of a shortcut, which `stage_cost` of its join leaves out."""
+    return sum((component_cost(family, stage, output) for stage in join.side), Cost())
 
 
 def component_cost(family: Family, stage: Stage, output: LoweredOutput) -> Cost:
@@ -175,7 +194,7 @@ def component_parts(family: Family, stage: Stage, output: LoweredOutput) -> Part
                 stage.shape,
                 stage.kernel,
                 lanes=stage.lanes,
-                op="or" if pool.op == "or" else "sum",
+                op=pool.op,
                 registers=stage.words * stage.lanes * stage.bits <= POOL_REGISTER_BITS,
             )
         case ThresholdStage():
@@ -184,6 +203,8 @@ def component_parts(family: Family, stage: Stage, output: LoweredOutput) -> Part
         case ScoreStage():
             scores = _sum_score_unit(stage, output)
             return channel_stage_parts(scores.folds, score_parts(family, scores))
+        case JoinStage():
+            return merge(join_parts(family, join_unit(stage)), fork_parts())
 
 
 def _unit(family: Family, stage: MatrixStage, output: LoweredOutput) -> dict[str, Any]:
@@ -192,7 +213,7 @@ def _unit(family: Family, stage: MatrixStage, output: LoweredOutput) -> dict[str
     affine = output if stage.head == "scores" else None
     _, o_bits, latency = _head(family, stage, affine)
     return {
-        "mh": layer.mh,
+        "mh": layer.rows,
         "mw": layer.mw,
         "pe": choice.pe,
         "simd": choice.simd,
@@ -203,7 +224,8 @@ def _unit(family: Family, stage: MatrixStage, output: LoweredOutput) -> dict[str
         "rom_latency": choice.rom_latency,
         "lanes": _lanes(layer.input_bits, stage.granule),
         "groups": layer.groups,
-        "thresholds": stage.head == "thresholds" and choice.simd < layer.mw,
+        "thresholds": _in_accumulators(layer, stage.head, choice.simd),
+        "planes": layer.planes,
         "widths": (
             _rom_widths(layer, choice.pe, choice.simd) if choice.weights_in == "bram" else None
         ),
@@ -213,10 +235,13 @@ def _unit(family: Family, stage: MatrixStage, output: LoweredOutput) -> dict[str
 @lru_cache(maxsize=1 << 14)
 def _rom_widths(layer: LoweredLayer, pe: int, simd: int) -> tuple[int, ...] | None:
     """Return `rom_widths` of a layer with so few words that some bits may be alike in all."""
-    words = layer.mh * layer.mw // (pe * simd)
-    return (
-        rom_widths(layer.weights, pe, simd) if words <= FEW_WORDS and simd * pe <= WIDEST else None
-    )
+    words = layer.rows * layer.mw // (pe * simd)
+    if words > FEW_WORDS or simd * pe > WIDEST:
+        return None
+    signs = layer.signs
+    if layer.coefficients is not None:
+        signs, _ = positive_planes(signs, layer.coefficients)
+    return rom_widths(signs, pe, simd)
 
 
 @cache
@@ -231,8 +256,14 @@ _HeadKey = tuple[LoweredLayer, int, int, str, int]
 
 def _head_key(stage: MatrixStage) -> _HeadKey:
     layer, choice = stage.layer, stage.choice
-    simd = choice.simd if stage.head == "thresholds" and choice.simd < layer.mw else layer.mw
+    simd = choice.simd if _in_accumulators(layer, stage.head, choice.simd) else layer.mw
     return layer, choice.pe, stage.granule, stage.head, simd
+
+
+def _in_accumulators(layer: LoweredLayer, head: str, simd: int) -> bool:
+    """Return whether a unit's accumulators hold its thresholds."""
+    plain = layer.coefficients is None and layer.o_levels == 1
+    return head == "thresholds" and plain and simd < layer.mw
 
 
 def _head(
@@ -253,17 +284,29 @@ def _head_of(
     output: LoweredOutput | None,
 ) -> tuple[Parts, int, int]:
     lanes = _lanes(layer.input_bits, granule)
+    given = o_lanes(pe, layer.planes)
+    first: Parts = {}
+    wait = 0
+    if layer.coefficients is not None:
+        first = plane_sum_parts(family, layer.coefficients, pe, layer.mw * lanes.top)
+        wait = plane_latency(layer.coefficients, pe)
     if head == "thresholds":
         assert layer.thresholds is not None
-        least = counts(layer.thresholds, layer.weights, lanes).reshape(-1, pe)
-        top, folds = layer.mw * lanes.top, layer.mw // simd
-        latency = head_latency(layer.mh // pe, folds, True)
+        least = counts(layer.thresholds, layer.signs, lanes, layer.coefficients)
+        least = least.reshape(-1, layer.mh // given, given)
+        top, folds = count_top(layer.mw, lanes, layer.coefficients), layer.mw // simd
+        if len(least) > 1:
+            latency = search_latency(len(least), distinct_levels(least), layer.mh // given)
+            parts = multi_threshold_parts(family, least, top)
+            return merge(first, parts), given * bits_for(len(least)), latency + wait
+        latency = head_latency(layer.mh // given, folds, True)
         if folds == 1:
-            return threshold_parts(family, least, top), pe, latency
+            return merge(first, threshold_parts(family, least[0], top)), given, latency + wait
         highest, _ = step_top(simd, folds, lanes)
-        return start_parts(family, least, top, highest), pe, latency
+        return start_parts(family, least[0], top, highest), given, latency
     unit = _score_unit(layer, pe, lanes, output)
-    return score_parts(family, unit), unit.width * pe, unit.latency
+    parts = merge(first, score_parts(family, unit))
+    return parts, unit.width * given, unit.latency + wait
 
 
 @lru_cache(maxsize=4096)
@@ -284,6 +327,9 @@ def _sum_threshold_parts(
     family: Family, stage: LoweredThreshold, lanes: int, low: int, high: int
 ) -> Parts:
     least = (stage.thresholds.astype(np.int64) - low).clip(0, high - low + 1)
+    if least.ndim > 1:
+        folded = least.reshape(len(least), -1, lanes)
+        return multi_threshold_parts(family, folded, high - low)
     return threshold_parts(family, least.reshape(-1, lanes), high - low)
 
 
@@ -299,29 +345,23 @@ def _score_unit(
 ) -> ScoreUnit:
     scale = np.ones(layer.mh, np.int64) if output is None else output.scale
     offset = np.zeros(layer.mh, np.int64) if output is None else output.offset
-    base = lanes.base(layer.weights)
-    top = layer.mw * lanes.top
-    shape = (-1, pe)
-    return ScoreUnit(
-        scale.reshape(shape), offset.reshape(shape), top, lanes.unit, base.reshape(shape)
-    )
+    return score_unit(layer.signs, scale, offset, pe, lanes, layer.coefficients)
 
 
 def _score_bits(layer: LoweredLayer, output: LoweredOutput) -> int:
-    return _score_unit(layer, 1, _lanes(layer.input_bits, 0), output).width
+    return _score_unit(layer, layer.planes, _lanes(layer.input_bits, 0), output).width
 
 
 def estimate(family: Family, lowered: LoweredNetwork, folding: Folding) -> dict[str, Cost]:
     """Return the cost of every layer by name.
 
-    A layer's cost includes the converter and the window before it and the pooling behind it.
+    A layer's cost includes the converter and the window before it, and the pooling and the ends of
+    shortcuts behind it.
     """
-    costs = {}
-    lanes: int | None = None
-    for segment in segments(lowered, folding):
-        stages = segment.stages(folding[segment.layer.name], lanes)
-        lanes = stages[-1].o_lanes
-        costs[segment.layer.name] = sum(
-            (stage_cost(family, stage, segment.output) for stage in stages), Cost()
-        )
+    costs: dict[str, Cost] = {}
+    for stage, part in owned_pipeline(lowered, folding):
+        cost = costs.get(part.layer.name, Cost()) + stage_cost(family, stage, part.output)
+        if isinstance(stage, JoinStage):
+            cost += shortcut_cost(family, stage, part.output)
+        costs[part.layer.name] = cost
     return costs

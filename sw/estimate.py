@@ -8,7 +8,7 @@ from xnorflow.cost import Cost, Family, estimate, fifo_cost
 from xnorflow.fifo_sizing import fifos
 from xnorflow.folding import Folding
 from xnorflow.lowered import LoweredNetwork
-from xnorflow.pipeline import Stage, segments
+from xnorflow.pipeline import owned_pipeline
 
 __all__ = ["Estimate", "estimate_core"]
 
@@ -37,15 +37,10 @@ class Estimate:
 def estimate_core(family: Family, lowered: LoweredNetwork, folding: Folding) -> Estimate:
     """Return what the core costs that `folding` makes of `lowered`."""
     costs = estimate(family, lowered, folding)
-    stages: list[Stage] = []
-    owners: list[str] = []
-    lanes: int | None = None
-    for part in segments(lowered, folding):
-        stages += part.stages(folding[part.layer.name], lanes)
-        lanes = stages[-1].o_lanes
-        owners += [part.layer.name] * (len(stages) - len(owners))
+    owned = owned_pipeline(lowered, folding)
     depths = {}
-    for fifo in fifos(stages):
-        costs[owners[fifo.stage]] += fifo_cost(family, fifo.width, fifo.words)
-        depths[stages[fifo.stage].name] = fifo.words
+    for fifo in fifos([stage for stage, _ in owned]):
+        stage, part = owned[fifo.stage]
+        costs[part.layer.name] += fifo_cost(family, fifo.width, fifo.words)
+        depths[stage.name if fifo.place is None else f"{stage.name} (shortcut)"] = fifo.words
     return Estimate(costs, depths)

@@ -10,14 +10,17 @@ The depths are enough for full throughput. In the paper run no stage ever finds 
 blocked, and no FIFO holds more than its depth; so the same times are a legal run of the pipeline
 with these finite FIFOs, and since every stage starts as soon as it can, a real run is never later
 (such pipelines are monotonic: Baccelli et al., *Synchronization and Linearity*, 1992). The same
-argument excludes deadlock. The times on paper round up where they leave out details, and each
-depth that is not zero gets `SLACK` beats on top.
+argument excludes deadlock. The FIFO at the end of a shortcut is of that kind: it holds what the
+layers that the shortcut skips have not given yet. The times on paper round up where they leave out
+details, and each depth that is not zero gets `SLACK` beats on top.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import takewhile
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +28,7 @@ from numpy.typing import NDArray
 from xnorflow.hw.sliding_window import WindowGeometry
 from xnorflow.pipeline import (
     ConverterStage,
+    JoinStage,
     MatrixStage,
     PoolStage,
     ResizeStage,
@@ -34,7 +38,7 @@ from xnorflow.pipeline import (
     WindowStage,
 )
 
-__all__ = ["Fifo", "fifo_depths", "fifos"]
+__all__ = ["Depths", "Fifo", "fifo_depths", "fifos"]
 
 #: Frames of the paper run: the first ones fill the pipeline.
 FRAMES = 4
@@ -55,11 +59,30 @@ class Fifo:
         Beats that it holds.
     width : int
         Bits of a beat.
+    place : int or None
+        On a shortcut to that stage, the index of the stage behind the FIFO; None for the main way.
     """
 
     stage: int
     words: int
     width: int
+    place: int | None = None
+
+
+@dataclass(frozen=True)
+class Depths:
+    """FIFO depths, in beats of what comes; 0 for none.
+
+    Attributes
+    ----------
+    main : list of int
+        Before each stage of the pipeline.
+    sides : dict of int to list of int
+        For each join, before each stage of its shortcut and before the join itself.
+    """
+
+    main: list[int]
+    sides: dict[int, list[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +91,8 @@ class _Node:
 
     Attributes
     ----------
-    stage : int
-        Index of its first stage in the pipeline; a FIFO stands before it.
+    stage, last : int
+        Indices of its first and last stage in the pipeline; a FIFO stands before the first one.
     pixels : int
         Input pixels of a frame.
     needs : ndarray of int, shape (outputs,)
@@ -91,6 +114,7 @@ class _Node:
     """
 
     stage: int
+    last: int
     pixels: int
     needs: NDArray[np.int64]
     frees: NDArray[np.int64]
@@ -102,8 +126,8 @@ class _Node:
     moves: bool = False
 
 
-def fifo_depths(stages: list[Stage]) -> list[int]:
-    """Return the depth of the FIFO before each stage, in beats of what comes; 0 for none.
+def fifo_depths(stages: list[Stage]) -> Depths:
+    """Return the depths of the FIFOs before the stages.
 
     Parameters
     ----------
@@ -112,22 +136,68 @@ def fifo_depths(stages: list[Stage]) -> list[int]:
     """
     pace = max(stage.cycles for stage in stages)
     nodes = _nodes(stages)
-    depths = [0] * len(stages)
+    depths = Depths([0] * len(stages))
     first = before = nodes[0]
     frame = np.arange(FRAMES)[:, None] * pace
     arrivals = (frame + np.arange(first.pixels) * pace // first.pixels).reshape(-1)
+    times: dict[int, tuple[_Node, NDArray[np.int64]]] = {}
     for node in nodes:
-        taken, given = _run(node, arrivals)
+        stage = stages[node.last]
+        if isinstance(stage, JoinStage):
+            inner, side = _shortcut(stage, *times[stage.source])
+            taken = given = _both(arrivals, side, node.service)
+            depths.sides[node.last] = [*inner, _side_depth(stage, side, taken)]
+        else:
+            taken, given = _run(node, arrivals)
         if node is not first:
-            depths[node.stage] = _depth(before, node, arrivals, taken)
+            depths.main[node.stage] = _depth(before, node, arrivals, taken)
+        times[node.last] = node, given
         arrivals, before = given, node
     return depths
 
 
+def _shortcut(
+    stage: JoinStage, before: _Node, arrivals: NDArray[np.int64]
+) -> tuple[list[int], NDArray[np.int64]]:
+    """Return the depths before a shortcut's stages, and when pixels come to its end."""
+    depths = [0] * len(stage.side)
+    for node in _nodes(list(stage.side), len(before.needs)):
+        taken, given = _run(node, arrivals)
+        depths[node.stage] = _depth(before, node, arrivals, taken)
+        arrivals, before = given, node
+    return depths, arrivals
+
+
+def _both(main: NDArray[np.int64], side: NDArray[np.int64], service: int) -> NDArray[np.int64]:
+    """Return when pixels of two streams that are taken together are done."""
+    ready, turns = np.maximum(main, side), np.arange(len(main)) * service
+    return np.maximum.accumulate(ready - turns) + turns + service
+
+
+def _side_depth(stage: JoinStage, arrivals: NDArray[np.int64], taken: NDArray[np.int64]) -> int:
+    """Return the beats that wait at the end of a shortcut at most."""
+    waiting = np.searchsorted(arrivals, taken, side="right") - np.arange(len(taken))
+    pixels = prod(stage.join.shape[:-1])
+    beats = pixels * stage.join.side_channels // stage.lanes // pixels
+    return int(waiting.max()) * beats + SLACK
+
+
 def fifos(stages: list[Stage]) -> list[Fifo]:
     """Return the FIFOs of a pipeline."""
-    depths = enumerate(fifo_depths(stages))
-    return [Fifo(index, words, stages[index].i_bits) for index, words in depths if words]
+    depths = fifo_depths(stages)
+    result = [
+        Fifo(index, words, stages[index].i_bits) for index, words in enumerate(depths.main) if words
+    ]
+    for index, sides in depths.sides.items():
+        join = stages[index]
+        assert isinstance(join, JoinStage)
+        widths = [*(stage.i_bits for stage in join.side), join.side_bits]
+        result += [
+            Fifo(index, words, width, place)
+            for place, (words, width) in enumerate(zip(sides, widths, strict=True))
+            if words
+        ]
+    return result
 
 
 def _depth(
@@ -183,13 +253,16 @@ def _run(node: _Node, arrivals: NDArray[np.int64]) -> tuple[NDArray[np.int64], N
     return np.array(taken), np.array(given)
 
 
-def _nodes(stages: list[Stage]) -> list[_Node]:
-    """Join windows and converters with the layer that they feed."""
+def _nodes(stages: Sequence[Stage], given: int = 1) -> list[_Node]:
+    """Join windows and converters with the layer that they feed.
+
+    `given` are the pixels that come, for a first stage that does not know them itself.
+    """
     nodes: list[_Node] = []
     start = 0
     for index, stage in enumerate(stages):
         parts = stages[start : index + 1]
-        pixels = len(nodes[-1].needs) if nodes else 1
+        pixels = len(nodes[-1].needs) if nodes else given
         match stage:
             case WindowStage() if stage.parallel:
                 nodes.append(_parallel_node(start, parts, stage))
@@ -199,17 +272,17 @@ def _nodes(stages: list[Stage]) -> list[_Node]:
                 nodes.append(_matrix_node(start, parts, stage, pixels))
             case PoolStage():
                 nodes.append(_pool_node(start, parts, stage))
-            case ThresholdStage() | ScoreStage():
+            case ThresholdStage() | ScoreStage() | JoinStage():
                 nodes.append(_pixel_node(start, parts, pixels, stage.cycles // pixels))
         start = index + 1
     return nodes
 
 
-def _window(parts: list[Stage]) -> WindowStage | None:
+def _window(parts: Sequence[Stage]) -> WindowStage | None:
     return next((part for part in parts if isinstance(part, WindowStage)), None)
 
 
-def _entry(parts: list[Stage]) -> tuple[int, int]:
+def _entry(parts: Sequence[Stage]) -> tuple[int, int]:
     """Return the cycles in which, and the beats as which, a frame comes in."""
     first = parts[0]
     leading = takewhile(lambda part: isinstance(part, ConverterStage | ResizeStage), parts)
@@ -217,7 +290,7 @@ def _entry(parts: list[Stage]) -> tuple[int, int]:
     return slowest, first.i_beats
 
 
-def _matrix_node(start: int, parts: list[Stage], stage: MatrixStage, pixels: int) -> _Node:
+def _matrix_node(start: int, parts: Sequence[Stage], stage: MatrixStage, pixels: int) -> _Node:
     """Return the node of a layer; `pixels` is what the node before gives a frame."""
     layer = stage.layer
     slide = _window(parts)
@@ -231,6 +304,7 @@ def _matrix_node(start: int, parts: list[Stage], stage: MatrixStage, pixels: int
     last = stage.cycles - stage.i_beats + 1
     return _Node(
         stage=start,
+        last=start + len(parts) - 1,
         pixels=pixels,
         needs=np.array([pixels - 1]),
         frees=np.array([pixels]),
@@ -242,12 +316,13 @@ def _matrix_node(start: int, parts: list[Stage], stage: MatrixStage, pixels: int
     )
 
 
-def _pixel_node(start: int, parts: list[Stage], pixels: int, service: int) -> _Node:
+def _pixel_node(start: int, parts: Sequence[Stage], pixels: int, service: int) -> _Node:
     """Return the node of a stage that works pixel by pixel."""
     cycles, beats = _entry(parts)
     line = np.arange(pixels)
     return _Node(
         stage=start,
+        last=start + len(parts) - 1,
         pixels=pixels,
         needs=line,
         frees=line + 1,
@@ -259,7 +334,7 @@ def _pixel_node(start: int, parts: list[Stage], pixels: int, service: int) -> _N
     )
 
 
-def _parallel_node(start: int, parts: list[Stage], slide: WindowStage) -> _Node:
+def _parallel_node(start: int, parts: Sequence[Stage], slide: WindowStage) -> _Node:
     """Return the node of a parallel window, which keeps no more than it shows."""
     cycles, beats = _entry(parts)
     geometry = slide.geometry
@@ -267,6 +342,7 @@ def _parallel_node(start: int, parts: list[Stage], slide: WindowStage) -> _Node:
     needs = np.maximum.accumulate(geometry.needs())
     return _Node(
         stage=start,
+        last=start + len(parts) - 1,
         pixels=pixels,
         needs=needs,
         frees=needs + 1,
@@ -279,7 +355,7 @@ def _parallel_node(start: int, parts: list[Stage], slide: WindowStage) -> _Node:
     )
 
 
-def _window_node(start: int, parts: list[Stage], slide: WindowStage, service: int) -> _Node:
+def _window_node(start: int, parts: Sequence[Stage], slide: WindowStage, service: int) -> _Node:
     cycles, beats = _entry(parts)
     window = slide.window
     geometry = slide.geometry
@@ -287,6 +363,7 @@ def _window_node(start: int, parts: list[Stage], slide: WindowStage, service: in
     read = slide.o_beats // window.positions
     return _Node(
         stage=start,
+        last=start + len(parts) - 1,
         pixels=pixels,
         needs=geometry.needs(),
         frees=geometry.frees(),
@@ -298,7 +375,7 @@ def _window_node(start: int, parts: list[Stage], slide: WindowStage, service: in
     )
 
 
-def _pool_node(start: int, parts: list[Stage], stage: PoolStage) -> _Node:
+def _pool_node(start: int, parts: Sequence[Stage], stage: PoolStage) -> _Node:
     slide = _window(parts)
     if slide is not None:
         return _window_node(start, parts, slide, slide.o_beats // slide.window.positions)
@@ -308,6 +385,7 @@ def _pool_node(start: int, parts: list[Stage], stage: PoolStage) -> _Node:
     fold = stage.cycles // pixels
     return _Node(
         stage=start,
+        last=start + len(parts) - 1,
         pixels=pixels,
         needs=geometry.needs(),
         frees=geometry.frees(),

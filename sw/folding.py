@@ -1,7 +1,8 @@
 """Folding: how many neurons (PE) and synapses (SIMD) of each layer work in parallel.
 
 A layer with MH outputs and MW inputs takes ``(MH / PE) * (MW / SIMD)`` cycles for each of its
-output pixels (Umuroglu et al., FINN, 2017, section 4.3.2). Where MH or MW has few divisors, the
+output pixels (Umuroglu et al., FINN, 2017, section 4.3.2); with weights of M planes MH counts rows,
+M for each output. Where MH or MW has few divisors, the
 layer can be padded (`xnorflow.padding`). A folding file is JSON: layer name to ``pe``, ``simd``
 and, if the user wants to choose them too, ``weights_in`` (``constant``, ``lut`` or ``bram``),
 ``buffer_in`` (``registers`` or ``auto``), ``rom_latency`` (1 or 2), ``outputs`` and, for the first
@@ -77,7 +78,15 @@ class LayerFolding:
 
     def cycles(self, layer: LoweredLayer) -> int:
         """Return the cycles that the matrix-vector unit of `layer`, padded, takes a frame."""
-        return layer.positions * (layer.mh // self.pe) * (layer.mw // self.simd)
+        return layer.positions * self.depth(layer)
+
+    def depth(self, layer: LoweredLayer) -> int:
+        """Return the folds of `layer`, padded: words of its weight memory."""
+        return (layer.rows // self.pe) * (layer.mw // self.simd)
+
+    def o_lanes(self, layer: LoweredLayer) -> int:
+        """Return the neurons that go out at once."""
+        return max(1, self.pe // layer.planes)
 
 
 #: Layer name to its folding, in data-flow order.
@@ -102,8 +111,12 @@ def default_weights_in(depth: int) -> str:
 
 
 def legal_pe(layer: LoweredLayer) -> list[int]:
-    """Return the legal PE of a layer in rising order: divisors of a group's neurons."""
-    return divisors(layer.mh // layer.groups)
+    """Return the legal PE of a layer in rising order: divisors of a group's rows.
+
+    A neuron has a row for each plane of its weights. PEs hold whole neurons, or a part of one.
+    """
+    legal = divisors(layer.rows // layer.groups)
+    return [pe for pe in legal if pe % layer.planes == 0 or layer.planes % pe == 0]
 
 
 def legal_simd(layer: LoweredLayer) -> list[int]:
@@ -234,9 +247,9 @@ def _check_layer(
     for key, legal in (("pe", legal_pe(layer)), ("simd", legal_simd(layer))):
         if not _is_whole(entry[key]) or entry[key] not in legal:
             raise UserError(
-                f"{where}: {key} is {entry[key]!r} but must divide {legal[-1]}; legal are {legal}"
+                f"{where}: {key} is {entry[key]!r} but must be one of the divisors {legal}"
             )
-    depth = (layer.mh // entry["pe"]) * (layer.mw // entry["simd"])
+    depth = (layer.rows // entry["pe"]) * (layer.mw // entry["simd"])
     weights_in = entry.get("weights_in", default_weights_in(depth))
     buffer_in = entry.get("buffer_in", "auto")
     if weights_in not in WEIGHTS_IN or (weights_in == "constant" and depth > 1):

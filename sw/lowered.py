@@ -20,9 +20,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from xnorflow.planes import plane_signs
 
 __all__ = [
     "InputQuantizer",
@@ -252,9 +256,21 @@ class LoweredLayer:
         return self.mh * self.planes
 
     @property
+    def signs(self) -> NDArray[np.integer]:
+        """The rows, -1 and +1, shape (rows, MW): planes of a neuron are side by side."""
+        return self.weights if self.coefficients is None else _signs(self)
+
+    @property
     def o_levels(self) -> int:
         """Largest integer that goes out where there are thresholds; 1 means bits."""
         return _levels(self.thresholds)
+
+    @property
+    def o_range(self) -> tuple[int, int]:
+        """Range of an element that goes out; a bit counts 0 or 1."""
+        if self.thresholds is not None:
+            return 0, self.o_levels
+        return int(self.acc_min.min()), int(self.acc_max.max())
 
     @property
     def positions(self) -> int:
@@ -305,6 +321,13 @@ class LoweredLayer:
         return np.abs(self.weights).sum(axis=1, dtype=np.int64)
 
 
+@lru_cache(maxsize=64)
+def _signs(layer: LoweredLayer) -> NDArray[np.int8]:
+    assert layer.coefficients is not None
+    planes = plane_signs(layer.weights, layer.coefficients)
+    return planes.transpose(1, 0, 2).reshape(layer.rows, layer.mw)
+
+
 @dataclass(frozen=True, eq=False)
 class LoweredPool:
     """OR of bits, or the maximum or sum of integers (a bit counts 0 or 1), over windows.
@@ -322,7 +345,7 @@ class LoweredPool:
     """
 
     name: str
-    op: str
+    op: Literal["or", "max", "sum"]
     window: Window
     low: int
     high: int
@@ -362,9 +385,9 @@ class LoweredThreshold:
     shape: tuple[int, ...]
 
     @property
-    def o_levels(self) -> int:
-        """Largest integer that goes out; 1 means bits."""
-        return _levels(self.thresholds)
+    def o_range(self) -> tuple[int, int]:
+        """Range of an element that goes out."""
+        return 0, _levels(self.thresholds)
 
     @property
     def i_shape(self) -> tuple[int, ...]:
@@ -407,7 +430,7 @@ class LoweredJoin:
     name: str
     source: int
     path: tuple[LoweredPool | LoweredThreshold, ...]
-    how: str
+    how: Literal["add", "append", "prepend"]
     shape: tuple[int, ...]
     side_channels: int
     low: tuple[int, int]
@@ -499,7 +522,7 @@ class LoweredNetwork:
     @property
     def classes(self) -> int:
         """Number of classes."""
-        return self.layers[-1].mh
+        return self.stages[-1].o_shape[-1]
 
     def digest(self) -> str:
         """Return a 64-digit SHA-256 over everything that the outputs depend on."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -310,7 +311,7 @@ class Join:
     name: str
     source: int
     path: tuple[Op, ...]
-    how: str
+    how: Literal["add", "append", "prepend"]
 
     def __post_init__(self) -> None:
         if self.how not in ("add", "append", "prepend"):

@@ -26,6 +26,7 @@ from xnorflow.pipeline import (
     Segment,
     Stage,
     WindowStage,
+    linked,
     segment,
 )
 from xnorflow.timing import Marks, arrivals, delays
@@ -131,7 +132,8 @@ class Options:
             layer, rest = part.layer, part.tail
             pools = [stage for stage in rest if isinstance(stage, LoweredPool)]
             known = layer.groups == 1 and all(pool.window.tiles for pool in pools)
-            spread = (layer.mh // choice.pe - 1) * (layer.mw // choice.simd)
+            beats = layer.mh // choice.o_lanes(layer)
+            spread = (beats - 1) * (choice.depth(layer) // beats)
             result.append(spread if known else UNKNOWN)
         return np.array(result)
 
@@ -182,11 +184,13 @@ class Tables:
 
     Attributes
     ----------
+    lowered : LoweredNetwork
     layers : list of Options
     links : list of Links
         As many as layers.
     """
 
+    lowered: LoweredNetwork
     layers: list[Options]
     links: list[Links]
 
@@ -197,7 +201,7 @@ class Tables:
         for layer, option in zip(self.layers, path, strict=True):
             stages += layer.stages(option, lanes)
             lanes = stages[-1].o_lanes
-        return stages
+        return linked(stages, self.lowered)
 
     def paces(self) -> list[int]:
         """Return every number of cycles that the slowest stage can take, in rising order."""
@@ -212,7 +216,7 @@ def tables(lowered: LoweredNetwork, family: Family) -> Tables:
     layers = [_options(lowered, family, place, widths) for place in range(len(lowered.layers))]
     links = [Links(np.zeros((1, 1)), np.zeros((1, 1), int))]
     links += [_links(family, before, after) for before, after in pairwise(layers)]
-    return Tables(layers, links)
+    return Tables(lowered, layers, links)
 
 
 def _options(
@@ -274,8 +278,8 @@ def _variants(
     inputs: int | None,
 ) -> Iterator[LayerFolding]:
     """Yield every place for the weights and the input buffer."""
-    depth = (layer.mh // pe) * (layer.mw // simd)
-    buffers = ("auto", "registers") if pe * layer.groups < layer.mh else ("auto",)
+    depth = (layer.rows // pe) * (layer.mw // simd)
+    buffers = ("auto", "registers") if pe * layer.groups < layer.rows else ("auto",)
     for weights_in in ("constant",) if depth == 1 else ("lut", "bram"):
         for buffer_in in buffers:
             latency = family.bram_latency if weights_in == "bram" else 1

@@ -24,10 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xnorflow.lowered import (
+    LoweredJoin,
     LoweredLayer,
     LoweredNetwork,
     LoweredOutput,
     LoweredPool,
+    LoweredStage,
     LoweredThreshold,
     Window,
 )
@@ -37,7 +39,10 @@ __all__ = ["MOST_PADDING", "blocks", "legal_widths", "own_widths", "pad", "pad_b
 #: Largest share of channels that padding may add.
 MOST_PADDING = 1 / 3
 
-Block = tuple[LoweredLayer, tuple[LoweredPool | LoweredThreshold, ...]]
+Tail = tuple[LoweredPool | LoweredThreshold | LoweredJoin, ...]
+"""Stages that have no weights."""
+
+Block = tuple[LoweredLayer, Tail]
 """A layer, and the stages behind it that have no weights."""
 
 
@@ -64,11 +69,13 @@ def legal_widths(lowered: LoweredNetwork) -> list[list[int]]:
     """Return the legal widths at each place, in rising order, the network's own first.
 
     These are the next multiples of the powers of two, with at most `MOST_PADDING` added. Channels
-    of grouped convolutions are not padded. An even number must be added where nothing but pairs
-    that cancel out can be exact: before a convolution with true zeros at the border, and before an
-    average pool.
+    of grouped convolutions are not padded, nor is a network with shortcuts. An even number must be
+    added where nothing but pairs that cancel out can be exact: before a convolution with true zeros
+    at the border, and before an average pool.
     """
     parts = blocks(lowered)
+    if any(isinstance(stage, LoweredJoin) for stage in lowered.stages):
+        return [[width] for width in own_widths(lowered)]
     result = []
     for place, width in enumerate(own_widths(lowered)):
         around = [layer for layer, _ in parts[max(place - 1, 0) : place + 1]]
@@ -89,6 +96,15 @@ def _needs_pairs(block: Block) -> bool:
     return layer.levels == 1 and (layer.zero_padded or (layer.thresholds is None and bool(tail)))
 
 
+def _added_weights(layer: LoweredLayer, count: int) -> NDArray[np.integer]:
+    """Return weights of synapses that are added, shape (MH, 1, count), of all planes alike."""
+    signs = np.where(np.arange(count) % 2, 1, -1) if layer.levels == 1 else np.ones(count, int)
+    gains = np.ones(layer.mh, int)
+    if layer.coefficients is not None:
+        gains = layer.coefficients.sum(axis=0, dtype=np.int64)
+    return (gains[:, None, None] * signs).astype(layer.weights.dtype)
+
+
 def pad(lowered: LoweredNetwork, widths: Sequence[int]) -> LoweredNetwork:
     """Return the network with `widths`, one of `legal_widths` at each place.
 
@@ -97,7 +113,7 @@ def pad(lowered: LoweredNetwork, widths: Sequence[int]) -> LoweredNetwork:
     own = own_widths(lowered)
     if list(widths) == own:
         return lowered
-    stages: list[LoweredLayer | LoweredPool | LoweredThreshold] = []
+    stages: list[LoweredStage] = []
     output = lowered.output
     for place, block in enumerate(blocks(lowered)):
         (layer, tail), output = pad_block(block, output, own[place], *widths[place : place + 2])
@@ -112,7 +128,7 @@ def pad_block(
 
     Parameters
     ----------
-    block : (LoweredLayer, tuple of LoweredPool or LoweredThreshold)
+    block : (LoweredLayer, tuple)
     output : LoweredOutput
         Of the network; it changes only behind the last layer.
     channels, width : int
@@ -127,24 +143,32 @@ def pad_block(
         return block, output
     # Each pixel (or each tap of a window) has its channels side by side.
     pixels = layer.weights.reshape(layer.mh, -1, channels)
-    signs = np.where(np.arange(added) % 2, 1, -1) if layer.levels == 1 else np.ones(added)
-    columns = np.broadcast_to(signs.astype(np.int8), (layer.mh, pixels.shape[1], added))
+    extra = _added_weights(layer, added)
+    columns = np.broadcast_to(extra, (layer.mh, pixels.shape[1], added))
     weights = np.concatenate([pixels, columns], axis=2).reshape(layer.mh, -1)
     # A bit that is added is 0, which means -1; an integer is 0.
-    shift = -int(signs.sum()) * pixels.shape[1] if layer.levels == 1 else 0
+    shift = np.zeros(layer.mh, np.int64)
+    if layer.levels == 1:
+        shift = -extra.sum(axis=(1, 2), dtype=np.int64) * pixels.shape[1]
     weights = np.concatenate([weights, np.repeat(weights[:1], neurons, axis=0)])
-    padded = replace(layer, weights=weights, window=_widened(layer.window, width))
+    coefficients = layer.coefficients
+    if coefficients is not None:
+        copies = np.repeat(coefficients[:, :1], neurons, axis=1)
+        coefficients = np.concatenate([coefficients, copies], axis=1)
+    window = _widened(layer.window, width)
+    padded = replace(layer, weights=weights, coefficients=coefficients, window=window)
     if layer.thresholds is not None:
-        never = np.full(neurons, padded.acc_max[0] + 1)
-        thresholds = np.concatenate([layer.thresholds.astype(np.int64) + shift, never])
-        padded = replace(padded, thresholds=thresholds.astype(np.int32))
+        never = int(padded.acc_max[0]) + 1
+        thresholds = _with_never(layer.thresholds.astype(np.int64) + shift, neurons, never)
+        padded = replace(padded, thresholds=thresholds)
     elif last:
         output = _padded_output(output, shift, neurons)
     high = int(layer.acc_max.max())
     parts: list[LoweredPool | LoweredThreshold] = []
     for part in tail:
+        assert not isinstance(part, LoweredJoin)
         if isinstance(part, LoweredThreshold):
-            thresholds = np.concatenate([part.thresholds, np.full(neurons, high + 1, np.int32)])
+            thresholds = _with_never(part.thresholds, neurons, high + 1)
             shape = (*part.shape[:-1], o_width)
             parts.append(replace(part, thresholds=thresholds, shape=shape))
         else:
@@ -165,7 +189,13 @@ def _widened(window: Window | None, width: int) -> Window | None:
     return replace(window, shape=(*window.shape[:2], width), pad=pad_values)
 
 
-def _padded_output(output: LoweredOutput, shift: int, neurons: int) -> LoweredOutput:
+def _with_never(thresholds: NDArray[np.integer], neurons: int, never: int) -> NDArray[np.int32]:
+    """Return thresholds of so many more channels, none of which is ever reached."""
+    more = np.full((*thresholds.shape[:-1], neurons), never)
+    return np.concatenate([thresholds, more], axis=-1).astype(np.int32)
+
+
+def _padded_output(output: LoweredOutput, shift: NDArray[np.int64], neurons: int) -> LoweredOutput:
     """Return the affine of accumulators that are larger by `shift`, and of copies of class 0."""
     values = (
         output.scale,

@@ -8,16 +8,20 @@ in a beat.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from math import gcd, prod
 
+import numpy as np
+
 from xnorflow.folding import Folding, LayerFolding, widths
+from xnorflow.hw.join import JoinUnit, narrowest
 from xnorflow.hw.parallel_window import shifts
 from xnorflow.hw.sliding_window import WindowGeometry, ring_rows
 from xnorflow.lowered import (
+    LoweredJoin,
     LoweredLayer,
     LoweredNetwork,
     LoweredOutput,
@@ -26,10 +30,11 @@ from xnorflow.lowered import (
     Window,
     WindowKey,
 )
-from xnorflow.padding import blocks, own_widths, pad_block
+from xnorflow.padding import Tail, blocks, own_widths, pad_block
 
 __all__ = [
     "ConverterStage",
+    "JoinStage",
     "MatrixStage",
     "PoolStage",
     "ResizeStage",
@@ -39,6 +44,9 @@ __all__ = [
     "ThresholdStage",
     "WindowStage",
     "cycles_per_frame",
+    "join_unit",
+    "linked",
+    "owned_pipeline",
     "pipeline",
     "segment",
     "segments",
@@ -252,7 +260,7 @@ class MatrixStage:
     @property
     def o_lanes(self) -> int:
         """Elements that go out a cycle."""
-        return self.choice.pe
+        return self.choice.o_lanes(self.layer)
 
     @property
     def cycles(self) -> int:
@@ -267,7 +275,7 @@ class MatrixStage:
     @property
     def o_beats(self) -> int:
         """Beats of a frame that go out."""
-        return self.layer.positions * self.layer.mh // self.choice.pe
+        return self.layer.positions * self.layer.mh // self.o_lanes
 
 
 class _BeatByBeat(ABC):
@@ -298,7 +306,7 @@ class _BeatByBeat(ABC):
 
 @dataclass(frozen=True)
 class PoolStage(_BeatByBeat):
-    """OR or sum over windows that tile the image, or over the taps of windows that come in.
+    """A pool over windows that tile the image, or over the taps of windows that come in.
 
     Attributes
     ----------
@@ -351,14 +359,14 @@ class PoolStage(_BeatByBeat):
 
 @dataclass(frozen=True)
 class ThresholdStage(_BeatByBeat):
-    """Thresholds on sums.
+    """Thresholds on integers.
 
     Attributes
     ----------
     stage : LoweredThreshold
     lanes : int
     low, high : int
-        Range of a sum.
+        Range of an integer that comes in.
     """
 
     stage: LoweredThreshold
@@ -413,8 +421,65 @@ class ScoreStage(_BeatByBeat):
         return self.classes // self.lanes
 
 
+@dataclass(frozen=True)
+class JoinStage:
+    """The end of a shortcut.
+
+    Attributes
+    ----------
+    join : LoweredJoin
+    lanes : int
+        Elements of a beat of both streams, and of what goes out.
+    source : int
+        Index in the pipeline of the stage where the shortcut begins; -1 where that is not known.
+    side : tuple of Stage
+        What stands on the shortcut's way, converters included.
+    """
+
+    join: LoweredJoin
+    lanes: int
+    source: int = -1
+    side: tuple[ConverterStage | WindowStage | PoolStage | ThresholdStage, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The join's name."""
+        return self.join.name
+
+    @property
+    def side_bits(self) -> int:
+        """Bits of a beat of the shortcut."""
+        return _bits(self.join.low[1], self.join.high[1]) * self.lanes
+
+    @property
+    def i_bits(self) -> int:
+        """Bits of a beat of the main stream."""
+        return _bits(self.join.low[0], self.join.high[0]) * self.lanes
+
+    @property
+    def o_lanes(self) -> int:
+        """Elements that go out a cycle."""
+        return self.lanes
+
+    @property
+    def i_beats(self) -> int:
+        """Beats of a frame of the main stream."""
+        return prod(self.join.shape) // self.lanes
+
+    @property
+    def o_beats(self) -> int:
+        """Beats of a frame that go out."""
+        return prod(self.join.o_shape) // self.lanes
+
+    @property
+    def cycles(self) -> int:
+        """Cycles a frame."""
+        return max(self.o_beats, *(stage.cycles for stage in self.side), 0)
+
+
 Stage = (
     ConverterStage
+    | JoinStage
     | ResizeStage
     | WindowStage
     | MatrixStage
@@ -441,7 +506,7 @@ class Segment:
     Attributes
     ----------
     layer : LoweredLayer
-    tail : tuple of LoweredPool or LoweredThreshold
+    tail : tuple of LoweredPool, LoweredThreshold or LoweredJoin
     output : LoweredOutput
         The network's affine.
     last : bool
@@ -453,14 +518,17 @@ class Segment:
     """
 
     layer: LoweredLayer
-    tail: tuple[LoweredPool | LoweredThreshold, ...]
+    tail: Tail
     output: LoweredOutput
     last: bool
     given: int | None = None
     kept: int | None = None
 
     def stages(self, choice: LayerFolding, lanes: int | None) -> list[Stage]:
-        """Return the hardware stages, given the lanes that come in (None: as the layer likes)."""
+        """Return the hardware stages, given the lanes that come in (None: as the layer likes).
+
+        Shortcuts that end here are without their stages, see `linked`.
+        """
         layer = self.layer
         stages: list[Stage] = []
         if self.given is not None:
@@ -468,18 +536,19 @@ class Segment:
             lanes = stages[-1].o_lanes
         cut = self.kept is not None
         stages += _layer_stages(layer, choice, lanes, self.last and not self.tail, cut)
-        out = choice.pe
+        out = choice.o_lanes(layer)
         if self.tail or cut:
-            low, high = int(layer.acc_min.min()), int(layer.acc_max.max())
+            low, high = layer.o_range
         for part in self.tail:
-            if isinstance(part, LoweredThreshold):
-                stages.append(ThresholdStage(part, out, low, high))
+            if isinstance(part, LoweredJoin):
+                stages.extend(_join_stages(part, out))
             else:
-                stages.extend(_pool_stages(part, out))
-                out = stages[-1].o_lanes
-                low, high = part.o_range
+                stages.extend(_weightless(part, out, low, high))
+            out = stages[-1].o_lanes
+            low, high = part.o_range
         if self.last and self.tail:
-            stages.append(ScoreStage(layer.mh, out, low, high, cut=cut))
+            classes = self.tail[-1].o_shape[-1]
+            stages.append(ScoreStage(classes, out, low, high, cut=cut))
         if self.kept is not None:
             stages += self._class_stages(out, low, high, self.kept)
         return stages
@@ -531,12 +600,82 @@ def pipeline(lowered: LoweredNetwork, folding: Folding) -> list[Stage]:
     folding : dict of LayerFolding
         A legal folding for every layer.
     """
+    return [stage for stage, _ in owned_pipeline(lowered, folding)]
+
+
+def owned_pipeline(lowered: LoweredNetwork, folding: Folding) -> list[tuple[Stage, Segment]]:
+    """Return the stages in data-flow order, each with the segment that it belongs to."""
     stages: list[Stage] = []
+    owners: list[Segment] = []
     lanes: int | None = None
     for part in segments(lowered, folding):
         stages += part.stages(folding[part.layer.name], lanes)
         lanes = stages[-1].o_lanes
-    return stages
+        owners += [part] * (len(stages) - len(owners))
+    return list(zip(linked(stages, lowered), owners, strict=True))
+
+
+def linked(stages: Iterable[Stage], lowered: LoweredNetwork) -> list[Stage]:
+    """Return a pipeline whose shortcuts have their stages, given those on the main way."""
+    result: list[Stage] = []
+    for stage in stages:
+        if isinstance(stage, JoinStage):
+            name = lowered.stages[stage.join.source].name
+            source = next(n for n, before in enumerate(result) if before.name == name)
+            side = tuple(_side_stages(stage, result[source].o_lanes, lowered))
+            stage = replace(stage, source=source, side=side)
+        result.append(stage)
+    return result
+
+
+def _side_stages(
+    stage: JoinStage, lanes: int, lowered: LoweredNetwork
+) -> Iterator[ConverterStage | WindowStage | PoolStage | ThresholdStage]:
+    """Yield what stands on a shortcut that begins with so many lanes."""
+    join, source = stage.join, lowered.stages[stage.join.source]
+    shape, (low, high) = source.o_shape, source.o_range
+    for part in join.path:
+        for own in _weightless(part, lanes, low, high):
+            yield own
+            lanes = own.o_lanes
+        shape, (low, high) = part.o_shape, part.o_range
+    if lanes != stage.lanes:
+        name = f"{join.name}_side_converter"
+        yield ConverterStage(name, _bits(low, high), lanes, stage.lanes, prod(shape))
+
+
+@cache
+def join_unit(stage: JoinStage) -> JoinUnit:
+    """Return a join as the integers' ranges have it, for what it costs and when it gives beats."""
+    join = stage.join
+    main, side = zip(join.low, join.high, strict=True)
+    return JoinUnit(
+        (narrowest(*main), narrowest(*side)),
+        (join.shape[-1], join.side_channels),
+        lanes=stage.lanes,
+        how=join.how,
+        gains=join.gains,
+        ranges=(main, side),
+    )
+
+
+def _join_stages(join: LoweredJoin, lanes: int) -> Iterator[ConverterStage | JoinStage]:
+    """Yield a join, and what makes beats of the main stream that suit the shortcut's channels."""
+    common = lanes if join.how == "add" else gcd(lanes, join.side_channels)
+    if common != lanes:
+        bits = _bits(join.low[0], join.high[0])
+        yield ConverterStage(f"{join.name}_converter", bits, lanes, common, prod(join.shape))
+    yield JoinStage(join, common)
+
+
+def _weightless(
+    part: LoweredPool | LoweredThreshold, lanes: int, low: int, high: int
+) -> Iterator[ConverterStage | WindowStage | PoolStage | ThresholdStage]:
+    """Yield the stages of a pool or of thresholds on integers of a range."""
+    if isinstance(part, LoweredThreshold):
+        yield ThresholdStage(part, lanes, low, high)
+    else:
+        yield from _pool_stages(part, lanes)
 
 
 def _input_resize(layer: LoweredLayer, channels: int) -> ResizeStage:
@@ -606,9 +745,13 @@ def _folded_lanes(layer: LoweredLayer, choice: LayerFolding) -> int:
     return 0
 
 
-def _pool_stages(pool: LoweredPool, lanes: int) -> Iterator[Stage]:
+def _pool_stages(
+    pool: LoweredPool, lanes: int
+) -> Iterator[ConverterStage | WindowStage | PoolStage]:
     window = pool.window
     rows, columns, channels = window.shape
+    if pool.low < 0 and any(window.padding):
+        window = replace(window, pad=np.full(channels, pool.low))  # padded taps never win
     if window.tiles:
         yield PoolStage(pool, window.shape, window.kernel, 1, lanes)
         return

@@ -28,8 +28,8 @@ ASSUMED_CLOCK_MHZ = 100.0
 DEFAULT_FPS = 10_000.0
 
 #: Share of a device's LUTs that a design may take and still be placed and routed, by family; block
-#: RAMs may all be taken. nextpnr found no legal place on an 85F for 67 % of the LUTs with 79 % of the
-#: flip-flops, and no route in 25 minutes at 75 % of the LUTs.
+#: RAMs may all be taken. On an 85F nextpnr found no legal places for 67 % of the LUTs with 79 % of
+#: the flip-flops, and no routes within 25 minutes at 75 % of the LUTs.
 USABLE = {"ice40": 0.92, "ecp5": 0.6}
 
 #: Without a board: room for any network that a first look is taken at.

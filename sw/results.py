@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xnorflow.lowered import LoweredNetwork, LoweredPool, LoweredThreshold
+from xnorflow.lowered import LoweredJoin, LoweredLayer, LoweredNetwork, LoweredThreshold
 from xnorflow.pipeline import Segment, segments
 from xnorflow.planning import Plan
 
@@ -31,7 +31,10 @@ def kind(segment: Segment) -> str:
         if isinstance(stage, LoweredThreshold):
             words += ", threshold"
             continue
-        name = "max" if stage.op == "or" else "sum"
+        if isinstance(stage, LoweredJoin):
+            words += ", add" if stage.how == "add" else ", concatenate"
+            continue
+        name = "sum" if stage.op == "sum" else "max"
         words += f", {name} {stage.window.kernel[0]}x{stage.window.kernel[1]}"
     return words
 
@@ -39,8 +42,8 @@ def kind(segment: Segment) -> str:
 def layer_results(lowered: LoweredNetwork, plan: Plan) -> list[dict[str, Any]]:
     """Return one object a layer: its shape, its folding and its estimated cost.
 
-    ``binary_ops`` are the XNORs and additions of one bit that a frame takes, two for every weight,
-    output pixel and bit of the input. Shapes are those of the network, as it is before padding.
+    ``binary_ops`` are the XNORs and additions of one bit that a frame takes, two for every weight
+    bit, output pixel and bit of the input. Shapes are those of the network, before any padding.
     """
     results = []
     padded = segments(lowered, plan.folding)
@@ -57,7 +60,8 @@ def layer_results(lowered: LoweredNetwork, plan: Plan) -> list[dict[str, Any]]:
                 "positions": layer.positions,
                 "mw": layer.mw,
                 "mh": layer.mh,
-                "binary_ops": 2 * layer.mw * layer.mh * layer.positions * layer.input_bits,
+                "binary_ops": 2 * layer.macs * layer.input_bits,
+                "planes": layer.planes,
                 "pe": choice.pe,
                 "simd": choice.simd,
                 "cycles": choice.cycles(hardware.layer),
@@ -65,16 +69,17 @@ def layer_results(lowered: LoweredNetwork, plan: Plan) -> list[dict[str, Any]]:
                 "cells_estimated": round(cost.cells),
                 "ff_estimated": round(cost.ff),
                 "bram_estimated": cost.bram,
-                "weights_bits": layer.mw * layer.mh,
+                "weights_bits": layer.mw * layer.rows,
                 "weights_in": choice.weights_in,
                 "buffer_in": choice.buffer_in,
                 "rom_latency": choice.rom_latency,
                 "outputs": choice.outputs,
                 "inputs": choice.inputs,
                 "threshold_count": sum(
-                    len(stage.thresholds)
+                    stage.thresholds.size
                     for stage in (layer, *segment.tail)
-                    if not isinstance(stage, LoweredPool) and stage.thresholds is not None
+                    if isinstance(stage, LoweredLayer | LoweredThreshold)
+                    and stage.thresholds is not None
                 ),
             }
         )

@@ -7,8 +7,8 @@ of fewest LUTs at any speed, and that of least latency. ``docs/folding.md`` expl
 and the channels of the stream that passes, and through the block RAMs that they share. So the
 fewest LUTs that the layers from any one on can take, for every form of the stream that comes to it
 and every number of block RAMs, follow exactly by dynamic programming from the last layer to the
-first (Bellman, 1957). That leaves out the FIFOs, whose depths depend on all layers together and
-which are never negative: it is a bound from below.
+first (Bellman, 1957). That leaves out the FIFOs and the stages of shortcuts, which depend on
+several layers together and are never negative: it is a bound from below.
 
 **Search.** Partial foldings, from the first layer on, are taken from a queue, those of the least
 bound first (A*: Hart, Nilsson, Raphael, 1968), and complete ones are given their FIFOs. No
@@ -33,13 +33,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xnorflow.ascent import Ascent
-from xnorflow.cost import Cost, Family, fifo_cost
+from xnorflow.cost import Cost, Family, fifo_cost, shortcut_cost
 from xnorflow.errors import WorkFailed
 from xnorflow.estimate import estimate_core
-from xnorflow.fifo_sizing import fifos
+from xnorflow.fifo_sizing import fifo_depths, fifos
 from xnorflow.folding import Folding
 from xnorflow.lowered import LoweredNetwork
 from xnorflow.options import Budget, Complete, Tables, tables, unrolled
+from xnorflow.pipeline import JoinStage
 from xnorflow.timing import latency
 
 __all__ = ["EFFORT", "Budget", "Found", "fastest", "least", "quickest", "smallest"]
@@ -198,13 +199,15 @@ class _Search:
         known = self._fifos.get(tuple(key))
         if known is None:
             stages = self.tables.stages(path)
-            depths = [0] * len(stages)
             cost = Cost()
             for fifo in fifos(stages):
-                depths[fifo.stage] = fifo.words
                 cost += fifo_cost(self.family, fifo.width, fifo.words)
+            for stage in stages:
+                if isinstance(stage, JoinStage):
+                    cost += shortcut_cost(self.family, stage, self.lowered.output)
             pace = max(stage.cycles for stage in stages)
-            known = cost.cells, cost.bram, pace, latency(stages, depths) if self.timed else 0
+            timed = latency(stages, fifo_depths(stages)) if self.timed else 0
+            known = cost.cells, cost.bram, pace, timed
             self._fifos[tuple(key)] = known
         return Complete(path, lut + known[0], bram + known[1], known[2], known[3])
 

@@ -20,20 +20,23 @@ from amaranth import unsigned
 from amaranth.utils import ceil_log2
 from numpy.typing import NDArray
 
-from xnorflow.fifo_sizing import fifo_depths
+from xnorflow.fifo_sizing import Depths, fifo_depths
 from xnorflow.folding import Folding
 from xnorflow.hw.core import score_lanes
 from xnorflow.hw.fifo import StreamFIFO
 from xnorflow.hw.layouts import Lanes
-from xnorflow.hw.mvu import head_latency, unit_latency, unit_schedule
+from xnorflow.hw.multi_threshold import distinct_levels, search_latency
+from xnorflow.hw.mvu import counts, head_latency, unit_latency, unit_schedule
 from xnorflow.hw.parallel_window import ParallelWindow
+from xnorflow.hw.plane_sum import plane_latency
 from xnorflow.hw.pool import PoolUnit
 from xnorflow.hw.resize import VectorResizer
 from xnorflow.hw.sliding_window import SlidingWindow, WindowGeometry, window_latency
 from xnorflow.hw.width_converter import WidthConverter
-from xnorflow.lowered import LoweredNetwork, LoweredPool, WindowKey
+from xnorflow.lowered import LoweredLayer, LoweredNetwork, LoweredPool, WindowKey
 from xnorflow.pipeline import (
     ConverterStage,
+    JoinStage,
     MatrixStage,
     PoolStage,
     ResizeStage,
@@ -42,6 +45,7 @@ from xnorflow.pipeline import (
     Stage,
     ThresholdStage,
     WindowStage,
+    join_unit,
     pipeline,
 )
 
@@ -59,26 +63,33 @@ __all__ = [
 BIT = unsigned(1)
 
 
-def latency(stages: list[Stage], depths: list[int]) -> int:
+def latency(stages: list[Stage], depths: Depths) -> int:
     """Return the latency of a core in cycles, see `xnorflow.hw.core.StreamingCore`.
 
     Parameters
     ----------
     stages : list of Stage
-    depths : list of int
-        Of the FIFO before each stage, 0 for none.
+    depths : Depths
     """
     pace = max(stage.cycles for stage in stages)
     times = np.arange(stages[0].i_beats)
-    for stage, depth in zip(stages, depths, strict=True):
-        if depth:
-            times = StreamFIFO(BIT, depth).schedule(times)
-        times = _schedule(stage, times)
-    given = stages[-1].o_lanes
-    classes = given * stages[-1].o_beats
-    lanes = score_lanes(classes, given, pace)
-    if lanes != given:
-        times = _converter(given, lanes).schedule(times)
+    given: list[NDArray[np.int64]] = []
+    for index, (stage, depth) in enumerate(zip(stages, depths.main, strict=True)):
+        times = _waited(times, depth)
+        if isinstance(stage, JoinStage):
+            side = given[stage.source]
+            *inner, last = depths.sides[index]
+            for part, words in zip(stage.side, inner, strict=True):
+                side = _schedule(part, _waited(side, words))
+            times = join_unit(stage).schedule(times, _waited(side, last))
+        else:
+            times = _schedule(stage, times)
+        given.append(times)
+    lanes_given = stages[-1].o_lanes
+    classes = lanes_given * stages[-1].o_beats
+    lanes = score_lanes(classes, lanes_given, pace)
+    if lanes != lanes_given:
+        times = _converter(lanes_given, lanes).schedule(times)
     return int(times[-1]) + ceil_log2(lanes) + 1
 
 
@@ -88,8 +99,16 @@ def latency_cycles(lowered: LoweredNetwork, folding: Folding) -> int:
     return latency(stages, fifo_depths(stages))
 
 
+def _waited(times: NDArray[np.int64], depth: int) -> NDArray[np.int64]:
+    """Return when beats leave a FIFO, if there is one."""
+    return StreamFIFO(BIT, depth).schedule(times) if depth else times
+
+
 def _schedule(stage: Stage, arrivals: NDArray[np.int64]) -> NDArray[np.int64]:
     match stage:
+        case JoinStage():
+            # Alone: the shortcut's beats are there already.
+            return join_unit(stage).schedule(arrivals, np.zeros(_side_beats(stage), np.int64))
         case ConverterStage(i_lanes=i_lanes, o_lanes=o_lanes):
             return _converter(i_lanes, o_lanes).schedule(arrivals)
         case ResizeStage():
@@ -99,7 +118,8 @@ def _schedule(stage: Stage, arrivals: NDArray[np.int64]) -> NDArray[np.int64]:
             return _window(stage).schedule(arrivals)
         case MatrixStage():
             length, rounds = _folds(stage)
-            return unit_schedule(arrivals, length, rounds, _unit_latency(stage))
+            steps = max(1, stage.layer.planes // stage.choice.pe)
+            return unit_schedule(arrivals, length, rounds, _unit_latency(stage), steps)
         case PoolStage():
             return _pool(stage).schedule(arrivals)
         case ThresholdStage() | ScoreStage():
@@ -110,21 +130,46 @@ def _schedule(stage: Stage, arrivals: NDArray[np.int64]) -> NDArray[np.int64]:
 def _folds(stage: MatrixStage) -> tuple[int, int]:
     """Return the synapse folds of a unit, and how often it reads a vector."""
     layer, choice = stage.layer, stage.choice
-    return layer.mw // choice.simd, layer.mh // layer.groups // choice.pe
+    return layer.mw // choice.simd, layer.rows // layer.groups // choice.pe
+
+
+def _side_beats(stage: JoinStage) -> int:
+    return prod(stage.join.shape[:-1]) * stage.join.side_channels // stage.lanes
 
 
 def _unit_latency(stage: MatrixStage) -> int:
     layer, choice = stage.layer, stage.choice
     folds = layer.mw // choice.simd
+    lanes = _lanes(layer.input_bits, stage.granule)
+    planes = 0 if layer.coefficients is None else layer.planes
+    head = head_latency(
+        layer.mh // choice.o_lanes(layer),
+        folds,
+        stage.head == "thresholds",
+        planes=planes,
+        levels=layer.o_levels,
+        distinct=_distinct(layer, lanes),
+    )
+    if layer.coefficients is not None:
+        head += plane_latency(layer.coefficients, choice.pe)
     return unit_latency(
         choice.pe,
         choice.simd,
         folds,
         rom_latency=choice.rom_latency,
-        lanes=_lanes(layer.input_bits, stage.granule),
-        head=head_latency(layer.mh // choice.pe, folds, stage.head == "thresholds"),
+        lanes=lanes,
+        head=head,
         fixed=choice.weights_in == "constant",
     )
+
+
+@lru_cache(maxsize=1024)
+def _distinct(layer: LoweredLayer, lanes: Lanes) -> int:
+    """Return how many rows of a layer's thresholds differ, as its unit has them."""
+    if layer.o_levels == 1:
+        return 1
+    assert layer.thresholds is not None
+    return distinct_levels(counts(layer.thresholds, layer.signs, lanes, layer.coefficients))
 
 
 @cache
@@ -135,7 +180,11 @@ def _lanes(bits: int, granule: int) -> Lanes:
 def _channel_latency(stage: ThresholdStage | ScoreStage) -> int:
     if isinstance(stage, ScoreStage):
         return 2 + (stage.lanes < stage.classes)
-    return 1 + (stage.lanes < stage.stage.shape[-1])
+    folds = stage.stage.shape[-1] // stage.lanes
+    if stage.stage.thresholds.ndim == 1:
+        return 1 + (folds > 1)
+    levels = len(stage.stage.thresholds)
+    return search_latency(levels, distinct_levels(stage.stage.thresholds), folds)
 
 
 def _converter(i_lanes: int, o_lanes: int) -> WidthConverter:
@@ -298,8 +347,9 @@ def delays(part: Segment, stages: list[Stage], i_marks: Marks, o_marks: Marks) -
     way = sum(map(_way, before))
     if part.kept is not None:
         # The last class that is kept may come some rounds before the last neuron.
-        rounds = layer.mh // unit.choice.pe - -(-part.kept // unit.choice.pe)
-        way -= rounds * (layer.mw // unit.choice.simd)
+        beats = layer.mh // unit.o_lanes
+        rounds = beats - -(-part.kept // unit.o_lanes)
+        way -= rounds * (unit.choice.depth(layer) // beats)
         behind = [stage for stage in behind if isinstance(stage, PoolStage | ScoreStage)]
     way += sum(map(_way, behind))
     # Pixels leave the unit one behind the other.
@@ -323,6 +373,8 @@ def _way(stage: Stage) -> int:
             return _window_latency(stage.window.key) + stage.o_beats // stage.window.positions - 1
         case PoolStage():
             return int(stage.kernel != (1, 1))
+        case JoinStage():
+            return join_unit(stage).latency
         case ThresholdStage() | ScoreStage():
             return _channel_latency(stage)
         case ResizeStage():
