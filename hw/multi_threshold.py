@@ -109,7 +109,7 @@ class MultiThresholdUnit(wiring.Component):
     """``o[p]`` is how many of ``thresholds[:, fold, p]`` are no larger than ``i[p]``.
 
     A batch norm followed by a quantizer to several levels is such a staircase (Umuroglu, Jahre,
-    *Streamlined Deployment for Quantized Neural Networks*, 2017, section 2.2). Thresholds rise, so
+    *Streamlined Deployment for Quantized Neural Networks*, 2017). Thresholds rise, so
     a binary search finds the result, most significant bit first: each step is one comparison a
     lane, with the threshold that the bits found so far choose, and the next beat is a step behind::
 

@@ -121,8 +121,8 @@ class PlaneSum(wiring.Component):
 
     A weight of a neuron is ``sum over m of coefficients[m, j] * s[m]`` with signs s[m], so that its
     dot product is that sum of M binary ones (Lin, Zhao, Pan, *Towards Accurate Binary Convolutional
-    Neural Network*, 2017, equation 4; with powers of two, Zhou et al., *DoReFa-Net*, 2016, equation
-    1). Counts of agreements come in the order of the rows, the plane fastest, `pe` of them a beat:
+    Neural Network*, 2017; with powers of two, Zhou et al., *DoReFa-Net*, 2016). Counts of
+    agreements come in the order of the rows, the plane fastest, `pe` of them a beat:
 
     - With ``pe % M == 0`` a beat has all planes of ``pe / M`` neurons.
     - With ``M % pe == 0`` a neuron takes ``M / pe`` beats, and its sum comes after the last::

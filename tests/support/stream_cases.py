@@ -233,8 +233,7 @@ def unit(shape, pe, simd, scores=False, levels=1, coefficients=None, **options):
         component.neuron_folds,
         product,
         held=4 + component.latency,
-        # Planes one behind the other are silent until the last one.
-        patience=component.latency + 3 + component.row_folds - component.neuron_folds,
+        patience=component.latency + 3,
     )
     return component, claim
 
@@ -494,7 +493,6 @@ CASES = [
     (unit, {"shape": (2, 2), "pe": 2, "simd": 1, "scores": True}),
     (unit, {"shape": (2, 2), "pe": 2, "simd": 2, "levels": 3}),
     (unit, {"shape": (1, 2), "pe": 2, "simd": 1, "coefficients": [[1], [-2]]}),
-    (unit, {"shape": (1, 1), "pe": 1, "simd": 1, "coefficients": [[1], [2]]}),
     (fork, {"looked_at": "o"}),
     (fork, {"looked_at": "side"}),
     (joined, {"how": "add", "elements": (signed(2), unsigned(2)), "channels": (1, 1)}),
