@@ -141,7 +141,7 @@ def _unit_latency(stage: MatrixStage) -> int:
     layer, choice = stage.layer, stage.choice
     folds = layer.mw // choice.simd
     lanes = _lanes(layer.input_bits, stage.granule)
-    planes = 0 if layer.coefficients is None else layer.planes
+    planes = 1 if layer.coefficients is None else max(2, layer.planes)  # even one has a sum
     head = head_latency(
         layer.mh // choice.o_lanes(layer),
         folds,
