@@ -297,7 +297,7 @@ def _quantize(
         low = narrow - size / 2 if signed else 0.0
         high = size / 2 - 1 if signed else size - 1 - narrow
         integers = _ROUNDINGS[rounding_mode.upper()](np.clip(integers, low, high))
-    return np.asarray((integers - zero_point) * scale)
+    return np.asarray((integers - zero_point) * scale, x.dtype)
 
 
 _ROUNDINGS: Mapping[str, Any] = {

@@ -1,8 +1,8 @@
 """Sums of binary layers and of quantizers: one layer of several planes, and one quantizer.
 
-ABC-Net (Lin, Zhao, Pan, 2017) computes ``sum of alpha[m] * beta[n] * conv(a[n], w[m])`` over m and n
-with binary activations ``a[n]`` of one tensor and binary weights ``w[m]``. That is one convolution
-of ``sum of beta[n] * a[n]`` with ``sum of alpha[m] * w[m]``.
+ABC-Net (Lin, Zhao, Pan, 2017) computes ``sum of alpha[m] * beta[n] * conv(a[n], w[m])`` over all m
+and n with binary activations ``a[n]`` of one tensor and binary weights ``w[m]``. That is one
+convolution of ``sum of beta[n] * a[n]`` with ``sum of alpha[m] * w[m]``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ from xnorflow.planes import MOST_PLANES
 __all__ = ["common_ops", "merge_bases"]
 
 _LARGEST = 1 << 15
+_NO_PRODUCTS = (
+    "adds layers with factors that are no products of one for the weights and one for the inputs",
+    "give each pair of bases the product of the two factors, without rounding",
+)
 _MONOTONE = "give the bases factors of one sign, or keep one of them"
 
 
@@ -53,6 +57,8 @@ def merge_bases(terms: Sequence[Chain], node: Node) -> list[Chain]:
         The terms that remain, in the order of the first of each group.
     """
     merged = _grouped(terms, _same_weights, lambda group: _merge_inputs(group, node))
+    if len(merged) < len(terms) and any(_unequal_inputs(merged[0], term) for term in merged[1:]):
+        return [_refuse(merged, node, *_NO_PRODUCTS)]
     merged = _grouped(merged, _same_input, lambda group: _merge_weights(group, node))
     return _grouped(merged, _same_tensor, lambda group: _merge_quantizers(group, node))
 
@@ -114,6 +120,16 @@ def _same_input(first: Chain, second: Chain) -> bool:
     )
 
 
+def _unequal_inputs(first: Chain, second: Chain) -> bool:
+    """Whether layers take different quantizers of one tensor."""
+    ours, theirs = _split(first), _split(second)
+    if ours is None or theirs is None or _same_input(first, second):
+        return False
+    fork = common_ops([first, second])
+    tails = (_without_flatten(part.before[fork:])[0] for part in (ours, theirs))
+    return all(staircase(tail) is not None for tail in tails)
+
+
 def _alike(first: Op, second: Op, but: Sequence[str] = ("name",)) -> bool:
     """Whether two operations compute the same."""
     if first is second:
@@ -145,13 +161,7 @@ def _merge_inputs(terms: list[Chain], node: Node) -> Chain | None:
         return None
     ratios = [ratio for part in parts if (ratio := _ratio(part.scale, gain)) is not None]
     if len(ratios) < len(terms):
-        return _refuse(
-            terms,
-            node,
-            "adds layers of the same weights with factors that are no products of one for the "
-            "weights and one for the inputs",
-            "put the factors of the inputs before the layers, or behind their sum",
-        )
+        return _refuse(terms, node, *_NO_PRODUCTS)
     try:
         scaled = [one.scaled(ratio) for one, ratio in zip(steps, ratios, strict=True)]
         before = sum_of(scaled).ops(node.name)

@@ -107,8 +107,9 @@ def _check_shapes(terms: Sequence[Chain], node: Node) -> None:
             graph.refuse(
                 node,
                 f"joins frames of shape {first.shape} and {term.shape}",
-                "make them alike: a pool with the stride of the other branch makes an image "
-                "smaller, and a Concat of a tensor with itself doubles its channels",
+                "make them alike: put a pool with the stride of the other branch into the "
+                "shortcut, and for more channels begin both behind a Concat of a tensor with "
+                "itself",
             )
 
 
@@ -162,8 +163,8 @@ def _not_a_shortcut(main: Chain, side: Chain, node: Node) -> Obstacle | None:
         where,
         f"{what} shortcut{f' to {node}' if layer else ''}, which can have pools and arithmetic "
         f"only",
-        "make its image smaller by an AveragePool or MaxPool, and give it more channels by a "
-        "Concat of the tensor with itself",
+        "make its image smaller by an AveragePool or MaxPool, and for more channels begin both "
+        "branches behind a Concat of the tensor with itself",
     )
 
 

@@ -186,12 +186,16 @@ def rounding(chain: Chain, node: Node) -> None:
         chain.sign(node)
         return
     low, high = ends
+    limited = limits(chain) not in (None, (None, None))
     if high > low + 1:
         quantize(chain, node, Quantize(node.name, Fraction(1), Fraction(0), low, high))
-        return
-    # Halves go up where the integer below is odd.
-    compare(chain, node, (low + _HALF,), above=low % 2 == 0)
-    chain.affine(node, (_HALF,), (low + _HALF,))
+    else:
+        # Halves go up where the integer below is odd.
+        compare(chain, node, (low + _HALF,), above=low % 2 == 0)
+        chain.affine(node, (_HALF,), (low + _HALF,))
+    if not limited:
+        # The graph's tensor holds what the clip behind it cuts off.
+        chain.record()
 
 
 def _ends(chain: Chain, node: Node) -> tuple[int, int] | None:

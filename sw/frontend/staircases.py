@@ -128,7 +128,8 @@ def staircase(ops: Sequence[Op]) -> Staircase | None:
 
 def compose(ops: Sequence[Op]) -> tuple[Row, Row] | None:
     """Return scale and offset of a chain of affine maps; None if there is any other operation."""
-    scale, offset = (Fraction(1),), (Fraction(0),)
+    scale: Row = (Fraction(1),)
+    offset: Row = (Fraction(0),)
     for op in ops:
         if not isinstance(op, Affine):
             return None

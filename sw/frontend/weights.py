@@ -7,6 +7,7 @@ weights that are none by their size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
@@ -60,6 +61,11 @@ class IntegerWeights:
     scales: tuple[Fraction, ...]
     uneven: int = 0
     noise: float = 0.0
+
+    @property
+    def planes(self) -> Sequence[NDArray[np.int32]]:
+        """The coefficients, plane by plane."""
+        return () if self.coefficients is None else tuple(self.coefficients)
 
     def floats(self) -> NDArray[np.float64]:
         """Return the weights without rounding noise, shape (MH, MW)."""
@@ -127,25 +133,43 @@ def _binary(matrix: NDArray[np.float64]) -> IntegerWeights | None:
 
 
 def _levels(matrix: NDArray[np.float64]) -> IntegerWeights:
-    """Return weights of several magnitudes, on one grid or each neuron's on one of its own."""
-    grid = _grid(matrix)
-    grids = [_grid(row) for row in matrix] if grid is None else [grid]
-    steps = np.array([[np.nan if one is None else float(one)] for one in grids])
-    if np.isnan(steps).any():
-        raise NoIntegers(int(np.isnan(steps).argmax()))
+    """Return weights of several magnitudes, on one grid or each neuron's on one of its own.
+
+    That which takes fewer planes; if both take as many, one grid.
+    """
+    rows = [_grid(row) for row in matrix]
+    found = [weights for grids in ([_grid(matrix)], rows) if (weights := _on_grids(matrix, grids))]
+    if not found:
+        raise NoIntegers(rows.index(None) if None in rows else 0)
+    return min(found, key=lambda weights: len(weights.planes))
+
+
+def _on_grids(
+    matrix: NDArray[np.float64], grids: Sequence[Fraction | None]
+) -> IntegerWeights | None:
+    """Return weights on one grid or each neuron's on its own; None if they take too many bits."""
+    scales = [grid for grid in grids if grid is not None]
+    if len(scales) < len(grids):
+        return None
+    steps = np.array([[float(scale)] for scale in scales])
     # A neuron of zeros is one of -1 and +1 times 0.
     places = np.divide(matrix, steps, out=np.ones_like(matrix), where=steps > 0)
     integers = np.rint(places).astype(np.int32)
     try:
         multiples, coefficients, factor = bit_planes(integers)
     except ValueError:
-        raise NoIntegers(int(np.abs(integers).max(axis=1).argmax())) from None
+        return None
     exact = integers * steps
     uneven = np.any(_single(exact) != matrix, axis=1)
     largest = np.abs(matrix[uneven]).max(axis=1, keepdims=True)
     noise = float((np.abs(matrix - exact)[uneven] / largest).max(initial=0))
-    scales = tuple(one / factor for one in grids if one is not None)
-    return IntegerWeights(multiples, coefficients, scales, int(uneven.sum()), noise)
+    return IntegerWeights(
+        multiples,
+        coefficients,
+        tuple(scale / factor for scale in scales),
+        int(uneven.sum()),
+        noise,
+    )
 
 
 def _grid(weights: NDArray[np.float64]) -> Fraction | None:
