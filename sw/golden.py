@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from xnorflow.errors import UserError
 from xnorflow.lowered import (
     InputQuantizer,
+    LoweredJoin,
     LoweredLayer,
     LoweredNetwork,
     LoweredPool,
     LoweredThreshold,
 )
-from xnorflow.packed import accumulate, fire, pool
+from xnorflow.packed import accumulate, fire, join, pool, reached
 
 __all__ = ["Disturbance", "Prediction", "activations", "predict", "predict_quantized", "quantize"]
 
@@ -141,7 +142,8 @@ def activations(
     Returns
     -------
     list of ndarray, one per stage, each of shape (N, *stage.o_shape)
-        bool for bits, int64 for accumulators and sums; the last are the scores, (N, classes).
+        bool for bits, uint16 for levels, int64 for accumulators and sums; the last are the scores,
+        (N, classes).
 
     Raises
     ------
@@ -157,18 +159,29 @@ def _run(
 ) -> Iterator[NDArray]:
     """Yield what every stage sends on."""
     x = frames if disturb is None else disturb(-1, frames)
+    sources = {stage.source for stage in lowered.stages if isinstance(stage, LoweredJoin)}
+    kept: dict[int, NDArray] = {}
     for number, stage in enumerate(lowered.stages):
         x = x.reshape(len(x), *stage.i_shape)
         match stage:
             case LoweredLayer():
                 x = accumulate(stage, x) if stage.thresholds is None else fire(stage, x)
-            case LoweredPool():
-                x = pool(stage, x)
-            case LoweredThreshold():
-                x = x >= stage.thresholds
+            case LoweredJoin():
+                side = kept[stage.source]
+                for part in stage.path:
+                    side = _weightless(part, side.reshape(len(x), *part.i_shape))
+                x = join(stage, x, side)
+            case LoweredPool() | LoweredThreshold():
+                x = _weightless(stage, x)
         if disturb is not None:
             x = disturb(number, x)
+        if number in sources:
+            kept[number] = x
         yield x
+
+
+def _weightless(stage: LoweredPool | LoweredThreshold, x: NDArray) -> NDArray:
+    return pool(stage, x) if isinstance(stage, LoweredPool) else reached(x, stage.thresholds)
 
 
 def _last(lowered: LoweredNetwork, frames: NDArray) -> NDArray[np.int64]:
@@ -185,12 +198,14 @@ def _bytes_per_frame(lowered: LoweredNetwork) -> int:
     for stage in lowered.stages:
         match stage:
             case LoweredLayer():
-                lane = 1 if stage.levels == 1 else 8  # float64 at worst
+                lane = 1 if stage.levels == stage.planes == 1 else 8  # float64 at worst
                 sizes.append(stage.positions * (lane * stage.mw + 8 * stage.mh))
             case LoweredPool():
                 lane = 1 if (stage.low, stage.high) == (0, 1) else 8
                 window = stage.window
                 sizes.append(lane * window.positions * window.taps * window.shape[2])
+            case LoweredJoin():
+                sizes.append(3 * 8 * prod(stage.o_shape))
     return max(sizes)
 
 

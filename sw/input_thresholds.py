@@ -9,10 +9,11 @@ from math import floor, inf, lcm
 import numpy as np
 from numpy.typing import NDArray
 
+from xnorflow.levels import Levels
 from xnorflow.network import Quantize
 from xnorflow.surd import ZERO, Surd
 
-__all__ = ["quantizer_thresholds", "sign_threshold"]
+__all__ = ["quantizer_thresholds", "sign_threshold", "step_thresholds"]
 
 _HALF = Fraction(1, 2)
 _INFINITY = np.float32(np.inf)
@@ -59,6 +60,21 @@ def quantizer_thresholds(op: Quantize, scale: Surd, offset: Surd) -> NDArray[np.
     # Falling, x is to be beyond q >= k: the tie is out for even k.
     return _first_float32s(
         (Surd.of(first) - offset) / scale, step, [(k % 2 == 0) == falling for k in ks]
+    )
+
+
+def step_thresholds(levels: Levels, channel: int, scale: Surd, offset: Surd) -> NDArray[np.float32]:
+    """Return the smallest float32 for each step of a channel, as `quantizer_thresholds` does."""
+    if not scale.terms:
+        reached = levels.reached(channel, offset)
+        return np.where(np.arange(levels.top) < reached, -np.inf, np.inf).astype(np.float32)
+    falling = scale.sign() < 0
+    steps = levels.row(channel)
+    return np.concatenate(
+        [
+            _first_float32s((Surd.of(t) - offset) / scale, ZERO, [strict != falling])
+            for t, strict in (reversed(steps) if falling else steps)
+        ]
     )
 
 

@@ -7,24 +7,31 @@ float32 arithmetic, which may round a near-tie the other way, is never consulted
 
 The walk over the operations keeps, per channel, the affine map ``value = scale * unit + offset``
 from the last *unit* to the tensor at hand, where the unit is the raw frame, an unsigned integer of
-the quantized frame, a bit in {-1, +1}, an integer accumulator or a sum of bits.
+the quantized frame, a bit in {-1, +1}, an activation of several bits, an accumulator, or an integer
+that a stage sends on.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from copy import copy
+from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
-from math import ceil, floor, lcm, prod
+from math import lcm, prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xnorflow.affine import Chain, apply, same
+from xnorflow.draft import Draft
 from xnorflow.errors import UserError
-from xnorflow.input_thresholds import quantizer_thresholds, sign_threshold
+from xnorflow.input_thresholds import quantizer_thresholds, sign_threshold, step_thresholds
+from xnorflow.joins import added, of_lanes
+from xnorflow.levels import Levels
 from xnorflow.lowered import (
     InputQuantizer,
+    LoweredJoin,
     LoweredLayer,
     LoweredNetwork,
     LoweredOutput,
@@ -40,7 +47,9 @@ from xnorflow.network import (
     Conv2d,
     Dense,
     Flatten,
+    Join,
     MaxPool,
+    MultiThreshold,
     Network,
     Op,
     Quantize,
@@ -67,8 +76,9 @@ class _Unit(Enum):
     FRAME = "the raw frame"
     INTEGER = "the quantized frame"
     BIT = "bits"
+    LEVEL = "activations of several bits"
     ACCUMULATOR = "accumulators"
-    SUM = "sums of bits"
+    SUM = "integers"
 
 
 def lower(network: Network) -> LoweredNetwork:
@@ -85,9 +95,15 @@ def lower(network: Network) -> LoweredNetwork:
     - *Bits and integers with a scale and offset*: a magnitude common to all channels of a group
       moves behind the next layer; signs go into its columns; offsets become one constant per
       neuron, and what padded taps hold is told in units.
-    - *Max pools*, before a sign or behind it: rising maps turn the maximum into an OR of bits,
-      falling ones into an AND, for which the layer before sends on the complement of its bit: the
-      hardware has only the OR.
+    - *Activations of several bits*: a threshold for each level, and a true zero or any other level
+      as padding. What comes out counts levels; scale and offset of the quantizer go on as above.
+    - *Weights of several bits*, and sums of binary ones: integers, see :mod:`xnorflow.planes`.
+    - *Max pools*, before a quantizer or behind it: rising maps turn the maximum into an OR of bits
+      (a maximum of levels), falling ones into an AND, for which the layer before sends on the
+      complement of its bit: the hardware has only the OR.
+    - *Shortcuts*: the tensor where one begins is sent on as it is, bits or integers, and comes back
+      at its join. Both sides of an addition are integers of one unit, which needs a rational ratio
+      of their scales.
     - *Padding of integers*: where a padded tap lies between two of them, all are counted in finer
       units.
     - *Average pools*: sums, whose number of taps divides the scale.
@@ -111,8 +127,7 @@ def lower(network: Network) -> LoweredNetwork:
         disagree, or a parameter is not finite or out of range.
     """
     walk = _Walk(network)
-    for op in network.ops:
-        walk.step(op)
+    walk.follow(network.ops)
     return walk.finish()
 
 
@@ -134,80 +149,6 @@ class _Pool:
     rising: NDArray[np.int64]
 
 
-@dataclass
-class _Draft:
-    """A layer whose thresholds and signs of rows are not settled yet.
-
-    Attributes
-    ----------
-    layer : LoweredLayer
-        Without thresholds.
-    sums : list of (name, Window)
-        Pools that add its accumulators.
-    signed : list of (scale, offset) or None
-        Per neuron the map whose sign the layer's bits are.
-    """
-
-    layer: LoweredLayer
-    sums: list[tuple[str, Window]] = field(default_factory=list)
-    signed: Chain | None = None
-
-    @property
-    def step(self) -> int:
-        """Distance of accumulators that can occur."""
-        return 1 if self.layer.levels > 1 or self.layer.zero_padded else 2
-
-    def stages(self, polarity: NDArray[np.int64]) -> list[LoweredStage]:
-        """Return the stages that send on the bits `signed`, complemented where told so.
-
-        Parameters
-        ----------
-        polarity : ndarray of int64, shape (MH,)
-            -1 for the complement, else 1.
-        """
-        assert self.signed is not None
-        # The complement of v >= 0 is -v > 0.
-        chain = [
-            (scale, offset) if p > 0 else (-scale, -offset)
-            for (scale, offset), p in zip(self.signed, polarity, strict=True)
-        ]
-        layer, pools, low, high, chain = self.folded(chain)
-        thresholds = _thresholds(chain, polarity < 0, low, high, self.step)
-        if not pools:
-            return [replace(layer, thresholds=thresholds)]
-        last = pools[-1]
-        return [
-            layer,
-            *pools,
-            LoweredThreshold(f"{last.name}_threshold", thresholds, last.o_shape),
-        ]
-
-    def folded(
-        self, chain: Chain
-    ) -> tuple[LoweredLayer, list[LoweredPool], NDArray[np.int64], NDArray[np.int64], Chain]:
-        """Make every scale non-negative: ``scale * acc = (-scale) * (-acc)``.
-
-        Returns
-        -------
-        layer : LoweredLayer
-        pools : list of LoweredPool
-            The sums behind it.
-        low, high : ndarray of int64, shape (MH,)
-            Range of what they send on.
-        chain : list of (scale, offset)
-            From there on.
-        """
-        signs = np.array([-1 if scale.sign() < 0 else 1 for scale, _ in chain], np.int8)
-        layer = replace(self.layer, weights=self.layer.weights * signs[:, None])
-        low, high = layer.acc_min, layer.acc_max
-        pools = []
-        for name, window in self.sums:
-            pools.append(LoweredPool(name, "sum", window, int(low.min()), int(high.max())))
-            taps = prod(window.kernel)
-            low, high = low * taps, high * taps
-        return layer, pools, low, high, [(abs(scale), offset) for scale, offset in chain]
-
-
 class _Walk:
     """The state between two operations.
 
@@ -222,17 +163,21 @@ class _Walk:
     unit : _Unit
     chain : list of (scale, offset)
         From the unit to the tensor at hand, per channel (last axis).
-    levels : int
-        Largest INTEGER or SUM.
+    low, levels : int
+        Least and largest INTEGER or SUM.
     frame : InputQuantizer or None
     stages : list of LoweredStage
         Settled ones.
-    draft : _Draft or None
-        The layer behind them, of ACCUMULATOR or BIT; BIT without a draft is settled.
+    draft : Draft or None
+        The layer behind them, of ACCUMULATOR, LEVEL or BIT; BIT without a draft is settled.
     pools : list of _Pool
         Behind stages and draft.
-    layer : str
-        Name of the last layer.
+    layer, quantizer : str
+        Names of the last ones.
+    taps : dict of int to _Walk
+        By number of operations, the state where a shortcut begins.
+    tapped : set of int
+        Stages at which one does.
     """
 
     def __init__(self, network: Network):
@@ -242,13 +187,22 @@ class _Walk:
         self.order: NDArray[np.int64] | None = None
         self.unit = _Unit.FRAME
         self.chain: Chain = [(ONE, ZERO)] * self.shape[-1]
-        self.levels = 1
+        self.low, self.levels = 0, 1
         self.frame: InputQuantizer | None = None
         self.stages: list[LoweredStage] = []
-        self.draft: _Draft | None = None
+        self.draft: Draft | None = None
         self.pools: list[_Pool] = []
-        self.layer = ""
-        self.sign = ""
+        self.layer = self.quantizer = ""
+        self.taps: dict[int, _Walk] = {}
+        self.tapped: set[int] = set()
+
+    def follow(self, ops: Iterable[Op]) -> None:
+        """Take the network's operations."""
+        joins = {op.source: op for op in self.network.ops if isinstance(op, Join)}
+        for done, op in enumerate(ops):
+            if done in joins:
+                self._tap(done, joins[done])
+            self.step(op)
 
     def step(self, op: Op) -> None:
         """Take one operation."""
@@ -257,9 +211,7 @@ class _Walk:
                 self._flatten(op)
             case Affine() | BatchNorm():
                 self.chain = apply(op, self.chain, self.where)
-            case Sign():
-                self._sign(op)
-            case Quantize():
+            case Sign() | Quantize() | MultiThreshold():
                 self._quantize(op)
             case Dense() | Conv2d():
                 self._layer(op)
@@ -267,6 +219,8 @@ class _Walk:
                 self._max_pool(op)
             case AveragePool():
                 self._average_pool(op)
+            case Join():
+                self._join(op)
 
     def finish(self) -> LoweredNetwork:
         """Return the lowered network, the last layer's accumulators being the logits'."""
@@ -277,16 +231,12 @@ class _Walk:
             )
         if self.unit is _Unit.BIT:
             raise UserError(
-                f"{self.where}: sign {self.sign!r} follows the last layer {self.layer!r}, which "
-                f"leaves only binary outputs that no arg-max can rank; remove it so that the "
-                f"layer gives scores"
+                f"{self.where}: quantizer {self.quantizer!r} follows the last layer "
+                f"{self.layer!r}, which leaves only bits that no arg-max can rank; remove it so "
+                f"that the layer gives scores"
             )
-        if self.pools:
-            raise UserError(
-                f"{self.where}: max pool {self.pools[0].name!r} follows the last layer "
-                f"{self.layer!r} without a sign, and its maxima would take comparators; remove it "
-                f"or use an average pool"
-            )
+        if self.pools or self.unit is _Unit.LEVEL:
+            self._settled()
         if prod(self.image[:-1]) != 1:
             raise UserError(
                 f"{self.where}: its output has the shape {self.image}, not one value per class; "
@@ -299,12 +249,12 @@ class _Walk:
             step = self.draft.step
         else:
             chain, step = self.chain, 1
-            low = np.zeros(len(chain), np.int64)
+            low = np.full(len(chain), self.low, np.int64)
             high = np.full(len(chain), self.levels, np.int64)
             if any(scale.sign() < 0 for scale, _ in chain):
                 raise UserError(
-                    f"{where}: its sums of bits have a negative scale at the end of the network; "
-                    f"end with a layer or with positive scales"
+                    f"{where}: its sums have a negative scale at the end of the network; end with "
+                    f"a layer or with positive scales"
                 )
         scale, offset = integer_scores(chain, low, high, step, where)
         output = LoweredOutput(
@@ -351,97 +301,147 @@ class _Walk:
         repeats = prod(self.network.input_shape) // columns.shape[1]
         self.frame = InputQuantizer(self.network.input_shape, np.tile(columns, (1, repeats)))
 
-    def _sign(self, op: Sign) -> None:
-        self.sign = op.name
+    def _quantize_frame(self, op: Sign | Quantize | MultiThreshold, levels: Levels) -> None:
+        """Set the input's thresholds; a falling scale counts down from the highest level."""
+        kinds: dict[tuple, NDArray[np.float32]] = {}
+        columns = []
+        for channel, (scale, offset) in enumerate(self.chain):
+            key = (scale, offset, channel % len(levels.steps))
+            if key not in kinds:
+                match op:
+                    case Sign():
+                        kinds[key] = np.array([sign_threshold(scale, offset)])
+                    case Quantize():
+                        kinds[key] = quantizer_thresholds(op, scale, offset)
+                    case MultiThreshold():
+                        kinds[key] = step_thresholds(levels, channel, scale, offset)
+            columns.append(kinds[key])
+        if len(kinds) == 1 and levels.top > 1:
+            self.frame = InputQuantizer(self.network.input_shape, columns[0][:, None])
+        else:
+            self._of_frame(columns)
+        self.chain = [self._turned(levels, scale.sign() < 0) for scale, _ in self.chain]
+
+    @staticmethod
+    def _turned(levels: Levels, falling: bool) -> tuple[Surd, Surd]:
+        """Return the map from the unit that is made of levels, a bit -1 or +1 or an integer.
+
+        Parameters
+        ----------
+        levels : Levels
+        falling : bool
+            Whether the unit counts down from the highest level.
+        """
+        first, step = levels.low, levels.step
+        if falling:
+            first, step = first + step * levels.top, -step
+        if levels.top == 1:
+            return Surd.of(step / 2), Surd.of(first + step / 2)
+        return Surd.of(step), Surd.of(first)
+
+    def _quantize(self, op: Sign | Quantize | MultiThreshold) -> None:
+        levels = self._levels(op)
+        self.quantizer = op.name
         match self.unit:
             case _Unit.FRAME:
-                cache: dict[tuple[Surd, Surd], np.float32] = {}
-                for one in self.chain:
-                    if one not in cache:
-                        cache[one] = sign_threshold(*one)
-                self._of_frame([np.array([cache[one]]) for one in self.chain])
-                self.chain = [(_unit_sign(scale), ZERO) for scale, _ in self.chain]
+                self._quantize_frame(op, levels)
+                self.unit, self.levels = _Unit.INTEGER, levels.top
             case _Unit.INTEGER:
                 raise UserError(
-                    f"{self.where}: sign {op.name!r} follows the quantizer of the frame without a "
-                    f"layer between; leave out one of the two"
+                    f"{self.where}: quantizer {op.name!r} follows the quantizer of the frame "
+                    f"without a layer between; leave out one of the two"
                 )
             case _Unit.BIT:
-                self.chain = [_sign_of_bit(scale, offset) for scale, offset in self.chain]
+                ends = [
+                    [self._value(levels, n, offset + bit * scale) for bit in (-ONE, ONE)]
+                    for n, (scale, offset) in enumerate(self.chain)
+                ]
+                half = Fraction(1, 2)
+                self.chain = [
+                    (Surd.of((high - low) * half), Surd.of((high + low) * half))
+                    for low, high in ends
+                ]
+                return
             case _Unit.ACCUMULATOR:
                 assert self.draft is not None
-                self.draft.signed = self._of_channels(f"sign {op.name!r}")
-                self._turn_pools(self.draft.signed)
-                self.chain = [(ONE, ZERO)] * len(self.chain)
-            case _Unit.SUM:
-                # The bit is the one that rises with the sum, so its threshold is settled.
-                chain = self._of_channels(f"sign {op.name!r}")
-                falling = np.array([scale.sign() < 0 for scale, _ in chain])
-                rising = [
-                    (-s, -o) if down else (s, o)
-                    for (s, o), down in zip(chain, falling, strict=True)
-                ]
-                low = np.zeros(len(chain), np.int64)
-                thresholds = _thresholds(rising, falling, low, low + self.levels, 1)
-                last = self.stages[-1]
-                self.stages.append(
-                    LoweredThreshold(f"{last.name}_threshold", thresholds, last.o_shape)
-                )
-                self.chain = [(_unit_sign(scale), ZERO) for scale, _ in self.chain]
-        self.unit, self.levels = _Unit.BIT, 1
+                self.draft.quantized = self._of_channels(f"quantizer {op.name!r}")
+                self.draft.levels = self._levels_of_channels(levels, op.name)
+                self._turn_pools(self.draft.quantized)
+                self.chain = [self._turned(levels, False)] * len(self.chain)
+                self.unit = _Unit.LEVEL
+            case _Unit.LEVEL | _Unit.SUM:
+                if self.unit is _Unit.LEVEL:
+                    self._settle()
+                self._threshold(levels, op.name)
+        if levels.top == 1:
+            self.unit, self.levels = _Unit.BIT, 1
 
-    def _quantize(self, op: Quantize) -> None:
-        if self.unit is not _Unit.FRAME:
-            raise UserError(
-                f"{self.where}: quantizer {op.name!r} makes integers of {self.unit.value}; only "
-                f"the frame may be quantized to more than one bit, so use a BipolarQuant"
-            )
-        levels = op.high - op.low
-        if op.scale <= 0 or not 1 <= levels <= _LARGEST_LANE:
+    def _levels(self, op: Sign | Quantize | MultiThreshold) -> Levels:
+        if isinstance(op, Quantize) and (
+            op.scale <= 0 or not 1 <= op.high - op.low <= _LARGEST_LANE
+        ):
             raise UserError(
                 f"{self.where}: quantizer {op.name!r} has the scale {float(op.scale):g} and the "
                 f"range {op.low} .. {op.high}; give a positive scale and 1 to 16 bits"
             )
-        cache: dict[tuple[Surd, Surd], NDArray[np.float32]] = {}
-        for one in self.chain:
-            if one not in cache:
-                cache[one] = quantizer_thresholds(op, *one)
-        if len(cache) == 1 and levels > 1:
-            (thresholds,) = cache.values()
-            self.frame = InputQuantizer(self.network.input_shape, thresholds[:, None])
-        else:
-            self._of_frame([cache[one] for one in self.chain])
-        step = Surd.of(op.scale)
-        ends = [Surd.of(op.scale * (end - op.zero_point)) for end in (op.low, op.high)]
-        # A falling scale counts down from the high end.
-        self.chain = [
-            (-step, ends[1]) if scale.sign() < 0 else (step, ends[0]) for scale, _ in self.chain
+        levels = Levels.of(op, _LARGEST_LANE)
+        if levels is None:
+            raise UserError(
+                f"{self.where}: quantizer {op.name!r} has values that are not 1 to "
+                f"{_LARGEST_LANE} steps of one size apart; give it 1 to 16 bits"
+            )
+        if len(levels.steps) not in (1, len(self.chain)):
+            raise UserError(
+                f"{self.where}: quantizer {op.name!r} has thresholds for {len(levels.steps)} "
+                f"channels but its input has {len(self.chain)}; give them for all or one each"
+            )
+        return levels
+
+    @staticmethod
+    def _value(levels: Levels, channel: int, value: Surd) -> Fraction:
+        return levels.low + levels.step * levels.reached(channel, value)
+
+    def _levels_of_channels(self, levels: Levels, name: str) -> Levels:
+        """Return levels whose rows are those of the hardware's channels."""
+        if len(levels.steps) == 1:
+            return levels
+        rows, channels = self._in_place(list(levels.steps)), self.image[-1]
+        if any(row != rows[feature % channels] for feature, row in enumerate(rows)):
+            raise UserError(
+                f"{self.where}: quantizer {name!r} has thresholds that differ between the pixels "
+                f"of one channel; put it before the flatten, with thresholds for each channel"
+            )
+        return replace(levels, steps=tuple(rows[:channels]))
+
+    def _threshold(self, levels: Levels, name: str) -> None:
+        """Quantize integers that a stage sends on: what comes out rises with them."""
+        chain = self._of_channels(f"quantizer {name!r}")
+        polarity = np.array([-1 if scale.sign() < 0 else 1 for scale, _ in chain], np.int64)
+        rising = [
+            (scale, offset) if p > 0 else (-scale, -offset)
+            for (scale, offset), p in zip(chain, polarity, strict=True)
         ]
-        self.unit, self.levels = _Unit.INTEGER, levels
-        if levels == 1:
-            self.unit = _Unit.BIT
-            half = Surd.of(Fraction(1, 2))
-            self.chain = [(scale * half, offset + scale * half) for scale, offset in self.chain]
+        low, high = (np.full(len(chain), end, np.int64) for end in (self.low, self.levels))
+        rows = self._levels_of_channels(levels, name)
+        thresholds = rows.thresholds(rising, polarity, low, high, 1)
+        last = self.stages[-1]
+        self.stages.append(LoweredThreshold(f"{last.name}_threshold", thresholds, last.o_shape))
+        self.chain = [self._turned(levels, scale.sign() < 0) for scale, _ in self.chain]
+        self.unit, self.low, self.levels = _Unit.SUM, 0, levels.top
 
     # Layers
 
     def _layer(self, op: Dense | Conv2d) -> None:
-        if self.unit is _Unit.ACCUMULATOR:
+        if self.unit is _Unit.ACCUMULATOR or (self.unit is _Unit.SUM and self.low < 0):
             raise UserError(
                 f"{self.where}: layer {op.name!r} takes accumulators of layer {self.layer!r} that "
-                f"no sign has made binary; put a BipolarQuant before it"
+                f"no quantizer has made small; put a BipolarQuant or a Quant before it"
             )
         if self.unit is _Unit.FRAME:
             self.unit, self.levels = _Unit.INTEGER, 255
             thresholds = np.arange(1, 256, dtype=np.float32)[:, None]
             self.frame = InputQuantizer(self.network.input_shape, thresholds)
-        if self.unit is _Unit.BIT:
-            self._settle()
-        if self.pools:
-            raise UserError(
-                f"{self.where}: max pool {self.pools[0].name!r} compares {self.unit.value} before "
-                f"layer {op.name!r}; put a BipolarQuant before the layer"
-            )
+        self._settled()
         window = self._convolution(op) if isinstance(op, Conv2d) else None
         groups = op.groups if isinstance(op, Conv2d) else 1
         if window is None:
@@ -458,15 +458,18 @@ class _Walk:
         weights, self.chain = _pull_through(op.name, weights, groups, chain, self.where)
         levels = 1 if self.unit is _Unit.BIT else self.levels
         mh = len(weights)
-        layer = LoweredLayer(op.name, weights.reshape(mh, -1), None, window, groups, levels)
-        if levels * layer.mw > _LARGEST_ACCUMULATOR:
+        layer = LoweredLayer(
+            op.name, weights.reshape(mh, -1), None, window, groups, levels, op.coefficients
+        )
+        largest = int(np.abs(layer.weights).sum(axis=1, dtype=np.int64).max())
+        if levels * largest > _LARGEST_ACCUMULATOR:
             raise UserError(
                 f"{self.where}: layer {op.name!r} adds {layer.mw} integers of up to {levels}, "
                 f"which takes accumulators of more than 32 bits; use fewer or narrower inputs"
             )
-        self.draft, self.order = _Draft(layer), None
+        self.draft, self.order = Draft(layer), None
         self.shape = self.image = layer.o_shape
-        self.unit, self.levels, self.layer = _Unit.ACCUMULATOR, 1, op.name
+        self.unit, self.low, self.levels, self.layer = _Unit.ACCUMULATOR, 0, 1, op.name
 
     def _convolution(self, op: Conv2d) -> Window:
         mh, *kernel, channels = op.weights.shape
@@ -512,20 +515,47 @@ class _Walk:
         )
 
     def _refine(self, steps: int) -> bool:
-        """Count the frame in `steps` finer units, if lanes and memory hold them.
+        """Count integers in `steps` finer units, if lanes and memory hold them.
 
-        A padded tap may lie between two integers, as where pixels are ``n / 127.5 - 1`` and the
+        A padded tap may lie between two of them, as where pixels are ``n / 127.5 - 1`` and the
         padding is 0: n would be 127.5. With every threshold twice, n counts in halves.
         """
         frame = self.frame
-        if self.unit is not _Unit.INTEGER or frame is None:
+        if self.levels * steps > _LARGEST_LANE or frame is None:
             return False
-        if self.levels * steps > _LARGEST_LANE or frame.thresholds.size * steps > _MOST_THRESHOLDS:
+        if self.unit is _Unit.INTEGER:
+            if frame.thresholds.size * steps > _MOST_THRESHOLDS:
+                return False
+            self.frame = replace(frame, thresholds=np.repeat(frame.thresholds, steps, axis=0))
+        elif not self._refine_levels(steps):
             return False
-        self.frame = replace(frame, thresholds=np.repeat(frame.thresholds, steps, axis=0))
         share = Surd.of(Fraction(1, steps))
         self.chain = [(scale * share, offset) for scale, offset in self.chain]
         self.levels *= steps
+        return True
+
+    def _refine_levels(self, steps: int) -> bool:
+        """Repeat the thresholds of the last stage, behind which there may be max pools."""
+        place = len(self.stages) - 1
+        while place >= 0:
+            stage = self.stages[place]
+            if not isinstance(stage, LoweredPool) or stage.op != "max":
+                break
+            place -= 1
+        if place < 0:
+            return False
+        stage = self.stages[place]
+        if place in self.tapped or not isinstance(stage, LoweredLayer | LoweredThreshold):
+            return False
+        if stage.thresholds is None or stage.thresholds.ndim == 1:
+            return False
+        thresholds = np.repeat(stage.thresholds, steps, axis=0)
+        self.stages[place] = replace(stage, thresholds=thresholds)
+        for later, pool in enumerate(self.stages[place + 1 :], start=place + 1):
+            assert isinstance(pool, LoweredPool)
+            if later in self.tapped:
+                return False
+            self.stages[later] = replace(pool, high=pool.high * steps)
         return True
 
     # Pools
@@ -556,30 +586,59 @@ class _Walk:
             pool.rising = pool.rising * signs
 
     def _settle(self) -> None:
-        """Settle bits: which of them the stages complement so that every pool is an OR."""
+        """Settle bits or levels: which of them the stages turn so that every pool is an OR."""
         polarity = np.zeros(self.image[-1], np.int64)
         for pool in self.pools:
             clash = polarity * pool.rising < 0
             polarity = np.where(polarity == 0, pool.rising, polarity)
             if np.any(clash if self.draft is not None else pool.rising < 0):
                 raise UserError(
-                    f"{self.where}: max pool {pool.name!r} takes the minimum of bits of which an "
-                    f"earlier stage needs the maximum, because a negative scale lies between; "
-                    f"make the scale positive"
+                    f"{self.where}: max pool {pool.name!r} takes the minimum of {self.unit.value} "
+                    f"of which an earlier stage needs the maximum, because a negative scale lies "
+                    f"between; make the scale positive"
                 )
         polarity[polarity == 0] = 1
         channels = [place % len(polarity) for place in self._places()]
+        top = 1
         if self.draft is not None:
-            self._free_constants(channels, polarity)
+            if self.unit is _Unit.BIT:
+                self._free_constants(channels, polarity)
+            assert self.draft.levels is not None
+            top = self.draft.levels.top
             self.stages += self.draft.stages(polarity)
             self.draft = None
         for pool in self.pools:
-            self.stages.append(LoweredPool(pool.name, "or", pool.window, 0, 1))
+            self.stages.append(
+                LoweredPool(pool.name, "or" if top == 1 else "max", pool.window, 0, top)
+            )
         self.pools = []
+        # A bit -1 or +1 turns to its negative, a level n to top - n.
+        end = 0 if self.unit is _Unit.BIT else top
         self.chain = [
-            (scale if polarity[channel] > 0 else -scale, offset)
+            (scale, offset) if polarity[channel] > 0 else (-scale, offset + scale * Surd.of(end))
             for (scale, offset), channel in zip(self.chain, channels, strict=True)
         ]
+        if self.unit is _Unit.LEVEL:
+            self.unit, self.low, self.levels = _Unit.SUM, 0, top
+
+    def _settled(self) -> None:
+        """Settle the tensor at hand, whatever it is made of: bits or integers of a stage."""
+        if self.unit in (_Unit.BIT, _Unit.LEVEL):
+            self._settle()
+        if self.unit is _Unit.ACCUMULATOR:
+            assert self.draft is not None
+            stages, self.low, self.levels = self.draft.sent_on()
+            self.stages += stages
+            self.draft, self.unit = None, _Unit.SUM
+        for pool in self.pools:
+            if np.any(pool.rising < 0):
+                raise UserError(
+                    f"{self.where}: max pool {pool.name!r} takes the minimum of "
+                    f"{self.unit.value}, because a negative scale lies before it; make the scale "
+                    f"positive or put a quantizer before the pool"
+                )
+            self.stages.append(LoweredPool(pool.name, "max", pool.window, self.low, self.levels))
+        self.pools = []
 
     def _places(self) -> list[int]:
         return list(range(len(self.chain))) if self.order is None else self.order.tolist()
@@ -591,7 +650,8 @@ class _Walk:
         that gives a constant bit, so that padded taps fit too.
         """
         assert self.draft is not None
-        assert self.draft.signed is not None
+        assert self.draft.quantized is not None
+        assert self.draft.levels is not None
         used = {c for c, (scale, _) in zip(channels, self.chain, strict=True) if scale.terms}
         if not used or len(used) == len(polarity):
             return
@@ -600,7 +660,9 @@ class _Walk:
         for channel in free.keys() - used:
             dead = same((magnitude, free[channel]), (magnitude, other - magnitude))
             constant = -ONE if dead else ONE
-            self.draft.signed[channel] = (ZERO, constant)
+            steps = self.draft.levels.row(channel)
+            beyond = steps[0][0] - 1 if dead else steps[-1][0] + 1
+            self.draft.quantized[channel] = (ZERO, Surd.of(beyond))
             polarity[channel] = 1
             free[channel] = constant
         self.chain = [
@@ -626,13 +688,8 @@ class _Walk:
             # Bits of which some are left out stay bits.
             self._pool(op.name, window, np.zeros(window.shape[2], np.int64))
             return
-        if self.unit is _Unit.BIT:
-            self._settle()
-        if self.pools:
-            raise UserError(
-                f"{self.where}: {what} adds the maxima of max pool {self.pools[0].name!r} before "
-                f"any sign, which would take comparators; put a BipolarQuant between the two"
-            )
+        if self.unit is not _Unit.ACCUMULATOR or self.pools:
+            self._settled()
         share = Surd.of(Fraction(1, taps))
         if self.unit is _Unit.ACCUMULATOR:
             assert self.draft is not None
@@ -642,20 +699,118 @@ class _Walk:
             limit = _LARGEST_ACCUMULATOR
             self.chain = [(scale * share, offset) for scale, offset in self.chain]
         else:
-            self.stages.append(LoweredPool(op.name, "sum", window, 0, self.levels))
-            if self.unit is _Unit.BIT:
-                # A bit is 2 * lane - 1 for the lane 0 or 1 that is added.
-                self.chain = [(scale + scale, offset - scale) for scale, offset in self.chain]
+            self._as_integers()
+            self.stages.append(LoweredPool(op.name, "sum", window, self.low, self.levels))
             self.chain = [(scale * share, offset) for scale, offset in self.chain]
-            self.levels = largest = taps * self.levels
-            limit = _LARGEST_LANE
-            self.unit = _Unit.SUM
+            self.low, self.levels = taps * self.low, taps * self.levels
+            largest = max(-self.low, self.levels)
+            limit = _LARGEST_ACCUMULATOR if self.low < 0 else _LARGEST_LANE
         if largest > limit:
             raise UserError(
                 f"{self.where}: {what} gives sums of up to {largest}, more than {limit}; use a "
                 f"smaller kernel"
             )
         self.shape = self.image = (*window.out_shape, self.shape[-1])
+
+    def _as_integers(self) -> None:
+        """Take settled bits for the integers 0 and 1 that the hardware has."""
+        if self.unit is _Unit.BIT:
+            self.chain = of_lanes(self.chain)
+            self.unit, self.low, self.levels = _Unit.SUM, 0, 1
+
+    # Shortcuts
+
+    def _tap(self, done: int, join: Join) -> None:
+        """Settle what the tensor at hand is made of: two ways go on from here."""
+        if self.unit in (_Unit.FRAME, _Unit.INTEGER):
+            raise UserError(
+                f"{self.where}: the shortcut to {join.name!r} begins at {self.unit.value}; let it "
+                f"begin behind the first layer"
+            )
+        self._settled()
+        self.taps[done] = copy(self)
+        self.tapped.add(len(self.stages) - 1)
+
+    def _join(self, op: Join) -> None:
+        what = f"{self.where}: join {op.name!r}"
+        if op.source not in self.taps:
+            raise UserError(
+                f"{what} takes the tensor behind operation {op.source}, which does not come "
+                f"before it; give a shortcut that goes forward"
+            )
+        side = copy(self.taps[op.source])
+        source, side.stages, side.pools = len(side.stages) - 1, [], []
+        for inner in op.path:
+            side.step(inner)
+        for walk in (self, side):
+            walk._settled()
+        path = tuple(
+            stage for stage in side.stages if isinstance(stage, LoweredPool | LoweredThreshold)
+        )
+        if op.how == "add":
+            self._add(op, what, source, path, side)
+        else:
+            self._append(op, what, source, path, side)
+
+    def _add(
+        self,
+        op: Join,
+        what: str,
+        source: int,
+        path: tuple[LoweredPool | LoweredThreshold, ...],
+        side: _Walk,
+    ) -> None:
+        same_order = self._places() == side._places()
+        if (self.shape, self.image) != (side.shape, side.image) or not same_order:
+            raise UserError(
+                f"{what} adds tensors of the shapes {self.shape} and {side.shape}; make both equal"
+            )
+        channels = self.image[-1]
+        places = [place % channels for place in self._places()]
+        for walk in (self, side):
+            walk._as_integers()
+            walk.chain = walk._of_channels(f"join {op.name!r}")
+        gains, self.chain = added(self.chain, side.chain, what)
+        low, high = (self.low, side.low), (self.levels, side.levels)
+        join = LoweredJoin(op.name, source, path, op.how, self.image, channels, low, high, gains)
+        self.stages.append(join)
+        self.low, self.levels = join.o_range
+        if max(-self.low, self.levels) > _LARGEST_ACCUMULATOR:
+            raise UserError(
+                f"{what} gives sums of up to {max(-self.low, self.levels)}, more than "
+                f"{_LARGEST_ACCUMULATOR}; bring both scales nearer to a simple ratio"
+            )
+        self.chain = [self.chain[channel] for channel in places]
+
+    def _append(
+        self,
+        op: Join,
+        what: str,
+        source: int,
+        path: tuple[LoweredPool | LoweredThreshold, ...],
+        side: _Walk,
+    ) -> None:
+        walks = [self, side] if op.how == "append" else [side, self]
+        if any(len(walk.image) != len(walk.shape) and prod(walk.image[:-1]) > 1 for walk in walks):
+            raise UserError(f"{what} appends images that are flattened; join them before that")
+        if len(self.shape) != len(side.shape) or self.shape[:-1] != side.shape[:-1]:
+            raise UserError(
+                f"{what} appends channels of tensors of the shapes {self.shape} and {side.shape}; "
+                f"make rows and columns equal"
+            )
+        if {self.unit, side.unit} != {_Unit.BIT}:
+            for walk in walks:
+                walk._as_integers()
+        low, high = (self.low, side.low), (self.levels, side.levels)
+        if self.unit is _Unit.BIT:
+            low, high = (0, 0), (1, 1)
+        join = LoweredJoin(op.name, source, path, op.how, self.shape, side.shape[-1], low, high)
+        self.stages.append(join)
+        self.chain = [one for walk in walks for one in walk.chain]
+        self.order, self.shape = None, join.o_shape
+        self.image = self.shape
+        if self.unit is _Unit.SUM:
+            self.low, self.levels = join.o_range
 
     def _window(
         self,
@@ -690,16 +845,25 @@ class _Walk:
 
 
 def _named_apart(stages: list[LoweredStage]) -> tuple[LoweredStage, ...]:
-    """Number the names of pools and thresholds that another stage has."""
+    """Number the names of stages without weights that another stage has."""
     taken = {stage.name for stage in stages if isinstance(stage, LoweredLayer)}
+
+    def apart(stem: str) -> str:
+        name, number = stem, 1
+        while name in taken:
+            number += 1
+            name = f"{stem}_{number}"
+        taken.add(name)
+        return name
+
     named: list[LoweredStage] = []
     for stage in stages:
-        name, number = stage.name, 1
-        while name in taken and not isinstance(stage, LoweredLayer):
-            number += 1
-            name = f"{stage.name}_{number}"
-        taken.add(name)
-        named.append(stage if name == stage.name else replace(stage, name=name))
+        if isinstance(stage, LoweredJoin):
+            path = tuple(replace(part, name=apart(part.name)) for part in stage.path)
+            stage = replace(stage, path=path)
+        if not isinstance(stage, LoweredLayer):
+            stage = replace(stage, name=apart(stage.name))
+        named.append(stage)
     return tuple(named)
 
 
@@ -717,17 +881,6 @@ def _check_taps(window: Window, what: str) -> None:
                 )
 
 
-def _unit_sign(scale: Surd) -> Surd:
-    return -ONE if scale.sign() < 0 else ONE
-
-
-def _sign_of_bit(scale: Surd, offset: Surd) -> tuple[Surd, Surd]:
-    """Return the map from a bit to the sign of ``scale * bit + offset``."""
-    high = 1 if (offset + scale).sign() >= 0 else -1
-    low = 1 if (offset - scale).sign() >= 0 else -1
-    return Surd.of((high - low) // 2), Surd.of((high + low) // 2)
-
-
 def _solve(scale: Surd, value: Surd) -> Fraction | None:
     """Return the unit with ``scale * unit = value``, None if there is no rational one."""
     if not scale.terms:
@@ -736,8 +889,8 @@ def _solve(scale: Surd, value: Surd) -> Fraction | None:
 
 
 def _pull_through(
-    name: str, weights: NDArray[np.int8], groups: int, chain: Chain, where: str
-) -> tuple[NDArray[np.int8], Chain]:
+    name: str, weights: NDArray[np.integer], groups: int, chain: Chain, where: str
+) -> tuple[NDArray[np.integer], Chain]:
     """Move the maps of a layer's inputs behind its weights.
 
     ``W @ (m * s * units + o) = m * (W * s) @ units + W @ o`` with signs ``s`` and one magnitude
@@ -747,7 +900,7 @@ def _pull_through(
     ----------
     name : str
         The layer's, for the error.
-    weights : ndarray of int8, shape (MH, .., C // groups)
+    weights : ndarray of int, shape (MH, .., C // groups)
     groups : int
     chain : list of (scale, offset)
         Per channel, C of them.
@@ -756,7 +909,7 @@ def _pull_through(
 
     Returns
     -------
-    weights : ndarray of int8, shape (MH, .., C // groups)
+    weights : ndarray of int, shape (MH, .., C // groups)
         ``W * s``.
     chain : list of (scale, offset)
         From the accumulators on, MH of them.
@@ -793,43 +946,3 @@ def _pull_through(
                 ]
         behind += [(magnitude, offset) for offset in offsets]
     return signed, behind
-
-
-def _thresholds(
-    chain: Chain,
-    strict: NDArray[np.bool_],
-    low: NDArray[np.int64],
-    high: NDArray[np.int64],
-    step: int,
-) -> NDArray[np.int32]:
-    """Return the least accumulators for which ``scale * acc + offset`` is at least zero.
-
-    Parameters
-    ----------
-    chain : list of (scale, offset)
-        C of them, scales not negative.
-    strict : ndarray of bool, shape (C,)
-        Whether zero is too small.
-    low, high : ndarray of int64, shape (C,)
-        Range of the accumulators.
-    step : int
-        Accumulators are ``low, low + step, .. high``.
-
-    Returns
-    -------
-    ndarray of int32, shape (C,)
-        `low` for always, ``high + 1`` for never.
-    """
-    thresholds = []
-    for (scale, offset), above, first, last in zip(
-        chain, strict.tolist(), low.tolist(), high.tolist(), strict=True
-    ):
-        if not scale.terms:
-            always = offset.sign() >= int(above)
-            thresholds.append(first if always else last + 1)
-            continue
-        steps = (-offset / scale - Surd.of(first)) / Surd.of(step)
-        count = floor(steps) + 1 if above else ceil(steps)
-        threshold = first + step * max(count, 0)
-        thresholds.append(threshold if threshold <= last else last + 1)
-    return np.array(thresholds, np.int32)

@@ -11,23 +11,74 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from xnorflow.lowered import LoweredLayer, LoweredPool, Window
+from xnorflow.lowered import LoweredJoin, LoweredLayer, LoweredPool, Window
 
-__all__ = ["accumulate", "fire", "pool"]
+__all__ = ["accumulate", "fire", "join", "pool", "reached"]
 
 _BLOCK_BYTES = 1 << 18
 """Size of the largest temporary: it must stay in the second-level cache."""
 
 
-def fire(layer: LoweredLayer, x: NDArray) -> NDArray[np.bool_]:
-    """Return the bits (N, *o_shape) of a layer that has thresholds; parameters as `accumulate`."""
+def fire(layer: LoweredLayer, x: NDArray) -> NDArray:
+    """Return the bits or levels of a layer that has thresholds; parameters as `accumulate`.
+
+    Returns
+    -------
+    ndarray of bool or uint16, shape (N, *o_shape)
+    """
     assert layer.thresholds is not None
-    if layer.levels > 1 or layer.zero_padded:
-        return accumulate(layer, x) >= layer.thresholds
+    if not _plain(layer) or layer.zero_padded or layer.thresholds.ndim > 1:
+        return reached(accumulate(layer, x), layer.thresholds)
     # acc >= T exactly where fewer than (MW - T) // 2 + 1 pairs differ: no need for accumulators.
     limits = np.clip((layer.mw - layer.thresholds) // 2 + 1, 0, layer.mw + 1)
     differing = _differing(layer, x)
     return (differing < limits.astype(differing.dtype)).reshape(len(x), *layer.o_shape)
+
+
+def reached(x: NDArray, thresholds: NDArray[np.int32]) -> NDArray:
+    """Return how many thresholds integers reach.
+
+    Parameters
+    ----------
+    x : ndarray of int, shape (N, ..., C)
+    thresholds : ndarray of int, shape (C,) or (levels, C)
+
+    Returns
+    -------
+    ndarray of the shape of `x`, of bool in the first form and uint16 in the second
+    """
+    if thresholds.ndim == 1:
+        return x >= thresholds
+    count = np.zeros(x.shape, np.uint16)
+    for row in thresholds:
+        count += x >= row
+    return count
+
+
+def join(stage: LoweredJoin, main: NDArray, side: NDArray) -> NDArray:
+    """Return what a join makes of both streams.
+
+    Parameters
+    ----------
+    stage : LoweredJoin
+    main, side : ndarray of bool or int, shape (N, ..., C) each
+
+    Returns
+    -------
+    ndarray, shape (N, *stage.o_shape)
+        int64 with ``add``, else of the wider dtype of both.
+    """
+    shape = (len(main), *stage.o_shape)
+    if stage.gains is not None:
+        main, side = (x.reshape(shape).astype(np.int64) for x in (main, side))
+        return stage.gains[0] * main + stage.gains[1] * side
+    pixels = [x.reshape(*shape[:-1], -1) for x in (main, side)]
+    return np.concatenate(pixels if stage.how == "append" else pixels[::-1], axis=-1)
+
+
+def _plain(layer: LoweredLayer) -> bool:
+    """Return whether both inputs and weights are -1 and +1."""
+    return layer.levels == layer.planes == 1
 
 
 def accumulate(layer: LoweredLayer, x: NDArray) -> NDArray:
@@ -43,7 +94,7 @@ def accumulate(layer: LoweredLayer, x: NDArray) -> NDArray:
     ndarray of int64, shape (N, *o_shape)
     """
     shape = (len(x), *layer.o_shape)
-    if layer.levels > 1:
+    if not _plain(layer):
         return _multiply(layer, x).reshape(shape)
     agreement = layer.mw - 2 * _differing(layer, x).astype(np.int64)
     if layer.window is not None and layer.zero_padded:
@@ -56,7 +107,14 @@ def accumulate(layer: LoweredLayer, x: NDArray) -> NDArray:
 
 
 def pool(stage: LoweredPool, x: NDArray) -> NDArray:
-    """Return what a pool makes of images (N, H, W, C): bool for OR, int64 for sums."""
+    """Return what a pool makes of images (N, H, W, C): bool for OR, int64 for sums.
+
+    A maximum is of the dtype that comes in.
+    """
+    if stage.op == "max":
+        # Padded taps hold the least integer, 0 once this is taken off.
+        raised = _taps(stage.window, x.astype(np.int64) - stage.low).max(axis=3) + stage.low
+        return raised.astype(x.dtype).reshape(len(x), *stage.o_shape)
     taps = _taps(stage.window, x)
     if stage.op == "or":
         return taps.any(axis=3).reshape(len(x), *stage.o_shape)
@@ -101,7 +159,9 @@ def _vectors(layer: LoweredLayer, x: NDArray, group: int) -> NDArray:
         return x.reshape(len(x), -1)
     window, size = layer.window, layer.window.shape[2] // layer.groups
     channels = slice(group * size, (group + 1) * size)
-    pad = None if window.pad is None else window.pad[channels]
+    pad: NDArray | None = None if window.pad is None else window.pad[channels]
+    if pad is not None and x.dtype == np.int8:
+        pad = pad.astype(np.int8) * 2 - 1
     # Cut out first: else every group would copy the windows of all of them.
     return _taps(replace(window, pad=pad), x[..., channels]).reshape(-1, layer.mw)
 
@@ -109,8 +169,12 @@ def _vectors(layer: LoweredLayer, x: NDArray, group: int) -> NDArray:
 def _multiply(layer: LoweredLayer, x: NDArray) -> NDArray[np.int64]:
     """Return the dot products of integers, exact in the floating point they are made in."""
     # A lane that a fault has changed may hold more than `levels`.
-    exact = layer.mw << layer.input_bits < 1 << 24
+    largest = int(np.abs(layer.weights).sum(axis=1, dtype=np.int64).max())
+    exact = largest << layer.input_bits < 1 << 24
     kind = np.float32 if exact else np.float64
+    if layer.levels == 1:
+        # Bits count -1 and +1, and padded ones 0 where the window has no other value.
+        x = x.astype(np.int8) * 2 - 1
     rows = np.split(layer.weights.astype(kind), layer.groups)
     parts = [
         _vectors(layer, x, group).astype(kind) @ weights.T for group, weights in enumerate(rows)

@@ -1,9 +1,9 @@
 """Weight planes: matrices of integers as weighted sums of matrices of -1 and +1.
 
 A weight of a neuron is ``sum over m of coefficient[m] * s[m]`` with signs ``s[m]``, so that a dot
-product with it is a weighted sum of M binary ones. DoReFa-Net's k-bit weights (Zhou et al., 2016) are odd
-integers and have the coefficients 1, 2, 4, ..; ABC-Net's bases (Lin, Zhao, Pan, 2017) have one for
-each base and neuron; weights that can be 0 are counted in halves and take one plane more.
+product with it is a weighted sum of M binary ones. DoReFa-Net's k-bit weights (Zhou et al., 2016)
+are odd integers and have the coefficients 1, 2, 4, ..; ABC-Net's bases (Lin, Zhao, Pan, 2017) have
+one for each base and neuron; weights that can be 0 are counted in halves and take one plane more.
 """
 
 from __future__ import annotations

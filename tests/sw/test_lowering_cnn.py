@@ -506,8 +506,6 @@ BAD = {
     "pooled integers": ((HALF, WIDE, CONV), ["'m'", "raw pixels"]),
     "averaged pixels": ((GAP, Sign("s"), CONV), ["'gap'", "raw pixels"]),
     "sign of integers": ((HALF, Sign("s"), CONV), ["'s'", "leave out one"]),
-    "quantized bits": (bits(HALF, CONV), ["'q'", "bits", "BipolarQuant"]),
-    "quantized accumulators": (bits(CONV, HALF), ["'q'", "accumulators", "BipolarQuant"]),
     "quantizer's scale": ((Quantize("q", Fraction(-1), Fraction(0), 0, 3), CONV), ["'q'", "-1"]),
     "quantizer's range": (
         (Quantize("q", Fraction(1), Fraction(0), 0, 1 << 16), CONV),
@@ -515,14 +513,9 @@ BAD = {
     ),
     "two layers": (bits(CONV, conv("d", 2, 2, 2)), ["'d'", "'c'", "BipolarQuant"]),
     "average without a sign": (bits(CONV, GAP, conv("d", 2, 1, 2)), ["'d'", "BipolarQuant"]),
-    "maximum of accumulators at the end": (
-        bits(CONV, MaxPool("m", (3, 3), (1, 1))),
-        ["'m'", "'c'"],
-    ),
-    "average of maxima": (bits(CONV, WIDE, GAP), ["'gap'", "'m'", "BipolarQuant"]),
-    "maxima of sums": (
-        bits(CONV, Sign("t"), AveragePool("a", (1, 2), (1, 1)), WIDE, conv("d", 2, 1, 2)),
-        ["'m'", "sums of bits", "'d'"],
+    "minimum of accumulators at the end": (
+        bits(CONV, affine(-1), MaxPool("m", (3, 3), (1, 1))),
+        ["'m'", "minimum", "positive"],
     ),
     "both directions": (bits(CONV, WIDE, Sign("t"), affine(-1), WIDE, conv("d", 2, 1, 2)), ["'m'"]),
     "minimum of the frame": (bits(affine(-1), WIDE, CONV), ["'m'", "minimum", "positive"]),
