@@ -56,6 +56,7 @@ def merge_bases(terms: Sequence[Chain], node: Node) -> list[Chain]:
     list of Chain
         The terms that remain, in the order of the first of each group.
     """
+    terms = _grouped(terms, _both_affine, lambda group: _merge_affine(group, node))
     merged = _grouped(terms, _same_weights, lambda group: _merge_inputs(group, node))
     if len(merged) < len(terms) and any(_unequal_inputs(merged[0], term) for term in merged[1:]):
         return [_refuse(merged, node, *_NO_PRODUCTS)]
@@ -83,6 +84,24 @@ def _grouped(
     return result
 
 
+# Arithmetic
+
+
+def _both_affine(first: Chain, second: Chain) -> bool:
+    fork = common_ops([first, second])
+    return all(compose(chain.ops[fork:]) is not None for chain in (first, second))
+
+
+def _merge_affine(terms: list[Chain], node: Node) -> Chain:
+    """Merge multiples of one tensor."""
+    fork = common_ops(terms)
+    maps = [maps for term in terms if (maps := compose(term.ops[fork:])) is not None]
+    chain = terms[0].copy()
+    chain.unmap(fork)
+    chain.map(Affine(node.name, *(_total(rows) for rows in zip(*maps, strict=True))))
+    return _with_notes(chain, terms)
+
+
 # Layers
 
 
@@ -106,14 +125,16 @@ def _split(term: Chain) -> _Layer | None:
 
 def _same_weights(first: Chain, second: Chain) -> bool:
     ours, theirs = _split(first), _split(second)
-    if ours is None or theirs is None or len(ours.before) == common_ops([first, second]):
+    if ours is None or theirs is None or ours.layer is theirs.layer:
         return False
     return _alike(ours.layer, theirs.layer, but=("name", "pad_value"))
 
 
 def _same_input(first: Chain, second: Chain) -> bool:
     ours, theirs = _split(first), _split(second)
-    if ours is None or theirs is None or len(ours.before) != len(theirs.before):
+    if ours is None or theirs is None or ours.layer is theirs.layer:
+        return False
+    if len(ours.before) != len(theirs.before):
         return False
     return all(map(_alike, ours.before, theirs.before)) and _alike(
         ours.layer, theirs.layer, but=("name", "weights", "coefficients")
@@ -272,6 +293,10 @@ def _rewritten(terms: Sequence[Chain], node: Node, fork: int, ops: Sequence[Op])
     """Return the first of the terms with other operations from the fork on."""
     chain = terms[0].copy()
     chain.rewrite(node, fork, ops)
+    return _with_notes(chain, terms)
+
+
+def _with_notes(chain: Chain, terms: Sequence[Chain]) -> Chain:
     for term in terms[1:]:
         chain.notes += [note for note in term.notes if note not in chain.notes]
     return chain

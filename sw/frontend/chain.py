@@ -458,6 +458,13 @@ class Chain:
         sums = weights.sum(axis=1, dtype=np.int64).tolist() if offset else [0]
         self.maps = [Affine(node.name, (scale,), tuple(offset * total for total in sums))]
 
+    def unmap(self, fork: int) -> None:
+        """Take back all operations but the first `fork`; the others are maps."""
+        kept = len(self.maps) - (len(self.ops) - fork)
+        for entries in (self.ops, self.tensors, self.layouts):
+            del entries[fork:]
+        del self.maps[kept:]
+
     def rewrite(self, node: Node, fork: int, ops: Sequence[Op]) -> None:
         """Put layers or a quantizer of `node` in the place of all operations but the first.
 
@@ -469,7 +476,8 @@ class Chain:
         ops : sequence of Op
             What gives a tensor of the same shape.
         """
-        del self.tensors[fork:], self.layouts[fork:]
+        for entries in (self.tensors, self.layouts):
+            del entries[fork:]
         self.ops[fork:] = ops
         layer = any(isinstance(op, Dense | Conv2d) for op in ops)
         self._begin(Content.ACCUMULATORS if layer else Content.INTEGERS, node)

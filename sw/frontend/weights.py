@@ -140,7 +140,12 @@ def _levels(matrix: NDArray[np.float64]) -> IntegerWeights:
     rows = [_grid(row) for row in matrix]
     found = [weights for grids in ([_grid(matrix)], rows) if (weights := _on_grids(matrix, grids))]
     if not found:
-        raise NoIntegers(rows.index(None) if None in rows else 0)
+        largest = np.abs(matrix).max(axis=1)
+        bits = [
+            np.inf if grid is None else top / (grid or 1)
+            for grid, top in zip(rows, largest, strict=True)
+        ]
+        raise NoIntegers(int(np.argmax(bits)))
     return min(found, key=lambda weights: len(weights.planes))
 
 

@@ -200,6 +200,20 @@ def test_sum_of_three(tmp_path):
     assert len(joined(compared(g, tmp_path, FRAME))) == 2
 
 
+@pytest.mark.parametrize("form", ["bits", "bits and multiples", "layer that cancels"])
+def test_sums_of_one_tensor_and_its_bits(form, tmp_path):
+    g = Drawn()
+    x = g.first()
+    y = g.bipolar(x)
+    if form == "bits and multiples":
+        y, x = g.node("Sub", y, x), g.node("Mul", x, g.constant(3))
+    elif form == "layer that cancels":
+        z = g.node("Gemm", y, g.signs(9, 9))
+        y, x = g.node("Sub", y, z), z
+    g.last(g.bipolar(g.node("Add", x, g.node("Mul", y, g.constant(0.5)) if form == "bits" else y)))
+    assert len(joined(compared(g, tmp_path))) == 1
+
+
 def test_bases_beside_a_shortcut(tmp_path):
     g = Blocks()
     x = g.stem()

@@ -462,31 +462,25 @@ class TestBranches:
     """Branches that do not cancel are true ones, and refused."""
 
     @pytest.mark.parametrize(
-        "join",
+        ("join", "sentence"),
         [
-            lambda g, x: g.node("Add", x, SIGNS["where"](g, x)),
-            lambda g, x: g.node("Mul", x, SIGNS["where"](g, x)),
-            lambda g, x: g.node("Sub", x, x),
-            lambda g, x: g.node("Add", x, g.node("Sub", SIGNS["where"](g, x), clip(g, x))),
-            lambda g, x: g.node("Sub", g.node("Add", clip(g, x), g.bipolar(x)), clip(g, x, -2)),
-            lambda g, x: g.node(
-                "Add", g.node("Mul", x, g.constant(3)), g.node("Sub", g.bipolar(x), x)
+            (lambda g, x: g.node("Mul", x, SIGNS["where"](g, x)), "computes with tensors"),
+            (lambda g, x: g.node("Sub", x, x), "twice"),
+            (
+                lambda g, x: g.node("Add", x, g.node("Sub", SIGNS["where"](g, x), clip(g, x))),
+                "(Clip) is an activation that nothing quantizes",
+            ),
+            (
+                lambda g, x: g.node("Sub", g.node("Add", clip(g, x), g.bipolar(x)), clip(g, x, -2)),
+                "(Clip) is an activation that nothing quantizes",
             ),
         ],
     )
-    def test_is_refused(self, join, tmp_path):
+    def test_is_refused(self, join, sentence, tmp_path):
         graph = Drawn(15)
         x = graph.gemm(graph.bipolar("x"), 12, 9)
         graph.gemm(graph.bipolar(join(graph, x)), 9, 4)
-        message = refusal(graph, tmp_path)
-        assert "goes to" in message or "twice" in message
-
-    def test_branches_through_layers_are_not_followed(self, tmp_path):
-        graph = Drawn(16)
-        x = graph.bipolar("x")
-        y = graph.node("MatMul", x, graph.constant(np.ones((12, 12))))
-        graph.gemm(graph.bipolar(graph.node("Add", graph.node("Sub", x, y), y)), 12, 4)
-        assert "goes to" in refusal(graph, tmp_path)
+        assert sentence in refusal(graph, tmp_path)
 
     def test_constants_that_make_frames_larger_are_not_cancelled(self, tmp_path):
         graph = Drawn(17, ("N", 1, 12))
@@ -494,7 +488,7 @@ class TestBranches:
         large = graph.node("Tanh", graph.node("Add", x, graph.constant(np.ones((5, 12)))))
         x = graph.node("Add", graph.node("Sub", x, large), large)
         graph.node("MatMul", x, graph.constant(signs(graph, 12, 4)))
-        assert "goes to" in refusal(graph, tmp_path)
+        assert "has parameters of shape (5, 12)" in refusal(graph, tmp_path)
 
     def test_what_is_taken_is_noted(self, tmp_path):
         graph = Drawn(18)
@@ -532,7 +526,7 @@ def test_all_obstacles_of_a_network_of_several_bits_are_told_in_order(tmp_path):
     with pytest.raises(ModelRefused) as info:
         read(graph.save(tmp_path))
     told = [obstacle.where.split("'")[1] for obstacle in info.value.obstacles]
-    assert told == ["quant_0", "relu1", "quant_3", "pool", "sign", "fc1", "fc2"]
+    assert told == ["quant_0", "quant_3", "pool", "sign", "fc1", "fc2"]
 
 
 INTS = np.int64

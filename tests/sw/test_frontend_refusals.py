@@ -218,16 +218,6 @@ def test_no_layers(tmp_path):
     assert "has no weight layer" in refused(graph, tmp_path)
 
 
-def test_skip_connection(tmp_path):
-    graph = Graphs()
-    x = graph.bipolar("x")
-    y = graph.bipolar(graph.node("MatMul", x, graph.constant(np.eye(6) * 2 - 1)))
-    graph.node("MatMul", graph.node("Add", x, y, name="skip"), graph.constant(W.T))
-    message = refused(graph, tmp_path)
-    assert "'skip' (Add)" in message
-    assert "skip connections" in message
-
-
 def test_square_of_the_data(tmp_path):
     graph = Graphs()
     graph.node("Mul", "x", "x", name="square")
