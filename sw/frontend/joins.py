@@ -27,7 +27,7 @@ def joins(graph: Graph, node: Node) -> bool:
     data = [tensor for tensor in node.inputs if tensor in graph.computed]
     if node.opset != STANDARD or len(data) < 2:
         return False
-    return node.kind == "Concat" or (node.kind in _SUMS and len(set(data)) == len(data))
+    return node.kind in (*_SUMS, "Concat") and (node.kind != "Sub" or len(set(data)) == 2)
 
 
 def waits(graph: Graph, node: Node) -> bool:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from itertools import cycle
+from itertools import cycle, takewhile
 from math import isfinite
 
 from xnorflow.frontend.chain import Chain, Content, Squashing
 from xnorflow.frontend.graph import Graph, Node
 from xnorflow.frontend.scores import RISING
-from xnorflow.network import Affine, Quantize
+from xnorflow.frontend.staircases import compose
+from xnorflow.network import Affine, MultiThreshold, Quantize, Sign
 
 __all__ = [
     "ACTIVATIONS",
@@ -107,13 +108,25 @@ def _sign_follows(graph: Graph, node: Node) -> bool:
 
 
 def _leaves_levels(chain: Chain, node: Node) -> bool:
-    """Whether a clip directly behind a quantizer leaves all of its levels as they are."""
-    op = chain.ops[-1] if chain.ops else None
-    if not isinstance(op, Quantize):
+    """Whether a clip behind a quantizer leaves all of its levels as they are."""
+    count = sum(1 for _ in takewhile(lambda op: isinstance(op, Affine), reversed(chain.ops)))
+    maps = compose(chain.ops[len(chain.ops) - count :])
+    match chain.ops[-1 - count :][:1]:
+        case [Sign()]:
+            ends = [Fraction(-1), Fraction(1)]
+        case [Quantize() as op]:
+            ends = [op.scale * (level - op.zero_point) for level in (op.low, op.high)]
+        case [MultiThreshold() as op]:
+            ends = [op.values[0], op.values[-1]]
+        case _:
+            return False
+    if maps is None:
         return False
+    scales, offsets = maps
+    pairs = list(zip(cycle(scales), cycle(offsets), range(max(map(len, maps))), strict=False))
+    levels = [scale * end + offset for scale, offset, _ in pairs for end in ends]
     low, high = clip_range(chain, node)
-    least, largest = (op.scale * (level - op.zero_point) for level in (op.low, op.high))
-    return (low is None or low <= least) and (high is None or largest <= high)
+    return (low is None or low <= min(levels)) and (high is None or max(levels) <= high)
 
 
 def _ranks_follow(chain: Chain, node: Node) -> bool:

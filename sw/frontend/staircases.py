@@ -58,10 +58,11 @@ class Staircase:
         """
         channels = max(len(row) for row in (self.base, *(r for step in self.steps for r in step)))
         places, heights = [], []
+        # Steps at one place may come in any order; take that of the first channel.
+        ordered = sorted(self.steps, key=lambda step: step[0][0])
         for channel in range(channels):
-            steps = sorted(
-                (_at(place, channel), _at(height, channel)) for place, height in self.steps
-            )
+            steps = [(_at(place, channel), _at(height, channel)) for place, height in ordered]
+            steps.sort(key=lambda step: step[0])
             places.append(tuple(place for place, _ in steps))
             heights.append([height for _, height in steps])
         first = heights[0]
@@ -127,7 +128,10 @@ def staircase(ops: Sequence[Op]) -> Staircase | None:
 
 
 def compose(ops: Sequence[Op]) -> tuple[Row, Row] | None:
-    """Return scale and offset of a chain of affine maps; None if there is any other operation."""
+    """Return scale and offset of a chain of affine maps; None if there is any other operation.
+
+    Both have one number for all channels or one for each.
+    """
     scale: Row = (Fraction(1),)
     offset: Row = (Fraction(0),)
     for op in ops:

@@ -312,11 +312,12 @@ class TestRefusals:
         assert "2 more" in message
 
 
-def test_the_same_tensor_twice_is_no_join(tmp_path):
+@pytest.mark.parametrize("kind", ["Add", "Sum"])
+def test_the_same_tensor_twice_is_twice_as_much(kind, tmp_path):
     g = Drawn()
     x = g.first()
-    g.last(g.node("Add", x, x, name="bad"))
-    assert "'bad' (Add) takes tensor" in refusal(g, tmp_path)
+    g.last(g.quant(g.node(kind, x, x), 0.5, 0, 3))
+    assert joined(compared(g, tmp_path)) == []
 
 
 def test_notes_of_all_branches_are_kept(tmp_path):
