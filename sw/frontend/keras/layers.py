@@ -89,7 +89,7 @@ class Translator:
         attributes: dict[str, object] = {}
         if layer.kind == "Concatenate":
             rank = len(shape) + 1
-            if layer.settings.integer("axis", -1) not in (-1, rank - 1):
+            if layer.settings.numbers("axis", -1) not in ([-1], [rank - 1]):
                 raise Refused("joins its inputs along an axis that is not the last", "give axis=-1")
             attributes = {"axis": -1}
         elif layer.kind not in _JOINS:
