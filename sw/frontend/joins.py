@@ -30,6 +30,15 @@ def joins(graph: Graph, node: Node) -> bool:
     return node.kind in (*_SUMS, "Concat") and (node.kind != "Sub" or len(set(data)) == 2)
 
 
+def lonely(chain: Chain, node: Node) -> None:
+    """Refuse a node that joins the one tensor at hand and constants."""
+    chain.graph.refuse(
+        node,
+        "joins a tensor and constants",
+        "give it tensors that depend on the input, and add a constant by an Add",
+    )
+
+
 def waits(graph: Graph, node: Node) -> bool:
     """Whether a sum is a term of one other sum, in which its terms can as well be added."""
     readers = graph.readers(node.outputs[0])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from xnorflow.frontend import (
     comparisons,
     elementwise,
+    joins,
     layers,
     levels,
     pools,
@@ -30,6 +31,7 @@ HANDLERS: dict[tuple[str, str], Handler] = {
     (STANDARD, "AveragePool"): pools.average_pool,
     (STANDARD, "BatchNormalization"): elementwise.batch_normalization,
     (STANDARD, "Cast"): shapes.cast,
+    (STANDARD, "Concat"): joins.lonely,
     (STANDARD, "Conv"): layers.conv,
     (STANDARD, "Div"): elementwise.arithmetic,
     (STANDARD, "Dropout"): shapes.dropout,
@@ -51,6 +53,7 @@ HANDLERS: dict[tuple[str, str], Handler] = {
     (STANDARD, "Softmax"): scores.softmax,
     (STANDARD, "Squeeze"): shapes.squeeze,
     (STANDARD, "Sub"): elementwise.arithmetic,
+    (STANDARD, "Sum"): joins.lonely,
     (STANDARD, "TopK"): scores.top_k,
     (STANDARD, "Transpose"): shapes.transpose,
     (STANDARD, "Unsqueeze"): shapes.unsqueeze,

@@ -278,7 +278,7 @@ class TestRefusals:
         g = Blocks()
         zeros = g.constant(np.zeros((1, 4, 6, 8)))
         g.end(g.node("Concat", g.stem(), zeros, name="bad", axis=1), 8)
-        assert "'bad' (Concat)" in refusal(g, tmp_path)
+        assert "'bad' (Concat) joins a tensor and constants" in refusal(g, tmp_path)
 
     def test_activation_before_a_join(self, tmp_path):
         g = Blocks()
