@@ -17,7 +17,7 @@ from xnorflow.frontend.obstacles import Obstacle
 from xnorflow.frontend.squashing import require_unsquashed
 from xnorflow.network import Conv2d, Dense, Join, MultiThreshold, Quantize, Sign
 
-__all__ = ["joined", "joins", "negated", "waits"]
+__all__ = ["joined", "joins", "lonely", "negated", "waits"]
 
 _SUMS = ("Add", "Sub", "Sum")
 

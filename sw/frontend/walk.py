@@ -41,7 +41,9 @@ _RESHAPES = (
     *("Flatten", "Gemm", "MatMul", "Squeeze", "Transpose", "Unsqueeze", "XnorPopcountMatMul"),
 )
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "XnorPopcountMatMul")
-_LINEAR = ("Add", "BatchNormalization", "Concat", "Div", "Identity", "Mul", "Neg", "Pad", "Sub")
+_LINEAR = (
+    *("Add", "BatchNormalization", "Concat", "Div", "Identity", "Mul", "Neg", "Pad", "Sub", "Sum"),
+)
 _KEEPS_PAD = ("Conv", "Dropout", "Identity", "Transpose")
 
 
@@ -181,7 +183,7 @@ class _Walk:
             self._refuse_meeting(node, taken)
         else:
             self._estimator(taken[0])
-            if node not in self._done and not self._gain(node):
+            if node not in self._done and not self._gain(node, taken[0]):
                 self._import(node, taken[0])
 
     def _at(self, tensor: str) -> Chain:
@@ -222,7 +224,7 @@ class _Walk:
         if _import_region(chain, region):
             self.known[region.last.outputs[0]] = chain
 
-    def _gain(self, node: Node) -> bool:
+    def _gain(self, node: Node, tensor: str) -> bool:
         """Leave out a gain for each pixel that begins at a node; say whether one does."""
         *inner, last = pixel_gain(self.graph, node) or (node,)
         if not inner:
@@ -231,8 +233,7 @@ class _Walk:
         self._gains[last] = next(
             t for t in last.inputs if t in self.graph.computed and t not in inner[-1].outputs
         )
-        chain = next(iter(self.known.values()))
-        chain.obstacle(node, *PROBLEM)
+        self.known[tensor].obstacle(node, *PROBLEM)
         return True
 
     def _leave_out_gain(self, node: Node) -> None:
