@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from xnorflow.hw import layouts
 from xnorflow.hw.cost import Family, Parts, index_bits, merge
 from xnorflow.hw.counting import Counting
+from xnorflow.hw.multi_threshold import MultiThresholdUnit, search_latency
 from xnorflow.hw.pe_array import PEArray, array_latency, array_parts
 from xnorflow.hw.pipeline import delay
+from xnorflow.hw.plane_sum import PlaneSum, positive_planes
 from xnorflow.hw.replay_buffer import ReplayBuffer, replay_parts
 from xnorflow.hw.rom import ROM, ROMStyle, rom_parts
 from xnorflow.hw.score import ScoreUnit
@@ -22,9 +24,12 @@ from xnorflow.hw.threshold import ThresholdUnit
 
 __all__ = [
     "MatrixVectorUnit",
+    "count_top",
     "counts",
     "head_latency",
+    "o_lanes",
     "rom_widths",
+    "score_unit",
     "unit_latency",
     "unit_parts",
     "unit_schedule",
@@ -34,21 +39,103 @@ __all__ = [
 GROUP_LANES = 512
 
 
-def _check_divisor(name: str, value: int, total: int, multiple: int = 1) -> None:
-    """Refuse a `value` that is no divisor of `total` and multiple of `multiple`."""
+def _check_divisor(name: str, value: int, total: int, multiple: int = 1, planes: int = 1) -> None:
+    """Refuse a `value` that is no divisor of `total` and multiple of `multiple`.
+
+    It also is a multiple or a divisor of `planes`.
+    """
     legal = [d for d in range(multiple, total + 1, multiple) if total % d == 0]
+    legal = [d for d in legal if d % planes == 0 or planes % d == 0]
     if value not in legal:
         raise ValueError(f"{name} must be one of {legal}, not {value!r}")
 
 
-def counts(
-    thresholds: NDArray[np.integer], weights: NDArray[np.integer], lanes: layouts.Lanes
+def o_lanes(pe: int, planes: int) -> int:
+    """Return the neurons of a beat that goes out, of `pe` rows that are `planes` of a neuron."""
+    return max(1, pe // planes)
+
+
+def count_top(
+    mw: int, lanes: layouts.Lanes, coefficients: NDArray[np.integer] | None = None
+) -> int:
+    """Return the largest count of a neuron of `mw` synapses, that of its planes together."""
+    gain = (
+        1 if coefficients is None else int(np.abs(coefficients).sum(axis=0, dtype=np.int64).max())
+    )
+    return mw * lanes.top * gain
+
+
+def _base(
+    weights: NDArray[np.integer], lanes: layouts.Lanes, coefficients: NDArray[np.integer] | None
 ) -> NDArray[np.int64]:
-    """Return thresholds on accumulators as those on counts of agreements, shape (MH,)."""
-    # acc = unit * count - base, so acc >= T when count >= ceil((T + base) / unit).
+    """Return what each neuron's count is too large by, shape (MH,); no coefficient is negative."""
     base = lanes.base(weights)
+    if coefficients is None:
+        return base
+    return (coefficients * base.reshape(-1, len(coefficients)).T).sum(axis=0)
+
+
+def counts(
+    thresholds: NDArray[np.integer],
+    weights: NDArray[np.integer],
+    lanes: layouts.Lanes,
+    coefficients: NDArray[np.integer] | None = None,
+) -> NDArray[np.int64]:
+    """Return thresholds on accumulators as those on counts, shape (MH,) or (levels, MH).
+
+    Parameters
+    ----------
+    thresholds : ndarray of int, shape (MH,) or (levels, MH)
+    weights, lanes, coefficients
+        See `MatrixVectorUnit`.
+
+    Returns
+    -------
+    ndarray of int64
+        In ``0 .. count_top(MW, lanes, coefficients) + 1``.
+    """
+    if coefficients is not None:
+        weights, coefficients = positive_planes(weights, coefficients)
+    # acc = unit * count - base, so acc >= T when count >= ceil((T + base) / unit).
+    base = _base(weights, lanes, coefficients)
     least = -((thresholds.astype(np.int64) + base) // -lanes.unit)
-    return least.clip(0, weights.shape[1] * lanes.top + 1)
+    return least.clip(0, count_top(weights.shape[1], lanes, coefficients) + 1)
+
+
+def score_unit(
+    weights: NDArray[np.integer],
+    scale: NDArray[np.integer],
+    offset: NDArray[np.integer],
+    pe: int,
+    lanes: layouts.Lanes,
+    coefficients: NDArray[np.integer] | None = None,
+) -> ScoreUnit:
+    """Return the unit that makes scores of a `MatrixVectorUnit`'s counts; parameters as there."""
+    ends = None
+    folded = (-1, pe)
+    if coefficients is not None:
+        weights, coefficients = positive_planes(weights, coefficients)
+        folded = (-1, o_lanes(pe, len(coefficients)))
+    base = _base(weights, lanes, coefficients)
+    if coefficients is not None:
+        # Planes partly cancel out: no accumulator reaches the sum of all planes' ends.
+        planes = weights.reshape(-1, len(coefficients), weights.shape[1])
+        sums = np.einsum("mj,jmi->ji", coefficients, planes.astype(np.int64))
+        low, high = np.minimum(sums, 0).sum(axis=1), np.maximum(sums, 0).sum(axis=1)
+        if lanes.width == 1:
+            low, high = low - high, high - low
+        else:
+            low, high = lanes.top * low, lanes.top * high
+        ends = (np.stack([low, high]) + base) // lanes.unit
+        ends = ends.reshape(2, *folded)
+    return ScoreUnit(
+        scale.reshape(folded),
+        offset.reshape(folded),
+        count_top(weights.shape[1], lanes, coefficients),
+        lanes.unit,
+        base.reshape(folded),
+        ends,
+    )
 
 
 def _pe_groups(pe: int, simd: int, shared: bool) -> int:
@@ -64,7 +151,8 @@ def rom_widths(weights: NDArray[np.integer], pe: int, simd: int) -> tuple[int, .
 
     Parameters
     ----------
-    weights : ndarray of int, shape (MH, MW)
+    weights : ndarray of int, shape (rows, MW)
+        With planes, as `positive_planes` gives them.
     pe, simd : int
     """
     folded = weights.reshape(-1, pe, weights.shape[1] // simd, simd)
@@ -89,6 +177,7 @@ def unit_parts(
     groups: int = 1,
     widths: tuple[int, ...] | None = None,
     thresholds: bool = False,
+    planes: int = 1,
 ) -> Parts:
     """Return the parts of a `MatrixVectorUnit` but for those of what stands behind its counts.
 
@@ -98,13 +187,17 @@ def unit_parts(
     o_bits : int
         Bits of a beat that goes out.
     head_latency : int
-        Cycles of what stands behind the counts.
-    mh, mw, pe, simd, weights_in, buffer_in_registers, rom_latency, lanes, groups
+        Cycles of what stands behind the counts, sums of planes included.
+    mh : int
+        Rows of the matrix: `planes` times its neurons.
+    mw, pe, simd, weights_in, buffer_in_registers, rom_latency, lanes, groups
         See `MatrixVectorUnit`.
     widths : tuple of int, optional
         `rom_widths` where some bits may be alike in all words; yosys makes constants of those.
     thresholds : bool
         Whether the accumulators have the thresholds, so that nothing stands behind them.
+    planes : int
+        Rows of a neuron.
     """
     neuron_folds, synapse_folds = mh // pe, mw // simd
     depth = neuron_folds * synapse_folds
@@ -118,7 +211,8 @@ def unit_parts(
         widths = (each * simd,) * sets
     roms = [rom_parts(family, depth, width, weights_in) for width in widths]
     count_bits = each * (1 if thresholds else (mw * lanes.top).bit_length())
-    folds = index_bits(depth, synapse_folds, 1 if thresholds else neuron_folds)
+    o_beats = mh // planes // o_lanes(pe, planes)
+    folds = index_bits(depth, synapse_folds, 1 if thresholds else o_beats)
     tree = array_latency(simd, 1, lanes) + sets
     registers = (
         sets * rom_latency * payload  # operands, of which the next group takes its own
@@ -137,9 +231,32 @@ def unit_parts(
     )
 
 
-def head_latency(neuron_folds: int, synapse_folds: int, thresholds: bool) -> int:
-    """Return the cycles of what stands behind a `MatrixVectorUnit`'s counts."""
-    if thresholds and synapse_folds > 1:
+def head_latency(
+    neuron_folds: int,
+    synapse_folds: int,
+    thresholds: bool,
+    *,
+    planes: int = 1,
+    levels: int = 1,
+    distinct: int = 1,
+) -> int:
+    """Return the cycles of what stands behind a `MatrixVectorUnit`'s counts, or sums of planes.
+
+    Parameters
+    ----------
+    neuron_folds : int
+        Beats that a pixel gives.
+    synapse_folds : int
+    thresholds : bool
+        Whether there are thresholds, and not scores or accumulators.
+    planes : int
+        Planes of the weights; 0 or 1 where there are no coefficients.
+    levels, distinct : int
+        Thresholds of a neuron, and how many rows of them differ: `distinct_levels` of `counts`.
+    """
+    if thresholds and levels > 1:
+        return search_latency(levels, distinct, neuron_folds)
+    if thresholds and synapse_folds > 1 and planes <= 1:
         return 0  # the accumulators have the thresholds
     return 1 + (neuron_folds > 1) + (not thresholds)
 
@@ -161,7 +278,7 @@ def unit_latency(
     pe, simd, synapse_folds, rom_latency, lanes
         See `MatrixVectorUnit`.
     head : int
-        `head_latency`.
+        `head_latency`, with planes that and `plane_latency`.
     fixed : bool
         Whether the weights are constants.
     """
@@ -170,9 +287,12 @@ def unit_latency(
 
 
 def unit_schedule(
-    arrivals: NDArray[np.int64], synapse_folds: int, rounds: int, latency: int
+    arrivals: NDArray[np.int64], synapse_folds: int, rounds: int, latency: int, steps: int = 1
 ) -> NDArray[np.int64]:
-    """Return `MatrixVectorUnit.schedule` for vectors that are read `rounds` times."""
+    """Return `MatrixVectorUnit.schedule` for vectors that are read `rounds` times.
+
+    With planes one behind the other, a beat goes out after every `steps` rounds.
+    """
     beats = np.arange(synapse_folds)
     through = 0 if rounds == 1 else 2  # cycles from a beat to its first reading
     # Alone: no beat is read before it came, and the beats behind it take a cycle each.
@@ -180,7 +300,8 @@ def unit_schedule(
     # Behind another vector, whose last round must end: a vector's cycles after its first ended.
     turns = np.arange(len(alone)) * synapse_folds * rounds
     ends = np.maximum.accumulate(alone - turns) + turns
-    return (ends[:, None] + synapse_folds * np.arange(rounds)).reshape(-1) + latency
+    giving = np.arange(steps - 1, rounds, steps)
+    return (ends[:, None] + synapse_folds * giving).reshape(-1) + latency
 
 
 class MatrixVectorUnit(wiring.Component):
@@ -190,9 +311,9 @@ class MatrixVectorUnit(wiring.Component):
     cycles; neuron folds are the outer loop, synapse folds the inner one (Umuroglu et al., FINN,
     2017, section 4.2.2)::
 
-        i --ReplayBuffer--+--|a|--+--PEArray--+--ThresholdUnit--+--SkidBuffer-- o
-              address ----+--ROM--'           +-- or ScoreUnit -'
-                                              +-- or nothing ---'
+        i --ReplayBuffer--+--|a|--+--PEArray--[PlaneSum]--+--ThresholdUnit--+--SkidBuffer-- o
+              address ----+--ROM--'                       +-- or ScoreUnit -'
+                                                          +-- or nothing ---'
 
     All registers behind the buffer share one enable, which falls while a finished beat waits for
     room in the skid buffer. The elements of the vectors are ±1 unless `lanes` says otherwise: ±1
@@ -201,19 +322,25 @@ class MatrixVectorUnit(wiring.Component):
     For a grouped convolution a pixel has `groups` vectors, one behind the other, and each group of
     neurons sees its own: neurons ``0 .. MH / groups - 1`` the first one, and so on.
 
+    Weights that are integers are sums of planes of ±1 times coefficients. Each plane of a neuron is
+    a row of the matrix, and PEs take rows: several planes of a neuron at once, or one behind the
+    other. `PlaneSum` then makes one count of a neuron's; see there.
+
     In a large layer the PEs stand in groups too, and inputs, addresses and flags pass from one to
     the next through registers, a cycle each: no net spans the whole layer.
 
     Parameters
     ----------
-    weights : ndarray of int, shape (MH, MW)
-        -1 or +1; MW counts the synapses of one group.
+    weights : ndarray of int, shape (M * MH, MW)
+        -1 or +1; MW counts the synapses of one group. M is 1 without `coefficients`; with them, row
+        ``j * M + m`` is plane m of neuron j.
     pe, simd : int
-        Neurons and synapses a cycle; divisors of ``MH / groups`` and MW. `simd` is a multiple of
-        the granule of `lanes`.
-    thresholds : ndarray of int, shape (MH,), optional
+        Rows and synapses a cycle; divisors of ``M * MH / groups`` and MW. `pe` is a multiple or a
+        divisor of M, `simd` a multiple of the granule of `lanes`.
+    thresholds : ndarray of int, shape (MH,) or (levels, MH), optional
         ``out = 1 iff acc >= threshold`` on the accumulator. Below its least value: always on;
-        above its largest: never.
+        above its largest: never. With two dimensions, out is the number of thresholds that are
+        reached; they rise along the first axis.
     scale, offset : ndarray of int, shape (MH,), optional
         Instead of thresholds: ``out = scale * acc + offset``.
     accumulators : bool
@@ -232,31 +359,39 @@ class MatrixVectorUnit(wiring.Component):
         Groups of a grouped convolution; a divisor of MH.
     counting : Counting
         How agreements of bits are counted.
+    coefficients : ndarray of int, shape (M, MH), optional
+        The weights of neuron j are ``sum over m of coefficients[m, j] * weights[j * M + m]``.
 
     Attributes
     ----------
     mh, mw : int
-        Rows and columns of the matrix.
-    neuron_folds, synapse_folds : int
-        ``MH / pe`` and ``MW / simd``: the beats that a pixel gives, and those of a vector.
+        Neurons, and synapses of each.
+    planes : int
+        M.
+    o_lanes : int
+        Neurons of a beat: ``max(1, pe / M)``.
+    row_folds, neuron_folds, synapse_folds : int
+        ``M * MH / pe``, ``MH / o_lanes`` and ``MW / simd``: how often a pixel's vectors are read,
+        the beats that a pixel gives, and those of a vector.
     i_beats : int
         Beats that a pixel takes: ``groups * synapse_folds``.
     cycles_per_frame : int
-        Cycles that a pixel takes (a vector, with one group): ``neuron_folds * synapse_folds``.
+        Cycles that a pixel takes (a vector, with one group): ``row_folds * synapse_folds``.
     base : ndarray of int, shape (MH,)
         ``acc = lanes.unit * count - base``.
     pe_groups : int
         Groups of PEs, each of at most `GROUP_LANES` lanes if that many groups divide `pe`.
     latency : int
-        Cycles from a neuron fold's last step to its beat.
+        Cycles from the last step of a beat's neurons to it.
 
     Members
     -------
     i : In(stream.Signature(lanes.payload(simd)))
         Vectors of MW lanes, lane 0 first.
     o : Out(stream.Signature(...))
-        ``layouts.bits(pe)``, or ``layouts.scores(pe, signed(width))`` with scores or accumulators;
-        the smallest width that holds every one that can occur.
+        ``ArrayLayout(range(levels + 1), o_lanes)`` with thresholds, bits with one level, or
+        ``layouts.scores(o_lanes, signed(width))`` with scores or accumulators; the smallest width
+        that holds every one that can occur.
 
     Raises
     ------
@@ -280,18 +415,30 @@ class MatrixVectorUnit(wiring.Component):
         lanes: layouts.Lanes = layouts.BITS,
         groups: int = 1,
         counting: Counting = Counting.LUTS,
+        coefficients: NDArray[np.integer] | None = None,
     ):
-        self.mh, self.mw = weights.shape
+        rows, self.mw = weights.shape
+        self.planes = 1 if coefficients is None else len(coefficients)
+        self.mh = rows // self.planes
+        if coefficients is not None:
+            if coefficients.shape != (self.planes, self.mh) or self.mh * self.planes != rows:
+                raise ValueError(
+                    f"coefficients must have a shape (M, MH) with M * MH = {rows}, not "
+                    f"{coefficients.shape}"
+                )
+            weights, coefficients = positive_planes(weights, coefficients)
         granule = lanes.granule or 1
         if self.mw % granule:
             raise ValueError(f"granule must divide the {self.mw} synapses, unlike {granule}")
         _check_divisor("groups", groups, self.mh)
-        _check_divisor("pe", pe, self.mh // groups)
+        _check_divisor("pe", pe, rows // groups, planes=self.planes)
         _check_divisor("simd", simd, self.mw, granule)
         self.pe, self.simd, self.lanes, self.groups = pe, simd, lanes, groups
-        self.neuron_folds, self.synapse_folds = self.mh // pe, self.mw // simd
+        self.o_lanes = o_lanes(pe, self.planes)
+        self.row_folds, self.neuron_folds = rows // pe, self.mh // self.o_lanes
+        self.synapse_folds = self.mw // simd
         self.i_beats = groups * self.synapse_folds
-        self.cycles_per_frame = self.neuron_folds * self.synapse_folds
+        self.cycles_per_frame = self.row_folds * self.synapse_folds
         single = self.cycles_per_frame == 1
         self.weights_in = weights_in or (ROMStyle.CONSTANT if single else ROMStyle.BRAM)
         self.weights = weights
@@ -304,31 +451,36 @@ class MatrixVectorUnit(wiring.Component):
                 "either thresholds or both scale and offset must be given, or accumulators be true"
             )
 
-        folds = (self.neuron_folds, pe)
-        top = self.mw * lanes.top
-        self.base = lanes.base(weights)
+        self.base = _base(weights, lanes, coefficients)
         if accumulators:
             scale, offset = np.ones(self.mh, np.int64), np.zeros(self.mh, np.int64)
         fixed = self.weights_in is ROMStyle.CONSTANT
         self.pe_groups = _pe_groups(pe, simd, fixed and lanes == layouts.BITS)
-        self._head: ThresholdUnit | ScoreUnit | None = None
+        top = count_top(self.mw, lanes, coefficients)
+        self._sum = None
+        if coefficients is not None:
+            self._sum = PlaneSum(coefficients, pe, self.mw * lanes.top)
+        self._head: ThresholdUnit | MultiThresholdUnit | ScoreUnit | None = None
         kept: NDArray[np.int64] | None = None
+        output = layouts.bits(self.o_lanes)
         if thresholds is not None:
-            least = counts(thresholds, weights, lanes).reshape(folds)
-            if self.synapse_folds > 1:
-                kept = least  # for the accumulators
+            if thresholds.ndim not in (1, 2) or thresholds.shape[-1] != self.mh:
+                raise ValueError(
+                    f"thresholds must have shape ({self.mh},) or (levels, {self.mh}), not "
+                    f"{thresholds.shape}"
+                )
+            least = counts(thresholds, weights, lanes, coefficients)
+            least = least.reshape(-1, self.neuron_folds, self.o_lanes)
+            if len(least) > 1:
+                self._head = MultiThresholdUnit(least, top)
+                output = self._head.o.shape()
+            elif self.synapse_folds > 1 and self._sum is None:
+                kept = least[0]  # for the accumulators
             else:
-                self._head = ThresholdUnit(least, top)
-            output = layouts.bits(pe)
+                self._head = ThresholdUnit(least[0], top)
         elif scale is not None and offset is not None:
-            self._head = ScoreUnit(
-                scale.reshape(folds),
-                offset.reshape(folds),
-                top,
-                lanes.unit,
-                self.base.reshape(folds),
-            )
-            output = layouts.scores(pe, signed(self._head.width))
+            self._head = score_unit(weights, scale, offset, pe, lanes, coefficients)
+            output = layouts.scores(self.o_lanes, signed(self._head.width))
         each = pe // self.pe_groups
         self._arrays = [
             PEArray(
@@ -343,7 +495,7 @@ class MatrixVectorUnit(wiring.Component):
             for first in range(0, pe, each)
         ]
         payload = lanes.payload(simd)
-        self._rounds = self.neuron_folds // groups
+        self._rounds = self.row_folds // groups
         self._replay = ReplayBuffer(payload, self.synapse_folds, self._rounds, buffer_in_registers)
         self._count_latency = rom_latency + self._arrays[0].latency + self.pe_groups - 1
         self.latency = unit_latency(
@@ -352,7 +504,7 @@ class MatrixVectorUnit(wiring.Component):
             self.synapse_folds,
             rom_latency=rom_latency,
             lanes=lanes,
-            head=0 if self._head is None else self._head.latency,
+            head=sum(unit.latency for unit in (self._sum, self._head) if unit is not None),
             fixed=fixed,
         )
         super().__init__({"i": In(stream.Signature(payload)), "o": Out(stream.Signature(output))})
@@ -367,13 +519,11 @@ class MatrixVectorUnit(wiring.Component):
 
         Returns
         -------
-        ndarray of int, shape (neuron_folds * synapse_folds, pe * simd)
-            Entry ``[nf * synapse_folds + sf, p * simd + s]`` is 1 where
-            ``weights[nf * pe + p, sf * simd + s]`` is +1.
+        ndarray of int, shape (row_folds * synapse_folds, pe * simd)
+            Entry ``[rf * synapse_folds + sf, p * simd + s]`` is 1 where
+            ``weights[rf * pe + p, sf * simd + s]`` is +1, or -1 if its coefficient is negative.
         """
-        folded = (self.weights > 0).reshape(
-            self.neuron_folds, self.pe, self.synapse_folds, self.simd
-        )
+        folded = (self.weights > 0).reshape(self.row_folds, self.pe, self.synapse_folds, self.simd)
         return folded.transpose(0, 2, 1, 3).reshape(self.cycles_per_frame, -1).astype(np.int64)
 
     def schedule(self, arrivals: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -389,7 +539,8 @@ class MatrixVectorUnit(wiring.Component):
         ndarray of int, shape (pixels * neuron_folds,)
             For a unit that is idle at first and a consumer that is always ready.
         """
-        return unit_schedule(arrivals, self.synapse_folds, self._rounds, self.latency)
+        steps = 1 if self._sum is None else self._sum.steps
+        return unit_schedule(arrivals, self.synapse_folds, self._rounds, self.latency, steps)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -443,6 +594,10 @@ class MatrixVectorUnit(wiring.Component):
                 delay(m, array.o.as_value(), self.pe_groups - 1 - group, en, f"wait_{group}")
             )
         outputs: Value = Cat(*grouped)
+        if self._sum is not None:
+            m.submodules.planes = planes = self._sum
+            m.d.comb += [planes.i.eq(outputs), planes.valid.eq(settled), planes.en.eq(en)]
+            settled, outputs = planes.done, planes.o.as_value()
         if self._head is not None:
             m.submodules.head = head = self._head
             fold = Signal(range(self.neuron_folds))

@@ -23,10 +23,12 @@ def pool_parts(
     kernel: tuple[int, int],
     *,
     lanes: int,
-    op: Literal["or", "sum"],
+    op: Literal["or", "max", "sum"],
     registers: bool,
 ) -> Parts:
     """Return the parts of a `PoolUnit`; `element_bits` is those of an element that goes out."""
+    if op == "max" and element_bits == 1:
+        op = "or"
     if kernel == (1, 1):
         return {}
     folds, width = shape[2] // lanes, lanes * element_bits
@@ -39,7 +41,9 @@ def pool_parts(
     lists: list[Parts] = [
         {"pool": 1, "pool counter bit": index_bits(folds, rows, counted, *kernel)},
         {"dropped edge": sum(rests), "register": width},
-        {"or bit": width} if op == "or" else family.adder("pool adder", element_bits, lanes),
+        {"or bit": width}
+        if op == "or"
+        else family.adder("maximum" if op == "max" else "pool adder", element_bits, lanes),
     ]
     if registers or words == 1:
         far = (words - folds) * width
@@ -48,10 +52,11 @@ def pool_parts(
         )
         return merge(*lists)
     lists.append(storage_parts(family, words, width))
-    # A window's first element is not added to what lies in the memory.
-    lists.append({"first element bit": width if op == "sum" else 0})
+    # A window's first element is not added to what lies in the memory; the multiplexers of maxima
+    # have room for half of that.
+    lists.append({"first element bit": {"or": 0.0, "max": width / 2, "sum": width}[op]})
     if folds == 1:
-        # With a sum the same LUT leaves out the first element.
+        # Where it is not ORed, the same LUT leaves out the first element.
         lists.append({"latest word bit": width if op == "or" else 0, "bare register": width})
     return merge(*lists)
 
@@ -144,7 +149,7 @@ class _DelayLine(wiring.Component):
 
 
 class PoolUnit(wiring.Component):
-    """Pool the pixels of every window: OR of bits (their maximum) or sum of integers.
+    """Pool the pixels of every window: OR of bits, maximum or sum of integers.
 
     The stride is the kernel and nothing is padded, so ``H_out = H // KH``, ``W_out = W // KW``;
     rows and columns at the end that fill no window are taken and dropped. Pixels come row by row,
@@ -180,8 +185,9 @@ class PoolUnit(wiring.Component):
         Height and width ``(KH, KW)`` of a window; that of the image pools globally.
     lanes : int
         Channels of a beat; divides C.
-    op : "or" or "sum"
-        What is made of a window's elements.
+    op : "or", "max" or "sum"
+        What is made of a window's elements. Partial maxima are kept above the element's lowest
+        number, so that 0 is the least: in two's complement only the sign bit turns.
     registers : bool
         Keep the partials in flip-flops instead of what the tools choose: saves a scarce block RAM
         where few words are kept and the device has no distributed RAM (iCE40). A single word is
@@ -215,7 +221,7 @@ class PoolUnit(wiring.Component):
         kernel: tuple[int, int],
         *,
         lanes: int,
-        op: Literal["or", "sum"],
+        op: Literal["or", "max", "sum"],
         registers: bool = False,
     ):
         if min(shape) < 1:
@@ -228,15 +234,16 @@ class PoolUnit(wiring.Component):
                 )
         if lanes < 1 or shape[2] % lanes:
             raise ValueError(f"lanes must divide the {shape[2]} channels, which {lanes!r} does not")
-        if op not in ("or", "sum"):
-            raise ValueError(f"op must be 'or' or 'sum', not {op!r}")
+        if op not in ("or", "max", "sum"):
+            raise ValueError(f"op must be 'or', 'max' or 'sum', not {op!r}")
         self.element = Shape.cast(element)
         if op == "or" and self.element != unsigned(1):
             raise ValueError(f"element must be unsigned(1) with op 'or', not {self.element}")
 
         self.shape, self.kernel, self.lanes, self.op = shape, kernel, lanes, op
         self.taps = kernel[0] * kernel[1]
-        self.o_element = self.element if op == "or" else _sum_shape(self.element, self.taps)
+        self.o_element = self.element if op != "sum" else _sum_shape(self.element, self.taps)
+        self._partial = unsigned(self.element.width) if op == "max" else self.o_element
         self.o_shape = (shape[0] // kernel[0], shape[1] // kernel[1], shape[2])
         self.folds = shape[2] // lanes
         self._columns = self.o_shape[1] if kernel[0] > 1 else 1  # windows that are open at a time
@@ -287,7 +294,7 @@ class PoolUnit(wiring.Component):
         x = _Counter(m, "x", columns, self.kernel[1], rest_x, accept & fold.end)
         y = _Counter(m, "y", rows, self.kernel[0], rest_y, accept & fold.end & x.end)
 
-        lanes = self.o.payload.shape()
+        lanes = data.ArrayLayout(self._partial, self.lanes)
         partial, combined = Signal(lanes), Signal(lanes)
         keep, complete = Signal(), Signal()
         m.d.comb += [
@@ -308,13 +315,36 @@ class PoolUnit(wiring.Component):
         else:
             self._store(m, fold, x, y, accept, keep, partial, combined)
         for total, so_far, element in zip(combined, partial, self.i.payload, strict=True):
-            m.d.comb += total.eq(so_far | element if self.op == "or" else so_far + element)
+            m.d.comb += total.eq(self._combine(so_far, element))
 
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         with m.If(accept & complete):
-            m.d.sync += [self.o.valid.eq(1), self.o.payload.eq(combined)]
+            m.d.sync += [self.o.valid.eq(1), self.o.payload.eq(self._given(combined))]
         return m
+
+    def _combine(self, partial: Value, element: Value) -> Value:
+        """Return what a window has with one more element."""
+        match self.op:
+            case "or":
+                return partial | element
+            case "sum":
+                return partial + element
+            case _:
+                above = element.as_unsigned() ^ self._turned
+                return Mux(above > partial, above, partial)
+
+    @property
+    def _turned(self) -> int:
+        """Bits of an element that partial maxima have inverted."""
+        signed_maxima = self.op == "max" and self.element.signed
+        return 1 << self.element.width - 1 if signed_maxima else 0
+
+    def _given(self, combined: data.View) -> Value:
+        """Return combined partials as elements."""
+        if not self._turned:
+            return combined.as_value()
+        return Cat(partial ^ self._turned for partial in combined)
 
     def _store(
         self,
@@ -342,7 +372,7 @@ class PoolUnit(wiring.Component):
         # The next beat's word is read now. It is being written only if there is one channel group,
         # and then not needed, so that no logic need care for that case; yosys takes this attribute
         # for a port without clock and a register behind it only.
-        lanes = self.o.payload.shape()
+        lanes = data.ArrayLayout(self._partial, self.lanes)
         m.submodules.words = words = memory.Memory(
             shape=lanes, depth=min(depths), init=[], attrs={"no_rw_check": 1}
         )

@@ -71,6 +71,8 @@ class ScoreUnit(wiring.Component):
         What a count adds to the accumulator.
     base : ndarray of int, shape (folds, pe), optional
         The accumulator of no counts, negated; `top` by default.
+    ends : ndarray of int, shape (2, folds, pe), optional
+        Each neuron's least and largest count; 0 and `top` by default.
 
     Attributes
     ----------
@@ -93,6 +95,7 @@ class ScoreUnit(wiring.Component):
         top: int,
         unit: int = 2,
         base: NDArray[np.integer] | None = None,
+        ends: NDArray[np.integer] | None = None,
     ):
         if scale.ndim != 2 or scale.shape != offset.shape:
             raise ValueError(
@@ -106,8 +109,9 @@ class ScoreUnit(wiring.Component):
         self.gain = unit * scale.astype(np.int64)
         zero = np.int64(top) if base is None else base.astype(np.int64)
         self.bias = offset.astype(np.int64) - zero * scale.astype(np.int64)
-        ends = np.stack([self.bias, self.bias + self.gain * top])
-        self.width = _signed_width(int(ends.min()), int(ends.max()))
+        least, largest = (0, top) if ends is None else ends.astype(np.int64)
+        scores = np.stack([self.bias + self.gain * least, self.bias + self.gain * largest])
+        self.width = _signed_width(int(scores.min()), int(scores.max()))
         self.top = top
         self.latency = 2 + (self.folds > 1)
         super().__init__(

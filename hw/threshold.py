@@ -15,7 +15,7 @@ from xnorflow.hw.cost import Family, Parts, merge
 from xnorflow.hw.pipeline import delay
 from xnorflow.hw.rom import ROM, ROMStyle, rom_parts, varying_bits
 
-__all__ = ["ThresholdUnit", "threshold_parts"]
+__all__ = ["ThresholdUnit", "reaches", "threshold_parts"]
 
 
 def threshold_parts(family: Family, thresholds: NDArray[np.integer], top: int) -> Parts:
@@ -81,8 +81,7 @@ class ThresholdUnit(wiring.Component):
         m = Module()
         if self.folds == 1:
             reached = [
-                _reaches(self.i[p], int(threshold))
-                for p, threshold in enumerate(self.thresholds[0])
+                reaches(self.i[p], int(threshold)) for p, threshold in enumerate(self.thresholds[0])
             ]
         else:
             width = bits_for(self.top + 1)
@@ -96,8 +95,16 @@ class ThresholdUnit(wiring.Component):
         return m
 
 
-def _reaches(count: Value, threshold: int) -> Value:
-    """Return ``count >= threshold`` as a chain of functions of four bits, from the lowest on."""
+def reaches(count: Value, threshold: int) -> Value:
+    """Return ``count >= threshold`` as a chain of functions of four bits, from the lowest on.
+
+    Parameters
+    ----------
+    count : Value
+        Unsigned.
+    threshold : int
+        Not negative.
+    """
     if threshold >> len(count):
         return Const(0, 1)
     reached: Value = Const(1, 1)

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
 from xnorflow.hw.cost import Parts, index_bits, merge
+from xnorflow.hw.multi_threshold import MultiThresholdUnit
 from xnorflow.hw.score import ScoreUnit
 from xnorflow.hw.threshold import ThresholdUnit
 
@@ -26,11 +27,11 @@ class _ChannelStage(wiring.Component):
     ----------
     element : Shape
         Shape of an element.
-    unit : ThresholdUnit or ScoreUnit
+    unit : ThresholdUnit, MultiThresholdUnit or ScoreUnit
         What is done, for numbers above the element's lowest one.
     """
 
-    def __init__(self, element: Shape, unit: ThresholdUnit | ScoreUnit):
+    def __init__(self, element: Shape, unit: ThresholdUnit | MultiThresholdUnit | ScoreUnit):
         self.element, self.unit = element, unit
         self.lanes, self.folds, self.latency = unit.pe, unit.folds, unit.latency
         self.cycles_per_pixel = unit.folds
@@ -88,13 +89,17 @@ def _lowest(element: Shape) -> int:
     return -(1 << element.width - 1) if element.signed else 0
 
 
-def _fold(values: NDArray[np.integer], name: str, lanes: int) -> NDArray[np.int64]:
-    """Return `values` of each channel as those of each lane, shape (C / lanes, lanes)."""
-    if values.ndim != 1 or not len(values):
-        raise ValueError(f"{name} must have shape (C,), not {values.shape}")
-    if lanes < 1 or len(values) % lanes:
-        raise ValueError(f"lanes must divide the {len(values)} channels, which {lanes!r} does not")
-    return values.astype(np.int64).reshape(-1, lanes)
+def _fold(
+    values: NDArray[np.integer], name: str, lanes: int, levels: bool = False
+) -> NDArray[np.int64]:
+    """Return `values` of each channel as those of each lane, shape (..., C / lanes, lanes)."""
+    if not values.size or values.ndim not in ((1, 2) if levels else (1,)):
+        legal = "(C,) or (levels, C)" if levels else "(C,)"
+        raise ValueError(f"{name} must have shape {legal}, not {values.shape}")
+    channels = values.shape[-1]
+    if lanes < 1 or channels % lanes:
+        raise ValueError(f"lanes must divide the {channels} channels, which {lanes!r} does not")
+    return values.astype(np.int64).reshape(*values.shape[:-1], -1, lanes)
 
 
 class ThresholdStage(_ChannelStage):
@@ -102,36 +107,42 @@ class ThresholdStage(_ChannelStage):
 
     The comparison is that of a matrix-vector unit's `ThresholdUnit`, of integers that something
     else, as a pool, has completed. A threshold above the element's largest number never fires, one
-    at or below its lowest always does.
+    at or below its lowest always does. With several thresholds a channel, out is the number of
+    those that are reached, see `MultiThresholdUnit`.
 
-    Latency: `latency` cycles: 2, of which the ROM takes one (1 with all channels in a beat).
+    Latency: `latency` cycles: 2, of which the ROM takes one (1 with all channels in a beat); with
+    several thresholds `search_latency`.
     Cycles: one for each beat, ``C / lanes`` a pixel.
 
     Parameters
     ----------
     element : ShapeLike
         Shape of an input element, signed or unsigned.
-    thresholds : ndarray of int, shape (C,)
+    thresholds : ndarray of int, shape (C,) or (levels, C)
+        Rising along the first axis of two.
     lanes : int
         Channels of a beat; divides C.
 
     Members
     -------
     i : In(stream.Signature(ArrayLayout(element, lanes)))
-    o : Out(stream.Signature(ArrayLayout(1, lanes)))
+    o : Out(stream.Signature(ArrayLayout(range(levels + 1), lanes)))
 
     Raises
     ------
     ValueError
-        If the channels do not fold; the message says what would.
+        If the channels do not fold or the thresholds do not rise; the message says what is legal.
     """
 
     def __init__(self, element: ShapeLike, thresholds: NDArray[np.integer], *, lanes: int):
         shape = Shape.cast(element)
         top = (1 << shape.width) - 1
         # Counted from the lowest number, as the elements are.
-        counts = np.clip(_fold(thresholds, "thresholds", lanes) - _lowest(shape), 0, top + 1)
-        super().__init__(shape, ThresholdUnit(counts, top))
+        counts = np.clip(_fold(thresholds, "thresholds", lanes, True) - _lowest(shape), 0, top + 1)
+        counts = counts.reshape(-1, *counts.shape[-2:])
+        several = len(counts) > 1
+        unit = MultiThresholdUnit(counts, top) if several else ThresholdUnit(counts[0], top)
+        super().__init__(shape, unit)
 
 
 class ScoreStage(_ChannelStage):

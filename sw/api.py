@@ -186,8 +186,8 @@ def simulate(
         latency. Without any of these, a target or a folding, the target is 10,000 frames a second,
         or as much of it as fits.
     utilization : float, optional
-        Share of the board's LUTs and block RAMs that may be taken; 0.92 of the LUTs and all block
-        RAMs by default.
+        Share of the board's LUTs and block RAMs that may be taken; by default 0.92 of the
+        LUTs of an iCE40, 0.6 of an ECP5's, and all block RAMs.
     engine : str
         The simulator: ``amaranth``; ``cxxrtl``, which compiles the hardware to C++ first and is
         then hundreds of times faster; ``netlist``, which runs the cells that synthesis for `board`

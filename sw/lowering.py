@@ -424,8 +424,9 @@ class _Walk:
         low, high = (np.full(len(chain), end, np.int64) for end in (self.low, self.levels))
         rows = self._levels_of_channels(levels, name)
         thresholds = rows.thresholds(rising, polarity, low, high, 1)
-        last = self.stages[-1]
-        self.stages.append(LoweredThreshold(f"{last.name}_threshold", thresholds, last.o_shape))
+        # On a shortcut there may be no stage yet.
+        last = self.stages[-1].name if self.stages else self.layer
+        self.stages.append(LoweredThreshold(f"{last}_threshold", thresholds, self.image))
         self.chain = [self._turned(levels, scale.sign() < 0) for scale, _ in self.chain]
         self.unit, self.low, self.levels = _Unit.SUM, 0, levels.top
 
@@ -729,6 +730,7 @@ class _Walk:
             )
         self._settled()
         self.taps[done] = copy(self)
+        self.taps[done].stages = [*self.stages]
         self.tapped.add(len(self.stages) - 1)
 
     def _join(self, op: Join) -> None:

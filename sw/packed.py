@@ -78,7 +78,7 @@ def join(stage: LoweredJoin, main: NDArray, side: NDArray) -> NDArray:
 
 def _plain(layer: LoweredLayer) -> bool:
     """Return whether both inputs and weights are -1 and +1."""
-    return layer.levels == layer.planes == 1
+    return layer.levels == 1 and layer.coefficients is None
 
 
 def accumulate(layer: LoweredLayer, x: NDArray) -> NDArray:

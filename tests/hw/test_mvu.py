@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stream_bench import run_stream
 
+from xnorflow.hw import layouts
 from xnorflow.hw.layouts import Lanes
 from xnorflow.hw.mvu import MatrixVectorUnit, rom_widths
 from xnorflow.hw.rom import ROMStyle, pack_lanes
@@ -87,17 +88,23 @@ def test_latency_and_cycles_are_the_declared_ones(layer):
 
 
 @st.composite
-def laned_layers(draw):
+def laned_layers(draw, several_planes=False):
     """A unit of any kind of lanes and head, its input beats and its outputs by numpy."""
     granule = draw(st.sampled_from([None, None, 1, 2, 3, 4, 8]))
     lanes = Lanes(draw(st.integers(1, 6)) if granule is None else 1, granule)
     groups, taps = draw(st.sampled_from([1, 1, 2, 3])), draw(st.integers(1, 6))
     mw, neurons = taps * (granule or 1), draw(st.integers(1, 6))
     simd = (granule or 1) * draw(st.sampled_from(divisors(taps)))
-    pe = draw(st.sampled_from(divisors(neurons)))
+    planes = draw(st.integers(1, 4)) if several_planes else 1
+    foldings = [d for d in divisors(neurons * planes) if d % planes == 0 or planes % d == 0]
+    pe = draw(st.sampled_from(foldings))
     rng = np.random.default_rng(draw(st.integers(0, 1000)))
     mh, vectors = groups * neurons, 4 * groups
-    weights = bipolar(rng, (mh, mw))
+    weights, coefficients = bipolar(rng, (mh * planes, mw)), None
+    if several_planes:
+        coefficients = rng.integers(-7, 8, (planes, mh))
+        if draw(st.booleans()):  # DoReFa-Net's
+            coefficients = np.repeat(1 << np.arange(planes)[:, None], mh, axis=1)
 
     if granule is None:
         x = rng.integers(0, 1 << lanes.width, (vectors, mw))
@@ -111,11 +118,24 @@ def laned_layers(draw):
         flagged = np.concatenate([bits, pad], axis=2)
         payloads = pack_lanes(flagged.reshape(-1, simd // granule * (granule + 1)), 1)
         x = ((2 * bits - 1) * ~pad).reshape(vectors, mw)
-    acc = np.einsum("pgm,gnm->pgn", x.reshape(4, groups, mw), weights.reshape(groups, -1, mw))
+    whole = weights
+    if coefficients is not None:
+        planes_of = weights.reshape(mh, planes, mw)
+        whole = np.einsum("mj,jmi->ji", coefficients, planes_of.astype(int))
+    acc = np.einsum("pgm,gnm->pgn", x.reshape(4, groups, mw), whole.reshape(groups, -1, mw))
     acc = acc.reshape(4, mh).astype(int)
 
-    head = draw(st.sampled_from(["thresholds", "scores", "accumulators"]))
-    if head == "thresholds":
+    head = draw(st.sampled_from(["thresholds", "levels", "scores", "accumulators"]))
+    if head == "levels":
+        levels = draw(st.integers(2, 9))
+        thresholds = rng.choice(acc.reshape(-1), (levels, mh)) + rng.integers(0, 2, (levels, mh))
+        thresholds[0, 0], thresholds[-1, -1] = -(10**9), 10**9
+        if draw(st.booleans()):  # an activation whose levels are not evenly spaced
+            thresholds = thresholds[rng.integers(0, levels, levels)]
+        thresholds.sort(axis=0)
+        options = {"thresholds": thresholds}
+        expected = (acc[:, None, :] >= thresholds).sum(axis=1)
+    elif head == "thresholds":
         thresholds = acc[rng.integers(0, 4, mh), np.arange(mh)] + rng.integers(0, 2, mh)
         thresholds[0] = rng.choice([-(10**9), acc.min(), acc.max() + 1, 10**9])
         options, expected = {"thresholds": thresholds}, acc >= thresholds
@@ -124,19 +144,30 @@ def laned_layers(draw):
         options, expected = {"scale": scale, "offset": offset}, scale * acc + offset
     else:
         options, expected = {"accumulators": True}, acc
-    unit = MatrixVectorUnit(weights, pe=pe, simd=simd, lanes=lanes, groups=groups, **options)
+    unit = MatrixVectorUnit(
+        weights,
+        pe=pe,
+        simd=simd,
+        lanes=lanes,
+        groups=groups,
+        coefficients=coefficients,
+        **options,
+    )
     return unit, payloads, expected
+
+
+layers = st.one_of(laned_layers(), laned_layers(several_planes=True))
 
 
 def values_of(payloads, unit):
     shape = Shape.cast(unit.output_shape.elem_shape)
-    raw = unpack_bits(payloads, unit.pe * shape.width, unit.mh * shape.width)
+    raw = unpack_bits(payloads, unit.o_lanes * shape.width, unit.mh * shape.width)
     raw = raw.reshape(-1, unit.mh, shape.width).astype(np.int64) @ (1 << np.arange(shape.width))
     return raw - ((raw >> (shape.width - 1)) << shape.width) if shape.signed else raw
 
 
 @settings(max_examples=60)
-@given(layer=laned_layers(), i_stall=stalls, o_stall=stalls)
+@given(layer=layers, i_stall=stalls, o_stall=stalls)
 def test_lanes_groups_and_heads_match_numpy_under_back_pressure(layer, i_stall, o_stall):
     unit, payloads, expected = layer
     count = len(expected) * unit.neuron_folds
@@ -147,7 +178,7 @@ def test_lanes_groups_and_heads_match_numpy_under_back_pressure(layer, i_stall, 
 
 
 @settings(max_examples=40)
-@given(layer=laned_layers())
+@given(layer=layers)
 def test_pixels_follow_each_other_without_a_bubble(layer):
     unit, payloads, expected = layer
     count = len(expected) * unit.neuron_folds
@@ -159,7 +190,7 @@ def test_pixels_follow_each_other_without_a_bubble(layer):
 
 
 @settings(max_examples=40)
-@given(layer=laned_layers(), stall=st.sampled_from([0.3, 0.8, 0.95]), seed=st.integers(0, 99))
+@given(layer=layers, stall=st.sampled_from([0.3, 0.8, 0.95]), seed=st.integers(0, 99))
 def test_schedule_tells_when_beats_leave_whenever_they_arrive(layer, stall, seed):
     unit, payloads, expected = layer
     count = len(expected) * unit.neuron_folds
@@ -176,6 +207,55 @@ def test_accumulators_are_no_wider_than_they_can_get(lanes, width):
     weights[1] = -1
     unit = MatrixVectorUnit(weights, pe=2, simd=20, lanes=lanes, accumulators=True)
     assert Shape.cast(unit.output_shape.elem_shape) == Shape(width + (lanes.width > 1), signed=True)
+
+
+def test_accumulators_of_planes_are_no_wider_than_they_can_get():
+    # 3 * s - 2 * s and 3 * s + 2 * s: up to 4 * 1 and 4 * 5, though each plane gets to 4 * 3.
+    weights = np.ones((4, 4), np.int8)
+    weights[3] = -1
+    coefficients = np.array([[3, 3], [-2, -2]])
+    narrow = MatrixVectorUnit(
+        weights[:2], pe=2, simd=4, accumulators=True, coefficients=coefficients[:, :1]
+    )
+    wide = MatrixVectorUnit(weights, pe=4, simd=4, accumulators=True, coefficients=coefficients)
+    assert Shape.cast(narrow.output_shape.elem_shape) == Shape(4, signed=True)
+    assert Shape.cast(wide.output_shape.elem_shape) == Shape(6, signed=True)
+
+
+def test_planes_are_parallel_or_one_behind_the_other():
+    weights, coefficients = np.ones((12, 6), np.int8), np.ones((3, 4), int)
+    for pe, lanes, beats, cycles in ((1, 1, 4, 12), (3, 1, 4, 4), (6, 2, 2, 2), (12, 4, 1, 1)):
+        unit = MatrixVectorUnit(
+            weights, pe=pe, simd=6, accumulators=True, coefficients=coefficients
+        )
+        assert (unit.o_lanes, unit.neuron_folds, unit.cycles_per_frame) == (lanes, beats, cycles)
+
+
+def test_one_row_of_levels_is_a_bit():
+    weights = np.ones((4, 6), np.int8)
+    unit = MatrixVectorUnit(weights, pe=2, simd=6, thresholds=np.zeros((1, 4), int))
+    assert unit.output_shape == layouts.bits(2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pe": 4}, r"pe must be one of \[1, 3, 6, 12\], not 4"),
+        ({"coefficients": np.ones((3, 3), int)}, r"M \* MH = 12, not \(3, 3\)"),
+        ({"coefficients": np.ones(12, int)}, r"M \* MH = 12, not \(12,\)"),
+        ({"thresholds": np.zeros(12, int)}, r"shape \(4,\) or \(levels, 4\), not \(12,\)"),
+        ({"thresholds": np.array([[1] * 4, [0] * 4])}, "thresholds must rise"),
+    ],
+)
+def test_illegal_planes_and_levels_say_what_is_legal(options, message):
+    legal = {
+        "pe": 1,
+        "simd": 6,
+        "thresholds": np.zeros(4, int),
+        "coefficients": np.ones((3, 4), int),
+    }
+    with pytest.raises(ValueError, match=message):
+        MatrixVectorUnit(np.ones((12, 6), np.int8), **(legal | options))
 
 
 @pytest.fixture

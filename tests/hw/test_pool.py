@@ -19,7 +19,16 @@ folds = st.integers(1, 3)
 widths = st.integers(1, 2)
 registers = st.booleans()
 kinds = st.sampled_from(
-    [("or", unsigned(1)), ("sum", unsigned(1)), ("sum", unsigned(3)), ("sum", signed(4))]
+    [
+        ("or", unsigned(1)),
+        ("sum", unsigned(1)),
+        ("sum", unsigned(3)),
+        ("sum", signed(4)),
+        ("max", unsigned(1)),
+        ("max", unsigned(3)),
+        ("max", signed(4)),
+        ("max", signed(1)),
+    ]
 )
 quick = settings(deadline=None, phases=[Phase.explicit, Phase.generate])
 
@@ -62,7 +71,7 @@ def pooled(images, kernel, op):
     rows, columns = height // kernel[0], width // kernel[1]
     inside = images[:, : rows * kernel[0], : columns * kernel[1]]
     windows = inside.reshape(count, rows, kernel[0], columns, kernel[1], channels)
-    return windows.max(axis=(2, 4)) if op == "or" else windows.sum(axis=(2, 4))
+    return windows.sum(axis=(2, 4)) if op == "sum" else windows.max(axis=(2, 4))
 
 
 def check_pool(unit, seed=0, frames=3, **options):
@@ -76,7 +85,7 @@ def check_pool(unit, seed=0, frames=3, **options):
 
 
 class TestPoolUnit:
-    @settings(quick, max_examples=60)
+    @settings(quick, max_examples=100)
     @given(
         place=places(),
         folds=folds,
@@ -179,8 +188,19 @@ class TestPoolUnit:
         sim.run()
         assert taken == [1] * 7 + [0] * 13  # beats 5 and 7 complete the first windows
 
+    @pytest.mark.parametrize("registers", [False, True])
+    @pytest.mark.parametrize("folds", [1, 2])
+    def test_a_maximum_may_be_the_lowest_number(self, folds, registers):
+        unit = PoolUnit(signed(3), (2, 4, folds), (2, 2), lanes=1, op="max", registers=registers)
+        assert unit.o_element == signed(3)
+        images = np.full((2, 2, 4, folds), -4)
+        images[1] = -3
+        expected = pack(pooled(images, (2, 2), "max"), 1, signed(3))
+        got, *_ = run_stream(unit, pack(images, 1, signed(3)), len(expected))
+        assert got == expected
+
     @pytest.mark.parametrize("kind", ["memory", "registers"])
-    @pytest.mark.parametrize("op", ["or", "sum"])
+    @pytest.mark.parametrize("op", ["or", "max", "sum"])
     def test_nothing_is_left_of_a_frame_that_a_reset_cut_off(self, op, kind):
         unit = PoolUnit(1, (4, 4, 2), (2, 2), lanes=1, op=op, registers=kind == "registers")
         reset = Signal()
@@ -209,7 +229,7 @@ class TestPoolUnit:
             ({"kernel": (5, 2)}, "kernel's height must be in 1 .. 4"),
             ({"kernel": (2, 0)}, "kernel's width must be in 1 .. 4"),
             ({"lanes": 4}, "lanes must divide the 6 channels, which 4 does not"),
-            ({"op": "max"}, "op must be 'or' or 'sum', not 'max'"),
+            ({"op": "min"}, "op must be 'or', 'max' or 'sum', not 'min'"),
             ({"element": 2}, "element must be unsigned\\(1\\) with op 'or'"),
             ({"shape": (4, 0, 6)}, "every number in shape must be at least 1"),
         ],
@@ -263,7 +283,45 @@ class TestThresholdStage:
         assert taken == list(range(len(taken)))
         assert given_ == stage.schedule(np.arange(30)).tolist()
 
+    @settings(quick, max_examples=25)
+    @given(
+        element=elements,
+        folds=folds,
+        lanes=st.integers(1, 3),
+        levels=st.integers(2, 8),
+        i_stall=stalls,
+        o_stall=stalls,
+        seed=seeds,
+    )
+    def test_counts_the_thresholds_that_every_channel_reaches(
+        self, element, folds, lanes, levels, i_stall, o_stall, seed
+    ):
+        low, high = limits(element)
+        rng = np.random.default_rng(seed)
+        thresholds = np.sort(rng.integers(low - 2, high + 4, (levels, folds * lanes)), axis=0)
+        pixels = random_values(seed, element, (20, folds * lanes))
+        stage = ThresholdStage(element, thresholds, lanes=lanes)
+        assert stage.o.payload.shape().elem_shape == levels.bit_length()
+        reached = (pixels[:, None, :] >= thresholds).sum(axis=1)
+        expected = pack(reached, lanes, levels.bit_length())
+        sent = pack(pixels, lanes, element)
+        got, *_ = run_stream(
+            stage, sent, len(expected), seed=seed, i_stall=i_stall, o_stall=o_stall
+        )
+        assert got == expected
+
+    @pytest.mark.parametrize("folds", [1, 3])
+    def test_levels_keep_their_schedule(self, folds):
+        thresholds = np.arange(-3, 2)[:, None] + np.arange(2 * folds)
+        stage = ThresholdStage(signed(4), thresholds, lanes=2)
+        assert stage.latency == (2 if folds == 1 else 6)
+        _, taken, given_ = run_stream(stage, [0] * 30, 30)
+        assert taken == list(range(len(taken)))
+        assert given_ == stage.schedule(np.arange(30)).tolist()
+
     def test_refuses_channels_that_do_not_fold(self):
+        with pytest.raises(ValueError, match="lanes must divide the 6 channels"):
+            ThresholdStage(signed(4), np.zeros((3, 6), int), lanes=4)
         with pytest.raises(ValueError, match="lanes must divide the 6 channels"):
             ThresholdStage(signed(4), np.zeros(6, int), lanes=4)
 

@@ -51,6 +51,9 @@ class Mutation:
 _STAGES = "tests/hw/test_stream_stages.py::"
 _ARITHMETIC = "tests/hw/test_arithmetic.py::"
 _AGREEMENT = "tests/hw/test_agreement.py::"
+_PLANES = "tests/hw/test_plane_sum.py::"
+_LEVELS = "tests/hw/test_multi_threshold.py::"
+_JOIN = "tests/hw/test_join.py::"
 _MVU = "tests/hw/test_mvu.py::"
 _POOL = "tests/hw/test_pool.py::"
 _WINDOW = "tests/hw/test_sliding_window.py::"
@@ -177,6 +180,190 @@ MUTATIONS: tuple[Mutation, ...] = (
         "m.d.comb += self.o.payload.as_value().eq(0)",
         "m.d.comb += self.o.payload.as_value().eq(self.i.payload.as_value())",
         _RESIZE + "test_vectors_get_zeros_or_lose_their_end",
+    ),
+    # --- planes and levels ---
+    Mutation(
+        "planes: a negative coefficient keeps its signs",
+        "hw/plane_sum.py",
+        "np.where(negative, -weights, weights)",
+        "np.where(negative, weights, weights)",
+        _PLANES + "test_positive_planes_are_the_same_weights",
+    ),
+    Mutation(
+        "planes: products with the coefficients of the beat before",
+        "hw/plane_sum.py",
+        'counts = delay(m, counts, 1, self.en, "count")',
+        "counts = counts",
+        _PLANES + "test_four_planes_are_summed_in_every_folding",
+    ),
+    Mutation(
+        "planes: the accumulator keeps the neuron before",
+        "hw/plane_sum.py",
+        "(acc & (~flags[1]).replicate(len(acc)))",
+        "acc",
+        _PLANES + "test_planes_are_summed_with_their_coefficients",
+    ),
+    Mutation(
+        "planes: the accumulator counts beats that are not valid",
+        "hw/plane_sum.py",
+        "with m.If(self.en & flags[0]):",
+        "with m.If(self.en):",
+        _PLANES + "test_planes_are_summed_with_their_coefficients",
+    ),
+    Mutation(
+        "planes: a sum is told after each of a neuron's beats",
+        "hw/plane_sum.py",
+        "delay(m, self.valid & last, self.latency, self.en",
+        "delay(m, self.valid, self.latency, self.en",
+        _PLANES + "test_planes_are_summed_with_their_coefficients",
+    ),
+    Mutation(
+        "planes: a gated shift is a place too low",
+        "hw/plane_sum.py",
+        "gain[bit].replicate(len(counts[p]))) << bit)",
+        "gain[bit].replicate(len(counts[p]))) << max(bit - 1, 0))",
+        _PLANES + "test_four_planes_are_summed_in_every_folding",
+    ),
+    Mutation(
+        "planes: coefficients stay those of the first neuron",
+        "hw/plane_sum.py",
+        "beat.eq(Mux(beat == len(table) - 1, 0, beat + 1))",
+        "beat.eq(0)",
+        _PLANES + "test_four_planes_are_summed_in_every_folding",
+    ),
+    Mutation(
+        "levels: > instead of >=",
+        "hw/multi_threshold.py",
+        "count >= limit for count, limit",
+        "count > limit for count, limit",
+        _LEVELS + "test_every_count_finds_its_level",
+    ),
+    Mutation(
+        "levels: bits found in the wrong order",
+        "hw/multi_threshold.py",
+        "bits.eq(found[p] << 1 | reached[p])",
+        "bits.eq(found[p] | reached[p] << step)",
+        _LEVELS + "test_every_count_finds_its_level",
+    ),
+    Mutation(
+        "levels: missing thresholds are reached",
+        "hw/multi_threshold.py",
+        "(1 << bits, *thresholds.shape[1:]), top + 1, np.int64",
+        "(1 << bits, *thresholds.shape[1:]), 0, np.int64",
+        _LEVELS + "test_every_count_finds_its_level",
+    ),
+    Mutation(
+        "levels: the fold does not go along with its count",
+        "hw/multi_threshold.py",
+        'fold = delay(m, fold, 1, self.en, f"fold_{step}")',
+        "fold = fold",
+        _LEVELS + "test_every_count_finds_its_level",
+    ),
+    Mutation(
+        "levels: equal rows count once",
+        "hw/multi_threshold.py",
+        "thresholds[jumps], [0, *(jumps + 1).tolist()]",
+        "thresholds[jumps], list(range(len(jumps) + 1))",
+        _LEVELS + "test_equal_rows_are_searched_once",
+    ),
+    Mutation(
+        "levels: the lower half of the results where the upper one is meant",
+        "hw/multi_threshold.py",
+        "Mux(reached[half - 1], above, below)",
+        "Mux(reached[half - 1], below, above)",
+        _LEVELS + "test_every_count_finds_its_level",
+    ),
+    # --- forks and joins ---
+    Mutation(
+        "fork: a consumer gets a beat again while the other waits",
+        "hw/join.py",
+        "output.valid.eq(self.i.valid & ~had)",
+        "output.valid.eq(self.i.valid)",
+        _JOIN + "TestStreamFork::test_both_consumers_get_every_beat",
+    ),
+    Mutation(
+        "fork: goes on when one of both has the beat",
+        "hw/join.py",
+        "self.i.ready.eq(has[0] & has[1])",
+        "self.i.ready.eq(has[0] | has[1])",
+        _JOIN + "TestStreamFork::test_both_consumers_get_every_beat",
+    ),
+    Mutation(
+        "fork: offers a beat only if the consumers are ready",
+        "hw/join.py",
+        "output.valid.eq(self.i.valid & ~had)",
+        "output.valid.eq(self.i.valid & ~had & output.ready)",
+        _PROOFS + "[fork-looked_at=o]",
+    ),
+    Mutation(
+        "join: takes a beat although the other stream has none",
+        "hw/join.py",
+        "self.i.ready.eq(en & self.side.valid)",
+        "self.i.ready.eq(en)",
+        _JOIN + "TestJoinUnit::test_joins_every_pixel",
+    ),
+    Mutation(
+        "join: gains of the beat before",
+        "hw/join.py",
+        "delay(m, stream_in.payload, int(self._varying), en",
+        "delay(m, stream_in.payload, 0, en",
+        _JOIN + "TestJoinUnit::test_joins_every_pixel",
+    ),
+    Mutation(
+        "join: channels are put on the wrong side",
+        "hw/join.py",
+        'own, other = (self.i, self.side) if self.how == "append" else (self.side, self.i)',
+        "own, other = self.side, self.i",
+        _JOIN + "TestJoinUnit::test_joins_every_pixel",
+    ),
+    Mutation(
+        "join: the second stream's turn comes a beat late",
+        "hw/join.py",
+        "turn.eq(beat >= first)",
+        "turn.eq(beat > first)",
+        _JOIN + "TestJoinUnit::test_joins_every_pixel",
+    ),
+    Mutation(
+        "join: an element is wider than it need be",
+        "hw/join.py",
+        "return unsigned(bits_for(high))",
+        "return signed(bits_for(high) + 1)",
+        _JOIN + "TestJoinUnit::test_the_narrowest_shape_holds_both_ends",
+    ),
+    Mutation(
+        "pool: the minimum instead of the maximum",
+        "hw/pool.py",
+        "Mux(above > partial, above, partial)",
+        "Mux(above < partial, above, partial)",
+        _POOL + "TestPoolUnit::test_pools_every_window",
+    ),
+    Mutation(
+        "pool: a negative number is larger than a positive one",
+        "hw/pool.py",
+        "return 1 << self.element.width - 1 if signed_maxima else 0",
+        "return 0",
+        _POOL + "TestPoolUnit::test_pools_every_window",
+    ),
+    Mutation(
+        "MVU: planes' sums do not tell when they come",
+        "hw/mvu.py",
+        "settled, outputs = planes.done, planes.o.as_value()",
+        "outputs = planes.o.as_value()",
+        _MVU + "test_lanes_groups_and_heads_match_numpy_under_back_pressure",
+    ),
+    Mutation(
+        "MVU: base of planes without their coefficients",
+        "hw/mvu.py",
+        "return (coefficients * base.reshape(-1, len(coefficients)).T).sum(axis=0)",
+        "return base.reshape(-1, len(coefficients)).sum(axis=1)",
+        _MVU + "test_lanes_groups_and_heads_match_numpy_under_back_pressure",
+    ),
+    Mutation(
+        "threshold stage: only the first of several thresholds",
+        "hw/threshold_stage.py",
+        "several = len(counts) > 1",
+        "several = False",
+        _POOL + "TestThresholdStage::test_counts_the_thresholds_that_every_channel_reaches",
     ),
     # --- arithmetic ---
     Mutation(
@@ -395,8 +582,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "MVU: inverted weight",
         "hw/mvu.py",
-        "folded = (self.weights > 0).reshape(\n",
-        "folded = (self.weights < 0).reshape(\n",
+        "folded = (self.weights > 0).reshape(",
+        "folded = (self.weights < 0).reshape(",
         _MVU + "test_thresholded_layer_matches_numpy_under_back_pressure",
     ),
     Mutation(
@@ -573,8 +760,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "pool: AND instead of OR",
         "hw/pool.py",
-        "so_far | element if",
-        "so_far & element if",
+        "return partial | element",
+        "return partial & element",
         _POOL + "TestPoolUnit::test_pools_every_window",
     ),
     Mutation(

@@ -88,8 +88,8 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
     ),
     Equivalent(
         "hw/mvu.py",
-        "return (ends[:, None] + synapse_folds * np.arange(rounds)).reshape(-1) + latency",
-        "return (ends[:, None] + synapse_folds * np.arange(rounds)).reshape(-(2)) + latency",
+        "return (ends[:, None] + synapse_folds * giving).reshape(-1) + latency",
+        "return (ends[:, None] + synapse_folds * giving).reshape(-(2)) + latency",
         "To numpy any negative size is the one that is left.",
     ),
     Equivalent(

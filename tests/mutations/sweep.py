@@ -30,7 +30,9 @@ COMPONENTS: dict[str, tuple[str, ...]] = {
     "hw/core.py": ("tests/hw/test_core.py", "tests/sim/test_verify.py"),
     "hw/counting.py": (_AGREEMENT,),
     "hw/fifo.py": (_STAGES + "TestStreamFIFO",),
+    "hw/join.py": ("tests/hw/test_join.py",),
     "hw/layouts.py": ("tests/hw/test_layouts.py", _ARITHMETIC, _MVU),
+    "hw/multi_threshold.py": ("tests/hw/test_multi_threshold.py",),
     "hw/mvu.py": (_MVU,),
     "hw/parallel_window.py": (
         _WINDOW + "::TestParallelWindow",
@@ -39,6 +41,7 @@ COMPONENTS: dict[str, tuple[str, ...]] = {
     ),
     "hw/pe_array.py": (_ARITHMETIC, _MVU),
     "hw/pipeline.py": (_ARITHMETIC,),
+    "hw/plane_sum.py": ("tests/hw/test_plane_sum.py",),
     "hw/pool.py": (_POOL + "TestPoolUnit",),
     "hw/popcount.py": (_ARITHMETIC, _MVU),
     "hw/replay_buffer.py": (_STAGES + "TestReplayBuffer", _MVU),

@@ -10,7 +10,9 @@ from amaranth.hdl import Value
 from pipeline_rules import at_most, prove_pipeline
 
 from xnorflow.hw.layouts import Lanes
+from xnorflow.hw.multi_threshold import MultiThresholdUnit
 from xnorflow.hw.pe_array import PEArray
+from xnorflow.hw.plane_sum import PlaneSum
 from xnorflow.hw.popcount import AdderTree
 from xnorflow.hw.rom import ROM, ROMStyle
 from xnorflow.hw.score import ScoreUnit
@@ -123,6 +125,76 @@ def test_a_threshold_unit_compares_with_its_folds_thresholds(folds, pe, top, pro
     expected = [(unit.o[p], counts[p] >= _row(thresholds[:, p], fold)) for p in range(pe)]
     verdict = prove_pipeline(unit, m, inputs, expected, latency=unit.latency)
     proved(verdict, "ThresholdUnit", "comparison of each count", f"{folds=} {pe=} {top=}")
+    assert verdict.covered
+
+
+@pytest.mark.parametrize(
+    ("levels", "folds", "pe", "top"),
+    [(3, 1, 2, 5), (4, 1, 1, 6), (17, 1, 1, 20), (3, 2, 2, 3), (5, 3, 1, 4)],
+)
+def test_a_multi_threshold_unit_counts_the_thresholds_reached(levels, folds, pe, top, proved):
+    rng = np.random.default_rng(levels + folds)
+    thresholds = np.sort(rng.integers(0, top + 2, (levels, folds, pe)), axis=0)
+    if levels == 5:  # a row twice, and with it a table
+        thresholds[2] = thresholds[1]
+    unit, m = MultiThresholdUnit(thresholds, top), Module()
+    fold, counts, inputs = _counts_and_fold(m, unit)
+    expected = [
+        (
+            unit.o[p],
+            reduce(
+                add, [counts[p] >= _row(thresholds[level, :, p], fold) for level in range(levels)]
+            ),
+        )
+        for p in range(pe)
+    ]
+    verdict = prove_pipeline(unit, m, inputs, expected, latency=unit.latency)
+    told = f"{levels=} {folds=} {pe=} {top=}"
+    proved(verdict, "MultiThresholdUnit", "thresholds that each count reaches", told)
+    assert verdict.covered
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "pe", "top"),
+    [
+        ([[1, 1], [2, 2]], 4, 2),
+        ([[1, 3], [2, 1]], 2, 2),
+        ([[1, 1], [2, 2]], 1, 2),
+        ([[1, 3], [2, 0]], 1, 2),
+        ([[1], [1], [2], [4]], 2, 1),
+    ],
+)
+def test_a_plane_sum_is_that_of_the_products(coefficients, pe, top, proved):
+    gains = np.array(coefficients)
+    unit, m = PlaneSum(gains, pe, top), Module()
+    cells = [Signal(range(top + 1), name=f"count_{p}") for p in range(pe)]
+    valid = Signal()
+    legal = [at_most(cell, top) for cell in cells]
+    m.d.comb += [unit.i[p].eq(cell) for p, cell in enumerate(legal)]
+    m.d.comb += unit.valid.eq(valid)
+    table = gains.T.reshape(-1, pe)
+    beat = Signal(range(len(table)))
+    with m.If(unit.en & valid):
+        m.d.sync += beat.eq(Mux(beat == len(table) - 1, 0, beat + 1))
+    products = [cell * _row(column, beat) for cell, column in zip(legal, table.T, strict=True)]
+    last = beat % unit.steps == unit.steps - 1
+    expected = [(unit.done, valid & last)]
+    for lane in range(unit.lanes):
+        each = min(pe, unit.planes)
+        total = reduce(add, products[lane * each : (lane + 1) * each])
+        if unit.steps > 1:
+            before = Signal(range(unit.o_top + 1))
+            kept = Mux(beat % unit.steps == 0, 0, before)
+            now = Signal.like(before, name="now")
+            m.d.comb += now.eq(Mux(valid, kept + total, before))
+            with m.If(unit.en):
+                m.d.sync += before.eq(now)
+            total = now
+        expected.append((unit.o[lane], total))
+    inputs = {"valid": valid, **{cell.name: cell for cell in cells}}
+    verdict = prove_pipeline(unit, m, inputs, expected, latency=unit.latency)
+    told = f"{coefficients=} {pe=} {top=}".replace(" ", "").replace("]]", "]] ")
+    proved(verdict, "PlaneSum", "products summed, at their time", told)
     assert verdict.covered
 
 

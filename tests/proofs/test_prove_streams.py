@@ -3,7 +3,7 @@
 import pytest
 from amaranth.hdl import Fragment
 from proving import ports_of_memories
-from stream_cases import ADDRESS_CASES, CASES, case_name
+from stream_cases import ADDRESS_CASES, CASES, case_name, subject
 from stream_rules import prove_addresses, prove_stream
 
 pytestmark = pytest.mark.prove
@@ -17,7 +17,7 @@ def told(parameters: dict) -> str:
 def test_stream_rules_hold_at_all_times(make, parameters, proved):
     component, claim = make(**parameters)
     verdict = prove_stream(component, claim)
-    proved(verdict, type(component).__name__, "stream rules and function", told(parameters))
+    proved(verdict, subject(component), "stream rules and function", told(parameters))
     assert verdict.covered == {"whole_frame_after_a_pause"}
     assert not verdict.tangled, "valid or payload depends on ready"
 
@@ -29,7 +29,7 @@ def test_no_memory_is_addressed_beyond_its_end(make, parameters, proved):
     component, _ = make(**parameters)
     assert any(1 << len(address) > depth for _, address, depth in ports_of(component))
     verdict = prove_addresses(component)
-    proved(verdict, type(component).__name__, "addresses in range", told(parameters))
+    proved(verdict, subject(component), "addresses in range", told(parameters))
     assert verdict.covered == {"moves"}
 
 

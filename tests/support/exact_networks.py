@@ -12,7 +12,14 @@ from math import floor
 import numpy as np
 from numpy.typing import NDArray
 
-from xnorflow.lowered import LoweredLayer, LoweredNetwork, LoweredPool, LoweredThreshold, Window
+from xnorflow.lowered import (
+    LoweredJoin,
+    LoweredLayer,
+    LoweredNetwork,
+    LoweredPool,
+    LoweredThreshold,
+    Window,
+)
 from xnorflow.network import (
     Affine,
     AveragePool,
@@ -215,8 +222,8 @@ def run_stages(lowered: LoweredNetwork, x: NDArray) -> list[NDArray[np.int64]]:
     Returns
     -------
     list of ndarray of int64
-        The quantized frame (F,) and what every stage sends on: 0 and 1, accumulators or sums; the
-        last one is the scores, shape (classes,).
+        The quantized frame (F,) and what every stage sends on: 0 and 1, levels, accumulators or
+        sums; the last one is the scores, shape (classes,).
     """
     flat = np.asarray(x, np.float32).reshape(-1)
     thresholds = np.broadcast_to(lowered.input.thresholds, (lowered.input.levels, flat.size))
@@ -227,14 +234,41 @@ def run_stages(lowered: LoweredNetwork, x: NDArray) -> list[NDArray[np.int64]]:
         match stage:
             case LoweredLayer():
                 y = _layer(stage, y)
-            case LoweredPool():
-                y = _pool(stage, y)
-            case LoweredThreshold():
-                y = (y >= stage.thresholds).astype(np.int64)
+            case LoweredJoin():
+                side = tensors[stage.source + 1]
+                for part in stage.path:
+                    side = _weightless(part, side.reshape(part.i_shape))
+                y = _joined(stage, y, side)
+            case LoweredPool() | LoweredThreshold():
+                y = _weightless(stage, y)
         assert y.shape == stage.o_shape
         tensors.append(y)
     scores = lowered.output.scale * y.reshape(-1) + lowered.output.offset
     return [*tensors, scores]
+
+
+def _weightless(stage: LoweredPool | LoweredThreshold, y: NDArray) -> NDArray:
+    return _pool(stage, y) if isinstance(stage, LoweredPool) else _reached(stage.thresholds, y)
+
+
+def _reached(thresholds: NDArray, y: NDArray) -> NDArray:
+    """Return how many thresholds of its channel every integer reaches."""
+    rows = thresholds.reshape(-1, y.shape[-1])
+    assert np.all(np.diff(rows.astype(np.int64), axis=0) >= 0)
+    return sum((y >= row).astype(np.int64) for row in rows)
+
+
+def _joined(stage: LoweredJoin, main: NDArray, side: NDArray) -> NDArray:
+    for which, y in enumerate((main, side)):
+        assert stage.low[which] <= y.min() <= y.max() <= stage.high[which]
+    if stage.how != "add":
+        return np.concatenate((main, side) if stage.how == "append" else (side, main), axis=-1)
+    result = np.zeros(stage.o_shape, np.int64)
+    for place in np.ndindex(stage.o_shape):
+        gains = [int(gain) for gain in stage.gains[:, place[-1]]]
+        result[place] = gains[0] * main[place] + gains[1] * side[place]
+    assert stage.o_range[0] <= result.min() <= result.max() <= stage.o_range[1]
+    return result
 
 
 def _taps(window: Window, y: NDArray, r: int, c: int, i: int, j: int) -> NDArray | None:
@@ -276,7 +310,7 @@ def _layer(stage: LoweredLayer, y: NDArray) -> NDArray:
         return acc
     assert np.all(stage.thresholds >= stage.acc_min)
     assert np.all(stage.thresholds <= stage.acc_max + 1)
-    return (acc >= stage.thresholds).astype(np.int64)
+    return _reached(stage.thresholds, acc)
 
 
 def _pool(stage: LoweredPool, y: NDArray) -> NDArray:
@@ -284,9 +318,11 @@ def _pool(stage: LoweredPool, y: NDArray) -> NDArray:
     assert y.max() <= stage.high
     assert stage.window.pad is not None
     assert not stage.window.pad.any()
-    result = np.zeros(stage.o_shape, np.int64)
+    start = stage.low if stage.op == "max" else 0
+    result = np.full(stage.o_shape, start, np.int64)
+    combine = {"or": np.bitwise_or, "max": np.maximum, "sum": np.add}[stage.op]
     for r, c, i, j in np.ndindex(*stage.window.out_shape, *stage.window.kernel):
         inside = _taps(stage.window, y, r, c, i, j)
         if inside is not None:
-            result[r, c] = result[r, c] | inside if stage.op == "or" else result[r, c] + inside
+            result[r, c] = combine(result[r, c], inside)
     return result

@@ -1,4 +1,4 @@
-"""Run one component with an input and an output stream under random back-pressure."""
+"""Run one component between streams under random back-pressure."""
 
 import numpy as np
 from amaranth import ClockDomain, Module
@@ -7,7 +7,7 @@ from amaranth.sim import Simulator
 
 from xnorflow.sim.streams import collect, drive
 
-__all__ = ["run_stream"]
+__all__ = ["run_stream", "run_streams"]
 
 
 def run_stream(
@@ -24,44 +24,75 @@ def run_stream(
 
     Returns the payloads, the cycles of the input transfers and those of the output transfers.
     """
+    taken, cycles = run_streams(
+        component,
+        {"i": payloads},
+        {"o": count},
+        seed=seed,
+        stalls={"i": i_stall, "o": o_stall},
+        timeout=timeout,
+    )
+    return taken["o"], cycles["i"], cycles["o"]
+
+
+def run_streams(component, inputs, outputs, *, seed=0, stalls=None, timeout=None):
+    """Drive streams with `inputs` (name -> raw payloads), collect `outputs` (name -> count).
+
+    Each stream stalls at random, with a probability of ``stalls[name]``. Returns the payloads of
+    each output and the cycles of the transfers of each stream.
+    """
     top = Module()
     top.domains.sync = ClockDomain()  # a pass-through has no register of its own
     top.submodules.dut = component
     sim = Simulator(top)
     sim.add_clock(1e-6)
-    taken: list[int] = []
-    i_cycles: list[int] = []
-    o_cycles: list[int] = []
-    limit = timeout or 2000 + 40 * (len(payloads) + count)
+    stalls = stalls or {}
+    taken: dict[str, list[int]] = {name: [] for name in outputs}
+    cycles: dict[str, list[int]] = {name: [] for name in [*inputs, *outputs]}
+    beats = sum(outputs.values())
+    limit = timeout or 2000 + 40 * (sum(len(payloads) for payloads in inputs.values()) + beats)
 
-    async def source(ctx):
-        await drive(ctx, component.i, payloads, rng=np.random.default_rng(seed), stall=i_stall)
+    def source(name, number):
+        async def process(ctx):
+            rng = np.random.default_rng(number)
+            port = getattr(component, name)
+            await drive(ctx, port, inputs[name], rng=rng, stall=stalls.get(name, 0.0))
 
-    async def sink(ctx):
-        rng = np.random.default_rng(seed + 1)
-        await collect(ctx, component.o, count, rng=rng, stall=o_stall, beats=taken)
+        return process
 
-    async def monitor(ctx):
-        i, o = component.i, component.o
-        cycle = 0
-        held = None
-        async for _clk, _rst, iv, ir, ov, ordy, payload in ctx.tick().sample(
-            i.valid, i.ready, o.valid, o.ready, Value.cast(o.payload)
-        ):
-            if iv and ir:
-                i_cycles.append(cycle)
-            if ov and ordy:
-                o_cycles.append(cycle)
-            # A beat once offered stays offered, unchanged, until it is taken.
-            if held is not None:
-                assert ov, "valid fell before ready"
-                assert payload == held, "payload changed before ready"
-            held = payload if ov and not ordy else None
-            cycle += 1
-            assert cycle < limit, f"only {len(taken)} of {count} beats in {limit} cycles"
+    def sink(name, number):
+        async def process(ctx):
+            rng, port = np.random.default_rng(number), getattr(component, name)
+            stall, got = stalls.get(name, 0.0), taken[name]
+            await collect(ctx, port, outputs[name], rng=rng, stall=stall, beats=got)
 
-    sim.add_testbench(source)
-    sim.add_testbench(sink)
-    sim.add_testbench(monitor, background=True)
+        return process
+
+    def monitor(name):
+        async def process(ctx):
+            port = getattr(component, name)
+            cycle, held = 0, None
+            async for _clk, _rst, valid, ready, payload in ctx.tick().sample(
+                port.valid, port.ready, Value.cast(port.payload)
+            ):
+                if valid and ready:
+                    cycles[name].append(cycle)
+                # A beat once offered stays offered, unchanged, until it is taken.
+                if held is not None:
+                    assert valid, "valid fell before ready"
+                    assert payload == held, "payload changed before ready"
+                held = payload if valid and not ready else None
+                cycle += 1
+                got = sum(len(some) for some in taken.values())
+                assert cycle < limit, f"only {got} of {beats} beats in {limit} cycles"
+
+        return process
+
+    for number, name in enumerate(inputs):
+        sim.add_testbench(source(name, seed + 2 * number))
+    for number, name in enumerate(outputs):
+        sim.add_testbench(sink(name, seed + 2 * number + 1))
+    for name in cycles:
+        sim.add_testbench(monitor(name), background=True)
     sim.run()
-    return taken, i_cycles, o_cycles
+    return taken, cycles

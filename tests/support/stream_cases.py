@@ -3,12 +3,15 @@
 from math import lcm
 
 import numpy as np
-from amaranth import Cat, Const, Mux, Signal, signed, unsigned
-from amaranth.hdl import Value
+from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Shape, Value
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
 from stream_rules import StreamClaim
 
 from xnorflow.hw.argmax import ArgMax
 from xnorflow.hw.fifo import StreamFIFO
+from xnorflow.hw.join import JoinUnit, StreamFork
 from xnorflow.hw.mvu import MatrixVectorUnit
 from xnorflow.hw.parallel_window import ParallelWindow
 from xnorflow.hw.pool import PoolUnit
@@ -19,13 +22,18 @@ from xnorflow.hw.sliding_window import SlidingWindow
 from xnorflow.hw.threshold_stage import ScoreStage, ThresholdStage
 from xnorflow.hw.width_converter import WidthConverter
 
-__all__ = ["ADDRESS_CASES", "CASES", "case_name"]
+__all__ = ["ADDRESS_CASES", "CASES", "case_name", "subject"]
 
 
 def case_name(make, parameters: dict) -> str:
     """Return the name of a case, as ``fifo-depth=3``."""
     values = ",".join(f"{name}={value}".replace(" ", "") for name, value in parameters.items())
     return f"{make.__name__}-{values}" if values else make.__name__
+
+
+def subject(component) -> str:
+    """Return the name of the class that a case proves something of."""
+    return getattr(component, "proves", type(component).__name__)
 
 
 def chunks(value: Value, width: int) -> list[Value]:
@@ -154,9 +162,14 @@ def pool(element, shape, kernel, lanes, op, registers=False):
             lanes_now = []
             for lane in range(lanes):
                 cells = [tap[lane * width : (lane + 1) * width] for tap in taps]
+                if component.element.signed:
+                    cells = [cell.as_signed() for cell in cells]
                 total: Value = cells[0]
                 for cell in cells[1:]:
-                    total = total | cell if op == "or" else total + cell
+                    if op == "max":
+                        total = Mux(total > cell, total, cell)
+                    else:
+                        total = total | cell if op == "or" else total + cell
                 result = Signal(component.o_element.width)
                 lanes_now.append(Cat(total, Const(0, len(result)))[: len(result)])
             answer.append(Cat(lanes_now))
@@ -172,18 +185,26 @@ def pool(element, shape, kernel, lanes, op, registers=False):
     return component, claim
 
 
-def unit(shape, pe, simd, scores=False, **options):
+def unit(shape, pe, simd, scores=False, levels=1, coefficients=None, **options):
     rng = np.random.default_rng(7)
-    weights = rng.choice([-1, 1], shape)
     mh, mw = shape
+    planes = 1
+    if coefficients is not None:
+        coefficients = np.array(coefficients)
+        planes = len(coefficients)
+    rows = rng.choice([-1, 1], (planes * mh, mw))
+    options = {**options, "pe": pe, "simd": simd, "coefficients": coefficients}
     if scores:
         scale, offset = rng.integers(-3, 4, mh), rng.integers(-5, 6, mh)
-        component = MatrixVectorUnit(
-            weights, pe=pe, simd=simd, scale=scale, offset=offset, **options
-        )
+        component = MatrixVectorUnit(rows, scale=scale, offset=offset, **options)
     else:
         thresholds = rng.integers(-1, 2, mh)
-        component = MatrixVectorUnit(weights, pe=pe, simd=simd, thresholds=thresholds, **options)
+        if levels > 1:
+            thresholds = np.sort(rng.integers(-mw, mw + 2, (levels, mh)), axis=0)
+        component = MatrixVectorUnit(rows, thresholds=thresholds, **options)
+    weights = rows
+    if coefficients is not None:
+        weights = np.einsum("mj,jmi->ji", coefficients, rows.reshape(mh, planes, mw))
 
     def product(beats):
         lanes = Cat(beats)
@@ -198,35 +219,188 @@ def unit(shape, pe, simd, scores=False, **options):
                 value = acc * int(scale[row]) + int(offset[row])
                 answers.append(Cat(value, value[-1].replicate(len(full))))
             else:
-                answers.append(acc >= int(thresholds[row]))
-        width = len(Value.cast(component.o.payload)) // pe
+                limits = thresholds.reshape(-1, mh)[:, row].tolist()
+                reached = sum((acc >= limit for limit in limits[1:]), acc >= limits[0])
+                answers.append(Cat(reached, Const(0, 8)))
+        width = len(Value.cast(component.o.payload)) // component.o_lanes
         return [
-            Cat(answer[:width] for answer in answers[first : first + pe])
-            for first in range(0, mh, pe)
+            Cat(answer[:width] for answer in answers[first : first + component.o_lanes])
+            for first in range(0, mh, component.o_lanes)
         ]
 
     claim = StreamClaim(
         mw // simd,
-        mh // pe,
+        component.neuron_folds,
         product,
         held=4 + component.latency,
-        patience=component.latency + 3,
+        # Planes one behind the other are silent until the last one.
+        patience=component.latency + 3 + component.row_folds - component.neuron_folds,
     )
     return component, claim
 
 
-def threshold_stage(lanes: int):
-    thresholds = np.array([-2, 1, 3, -4])
+def threshold_stage(lanes: int, levels: int = 1):
+    thresholds = np.array([[-2, 1, 3, -4], [0, 2, 3, -3], [0, 3, 4, 2]])[:levels]
     component = ThresholdStage(signed(3), thresholds, lanes=lanes)
+    width = levels.bit_length()
 
     def compared(beats):
-        answers = [
-            cell.as_signed() >= int(threshold)
-            for cell, threshold in zip(chunks(Cat(beats), 3), thresholds, strict=True)
-        ]
+        answers = []
+        for cell, limits in zip(chunks(Cat(beats), 3), thresholds.T.tolist(), strict=True):
+            compares = [cell.as_signed() >= limit for limit in limits]
+            reached = sum(compares[1:], compares[0])
+            answers.append(Cat(reached, Const(0, width))[:width])
         return [Cat(answers[first : first + lanes]) for first in range(0, 4, lanes)]
 
-    return component, StreamClaim(4 // lanes, 4 // lanes, compared, held=3, patience=4)
+    claim = StreamClaim(
+        4 // lanes,
+        4 // lanes,
+        compared,
+        held=component.latency + 1,
+        patience=component.latency + 2,
+    )
+    return component, claim
+
+
+class Harness(wiring.Component):
+    """What makes one stream in and one out of a component that has more of them.
+
+    `free` may be anything; but nobody waits for it for more than a cycle.
+    """
+
+    def __init__(self, proves: str, i_shape, o_shape):
+        self.proves, self.free = proves, {}
+        super().__init__({"i": In(stream.Signature(i_shape)), "o": Out(stream.Signature(o_shape))})
+
+    def whim(self, m: Module, name: str, wanted: Value) -> Value:
+        """Return a free bit that is 1 in the second of two cycles in which it is wanted."""
+        bit, waited = Signal(name=name), Signal(name=f"{name}_waited")
+        self.free[name] = bit
+        m.d.sync += waited.eq(wanted & ~(bit | waited))
+        return bit | waited
+
+    def gate(self, m: Module, name: str, source, sink, payload: Value) -> None:
+        """Connect streams; an offer comes late at times."""
+        offered = Signal(name=f"{name}_offered")
+        now = offered | self.whim(m, name, source.valid & ~offered)
+        m.d.comb += [
+            sink.valid.eq(source.valid & now),
+            Value.cast(sink.payload).eq(payload),
+            source.ready.eq(sink.ready & now),
+        ]
+        m.d.sync += offered.eq(sink.valid & ~sink.ready)
+
+
+class ForkHarness(Harness):
+    """A fork with a second consumer that has whims; what goes in is taken at once."""
+
+    def __init__(self, looked_at: str):
+        self.looked_at = looked_at
+        super().__init__("StreamFork", 2, 2)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.skid = skid = SkidBuffer(2)
+        m.submodules.fork = fork = StreamFork(2)
+        wiring.connect(m, wiring.flipped(self.i), skid.i)
+        wiring.connect(m, skid.o, fork.i)
+        seen, other = (fork.o, fork.side) if self.looked_at == "o" else (fork.side, fork.o)
+        wiring.connect(m, seen, wiring.flipped(self.o))
+        m.d.comb += other.ready.eq(self.whim(m, "other", other.valid))
+        return m
+
+
+def fork(looked_at: str):
+    return ForkHarness(looked_at), StreamClaim(1, 1, lambda beats: beats, held=2, patience=3)
+
+
+class JoinHarness(Harness):
+    """A join whose streams come from one: its beats in turn, or halves of each, at their time."""
+
+    def __init__(self, join: JoinUnit):
+        self.join = join
+        self.widths = [Shape.cast(port.payload.shape()).width for port in (join.i, join.side)]
+        together = sum(self.widths) if join.how == "add" else max(self.widths)
+        super().__init__("JoinUnit", together, join.o.payload.shape())
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.join = join = self.join
+        wiring.connect(m, join.o, wiring.flipped(self.o))
+        low = self.widths[0]
+        if join.how == "add":
+            m.submodules.skid = skid = SkidBuffer(sum(self.widths))
+            m.submodules.fork = fork = StreamFork(sum(self.widths))
+            wiring.connect(m, wiring.flipped(self.i), skid.i)
+            wiring.connect(m, skid.o, fork.i)
+            self.gate(m, "main", fork.o, join.i, fork.o.payload[:low])
+            self.gate(m, "side", fork.side, join.side, fork.side.payload[low:])
+            return m
+        beat = Signal(range(join.o_beats))
+        turn = beat >= join.beats[0] if join.how == "append" else beat < join.beats[1]
+        m.d.comb += [
+            join.i.valid.eq(self.i.valid & ~turn),
+            join.side.valid.eq(self.i.valid & turn),
+            self.i.ready.eq(Mux(turn, join.side.ready, join.i.ready)),
+            Value.cast(join.i.payload).eq(self.i.payload[:low]),
+            Value.cast(join.side.payload).eq(self.i.payload[: self.widths[1]]),
+        ]
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += beat.eq(Mux(beat == join.o_beats - 1, 0, beat + 1))
+        return m
+
+
+def joined(how, elements, channels, lanes=1, gains=None):
+    component = JoinHarness(
+        JoinUnit(
+            elements,
+            channels,
+            lanes=lanes,
+            how=how,
+            gains=None if gains is None else np.array(gains),
+        )
+    )
+    join, widths = component.join, component.widths
+
+    def cells(beat: Value, number: int) -> list[Value]:
+        """Return the elements of a beat of one of the streams."""
+        first = widths[0] if number and how == "add" else 0
+        shape = join.elements[number]
+        parts = chunks(beat[first : first + widths[number]], shape.width)
+        return [part.as_signed() if shape.signed else part for part in parts]
+
+    def fitted(value: Value) -> Value:
+        wide = value[-1].replicate(16) if value.shape().signed else Const(0, 16)
+        return Cat(value, wide)[: join.o_element.width]
+
+    def answer(beats):
+        if how == "add":
+            factors = np.ones((2, channels[0]), int) if gains is None else np.array(gains)
+            factors = factors.reshape(2, -1, lanes).tolist()
+            return [
+                Cat(
+                    fitted(main * a + side * b)
+                    for main, side, a, b in zip(
+                        cells(beat, 0),
+                        cells(beat, 1),
+                        factors[0][number],
+                        factors[1][number],
+                        strict=True,
+                    )
+                )
+                for number, beat in enumerate(beats)
+            ]
+        order = [0] * join.beats[0] + [1] * join.beats[1]
+        order = order if how == "append" else order[::-1]
+        return [
+            Cat(fitted(cell) for cell in cells(beat, number))
+            for number, beat in zip(order, beats, strict=True)
+        ]
+
+    claim = StreamClaim(
+        join.o_beats, join.o_beats, answer, held=join.latency + 2, patience=join.latency + 4
+    )
+    return component, claim
 
 
 def score_stage(lanes: int):
@@ -311,12 +485,27 @@ CASES = [
             "registers": True,
         },
     ),
+    (pool, {"element": signed(2), "shape": (1, 4, 1), "kernel": (1, 2), "lanes": 1, "op": "max"}),
+    (pool, {"element": 2, "shape": (2, 2, 1), "kernel": (2, 2), "lanes": 1, "op": "max"}),
     (unit, {"shape": (2, 2), "pe": 1, "simd": 2}),
     (unit, {"shape": (2, 2), "pe": 2, "simd": 1}),
     (unit, {"shape": (2, 3), "pe": 2, "simd": 3}),
     (unit, {"shape": (2, 4), "pe": 2, "simd": 2}),
     (unit, {"shape": (2, 2), "pe": 2, "simd": 1, "scores": True}),
+    (unit, {"shape": (2, 2), "pe": 2, "simd": 2, "levels": 3}),
+    (unit, {"shape": (1, 2), "pe": 2, "simd": 1, "coefficients": [[1], [-2]]}),
+    (unit, {"shape": (1, 1), "pe": 1, "simd": 1, "coefficients": [[1], [2]]}),
+    (fork, {"looked_at": "o"}),
+    (fork, {"looked_at": "side"}),
+    (joined, {"how": "add", "elements": (signed(2), unsigned(2)), "channels": (1, 1)}),
+    (
+        joined,
+        {"how": "add", "elements": (2, signed(2)), "channels": (2, 2), "gains": [[1, 1], [3, -2]]},
+    ),
+    (joined, {"how": "append", "elements": (1, signed(2)), "channels": (2, 1)}),
+    (joined, {"how": "prepend", "elements": (signed(2), 2), "channels": (2, 4), "lanes": 2}),
     (threshold_stage, {"lanes": 2}),
+    (threshold_stage, {"lanes": 4, "levels": 3}),
     (threshold_stage, {"lanes": 4}),
     (score_stage, {"lanes": 1}),
     (score_stage, {"lanes": 2}),

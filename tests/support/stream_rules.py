@@ -46,7 +46,8 @@ def prove_stream(component, claim: StreamClaim, *, limit_s: int = 120) -> Verdic
     at any time. One frame, any, is noted as it goes in, and its beats are compared as they come
     out: nothing is lost, doubled, reordered or changed. Further properties are ``stable`` (an
     offer is kept), ``orphan`` (no beat of a frame that has not begun), ``crowded`` (no more frames
-    within than claimed), ``stuck`` and ``address`` (within every memory).
+    within than claimed), ``stuck`` and ``address`` (within every memory). What a component lists
+    as `free` (name to Signal) may be anything at any time, too.
     """
     m = Module()
     fragment = Fragment.get(component, None)
@@ -122,7 +123,13 @@ def prove_stream(component, claim: StreamClaim, *, limit_s: int = 120) -> Verdic
         m.d.sync += paused.eq(1)
     return prove(
         m,
-        {"offer": offer, "pick": pick, "ready": ready, "fresh": fresh},
+        {
+            "offer": offer,
+            "pick": pick,
+            "ready": ready,
+            "fresh": fresh,
+            **getattr(component, "free", {}),
+        },
         {
             "content": given & mine & (o_payload != expected),
             "orphan": given & (held == 0) & ~begins,
