@@ -10,9 +10,9 @@ Three computations are compared, so that a difference can be placed:
   is wrong.
 
 The golden model is exact, as if computed with real numbers; the other two have rounding noise.
-Where a sign's input is zero but for noise, each of its two bits may be the right one as far as they
-can tell. A frame in which such a bit differs is put aside from there on, and counted; this is no
-difference, and no agreement either.
+Where the input of a sign or quantizer lies on a step but for noise, either side of the step may be
+right as far as they can tell. A frame in which such a number differs is put aside from there on,
+and counted; this is no difference, and no agreement either.
 
 Frames are drawn around the first thresholds, some of them right on and right below these, so that
 bits are balanced and a threshold that is off by one float32 shows.
@@ -222,7 +222,7 @@ def check_import(
     if inconclusive:
         note = (
             f"The check of the import was inconclusive for {inconclusive} of {len(x)} random "
-            f"frames, in which a sign's input is zero but for rounding noise."
+            f"frames, in which a quantizer's input lies on a step but for rounding noise."
         )
     tensors = len(set(filter(None, imported.tensors)))
     return ImportCheck(len(x), tensors, inconclusive, perf_counter() - start, note)

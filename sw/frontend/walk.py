@@ -165,6 +165,8 @@ class _Walk:
         # Terms of sums that are terms of another sum.
         self._terms: dict[str, list[Chain]] = {}
         self._done: set[Node] = set()
+        # What each concatenation gives: dense connections repeat the tensors of the one before.
+        self._concatenated: dict[tuple[str, ...], Chain] = {}
         # Products with a gain that is left out, and what they multiply.
         self._gains: dict[Node, str] = {}
         self._told: set[str] = set()
@@ -250,11 +252,7 @@ class _Walk:
             if _go_on(chain, node):
                 self.known[output] = chain
             return
-        terms: list[Chain] = []
-        for index, tensor in enumerate(t for t in node.inputs if t in self.graph.computed):
-            chains = self._chains(tensor)
-            turned = node.kind == "Sub" and index == 1
-            terms += [negated(chain, node) for chain in chains] if turned else chains
+        terms = self._terms_of(node)
         if waits(self.graph, node):
             self._terms[output] = terms
             return
@@ -263,9 +261,25 @@ class _Walk:
         if _collect(chain, lambda: result.append(joined(terms, node))):
             (chain,) = result
             chain.record(output)
+            if node.kind == "Concat":
+                self._concatenated[node.inputs] = chain.copy()
         elif not _go_on(chain, node):
             return
         self.known[output] = chain
+
+    def _terms_of(self, node: Node) -> list[Chain]:
+        """Return what a node joins; of a `Concat`, what an earlier one joined already as one."""
+        count = 0
+        if node.kind == "Concat":
+            sizes = range(len(node.inputs), 1, -1)
+            count = next((n for n in sizes if node.inputs[:n] in self._concatenated), 0)
+        terms = [self._concatenated[node.inputs[:count]].copy()] if count else []
+        for index, tensor in enumerate(node.inputs[count:]):
+            if tensor in self.graph.computed:
+                chains = self._chains(tensor)
+                turned = node.kind == "Sub" and index == 1
+                terms += [negated(chain, node) for chain in chains] if turned else chains
+        return terms
 
     def _chains(self, tensor: str) -> list[Chain]:
         if tensor in self._terms:
