@@ -10,9 +10,9 @@ Three computations are compared, so that a difference can be placed:
   is wrong.
 
 The golden model is exact, as if computed with real numbers; the other two have rounding noise.
-Where a sign's input is zero but for noise, each of its two bits may be the right one as far as they
-can tell. A frame in which such a bit differs is put aside from there on, and counted; this is no
-difference, and no agreement either.
+Where the input of a sign or quantizer lies on a step but for noise, either side of the step may be
+right as far as they can tell. A frame in which such a number differs is put aside from there on,
+and counted; this is no difference, and no agreement either.
 
 Frames are drawn around the first thresholds, some of them right on and right below these, so that
 bits are balanced and a threshold that is off by one float32 shows.
@@ -51,7 +51,7 @@ from xnorflow.network import (
 )
 from xnorflow.reference import ReferenceFailed, execute
 
-__all__ = ["ImportCheck", "check_import", "lower_verified", "verify"]
+__all__ = ["ImportCheck", "check_import", "compare_network", "lower_verified", "verify"]
 
 _FRAMES = 4
 _TOLERANCE = 1e-11
@@ -210,14 +210,57 @@ def check_import(
         why = f"its batch of {batch} frames takes too much memory"
         return ImportCheck(0, 0, 0, perf_counter() - start, _not_checked(why))
     x = _frames(imported, lowered, -(-frames // batch) * batch, np.random.default_rng(seed))
-    compared = list(dict.fromkeys(filter(None, imported.tensors)))
-    ranked = filter(None, (_ranked(graph, output) for output in graph.outputs))
-    wanted = list(dict.fromkeys([*compared, *graph.outputs, *ranked]))
     try:
-        reference = execute(graph, _in_graph(imported, x), wanted, imported.options.sign_zero)
+        reference, own, conclusive = compare_network(imported, x)
     except ReferenceFailed as failure:
         why = f"onnx's reference executor does not run it ({failure})"
         return ImportCheck(0, 0, 0, perf_counter() - start, _not_checked(why))
+    _compare_golden(imported, lowered, x, own, conclusive)
+    _compare_outputs(imported, lowered, reference, own[-1], conclusive)
+    inconclusive = int(np.count_nonzero(~conclusive))
+    note = ""
+    if inconclusive:
+        note = (
+            f"The check of the import was inconclusive for {inconclusive} of {len(x)} random "
+            f"frames, in which a quantizer's input lies on a step but for rounding noise."
+        )
+    tensors = len(set(filter(None, imported.tensors)))
+    return ImportCheck(len(x), tensors, inconclusive, perf_counter() - start, note)
+
+
+def compare_network(
+    imported: Imported, x: NDArray
+) -> tuple[dict[str, NDArray], list[Tensor], NDArray[np.bool_]]:
+    """Compare a graph and the network that it became, tensor by tensor.
+
+    Parameters
+    ----------
+    imported : Imported
+    x : ndarray, shape (N, *network.input_shape)
+        Frames; a multiple of the graph's batch.
+
+    Returns
+    -------
+    reference : dict of str to ndarray
+        Tensors of the graph that the network has as well, its outputs, and the scores that classes
+        were made of.
+    own : list of Tensor
+        The frames and the tensor behind every operation of the network.
+    conclusive : ndarray of bool, shape (N,)
+        Frames in which rounding noise decided no sign another way.
+
+    Raises
+    ------
+    WorkFailed
+        There is a difference; the message names the first tensor that differs and its node.
+    ReferenceFailed
+        The reference executor cannot run the graph.
+    """
+    graph = imported.graph
+    ranked = filter(None, (_ranked(graph, output) for output in graph.outputs))
+    compared = filter(None, imported.tensors)
+    wanted = list(dict.fromkeys([*compared, *graph.outputs, *ranked]))
+    reference = execute(graph, _in_graph(imported, x), wanted, imported.options.sign_zero)
     own = list(evaluate(imported.network, x))
     conclusive = np.ones(len(x), bool)
     aside = np.zeros(len(x), bool)
@@ -226,17 +269,7 @@ def check_import(
             conclusive &= ~aside
         if name := imported.tensors[index]:
             aside = _compare(imported, index, reference[name], own[index + 1], conclusive)
-    conclusive &= ~aside
-    _compare_golden(imported, lowered, x, own, conclusive)
-    _compare_outputs(imported, lowered, reference, own[-1], conclusive)
-    inconclusive = int(np.count_nonzero(~conclusive))
-    note = ""
-    if inconclusive:
-        note = (
-            f"The check of the import was inconclusive for {inconclusive} of {len(x)} random "
-            f"frames, in which a sign's input is zero but for rounding noise."
-        )
-    return ImportCheck(len(x), len(compared), inconclusive, perf_counter() - start, note)
+    return reference, own, conclusive & ~aside
 
 
 def _not_checked(why: str) -> str:

@@ -12,8 +12,8 @@ Operators that it lacks or is too slow at are here, written from their public de
 
 float64 instead of float32 makes rounding noise so small, some 1e-15 of a value, that it can be told
 from a difference. What does not depend on the input is computed in the type that the file stores,
-as every runtime does it; where that leaves rounding noise on the magnitude of a layer's weights,
-which the import takes for one magnitude, they are evened out here too.
+as every runtime does it; where that leaves rounding noise on a layer's weights, which the import
+takes for integers times a scale, they are evened out here too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from xnorflow.frontend.constants import Constants
 from xnorflow.frontend.evaluators import signed_again
 from xnorflow.frontend.graph import QONNX, STANDARD, Graph, Node
-from xnorflow.frontend.layers import WEIGHT_NOISE, row_magnitudes
+from xnorflow.frontend.weights import NoIntegers, integer_weights
 
 __all__ = ["ReferenceFailed", "execute"]
 
@@ -137,16 +137,15 @@ def _double(value: Any) -> NDArray:
 
 
 def _evened(node: Node, weights: NDArray) -> NDArray:
-    """Return weights without rounding noise on their magnitudes."""
+    """Return weights without the rounding noise on integers times a scale."""
     transposed = node.kind == "MatMul" or (
         node.kind == "Gemm" and not node.attributes.get("transB")
     )
     rows = weights.T if transposed else weights
-    matrix = rows.reshape(len(rows), -1)
-    magnitudes, uneven, noise = row_magnitudes(matrix)
-    if not uneven.size or noise > WEIGHT_NOISE:
+    try:
+        even = integer_weights(rows.reshape(len(rows), -1)).floats().reshape(rows.shape)
+    except NoIntegers:
         return weights
-    even = np.copysign(magnitudes[:, None], matrix).reshape(rows.shape)
     return even.T if transposed else even
 
 
@@ -298,7 +297,7 @@ def _quantize(
         low = narrow - size / 2 if signed else 0.0
         high = size / 2 - 1 if signed else size - 1 - narrow
         integers = _ROUNDINGS[rounding_mode.upper()](np.clip(integers, low, high))
-    return np.asarray((integers - zero_point) * scale)
+    return np.asarray((integers - zero_point) * scale, x.dtype)
 
 
 _ROUNDINGS: Mapping[str, Any] = {

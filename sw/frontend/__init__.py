@@ -1,8 +1,8 @@
 """Readers of models: from a file or a live module to a :class:`~xnorflow.network.Network`.
 
 This version reads QONNX and Keras files of perceptrons and convolutional networks whose weights and
-hidden activations are one bit each; ``docs/importing.md`` lists the accepted graphs. In the order
-in which a file is read:
+hidden activations have a few bits each; ``docs/importing.md`` lists the accepted graphs. In the
+order in which a file is read:
 
 - :mod:`~xnorflow.frontend.reader`: bytes to a plain :class:`~xnorflow.frontend.graph.Graph`,
 - :mod:`~xnorflow.frontend.keras`: the same from a Keras or Larq file,
@@ -11,9 +11,11 @@ in which a file is read:
   the operators of :mod:`~xnorflow.frontend.evaluators`,
 - :mod:`~xnorflow.frontend.chain`: what is known of the data while the graph is walked,
 - :mod:`~xnorflow.frontend.registry`: operator to handler; ``layers``, ``pools``, ``windows``,
-  ``quantizers``, ``comparisons``, ``squashing``, ``elementwise``, ``shapes`` and ``scores`` hold
-  the handlers,
+  ``quantizers``, ``levels``, ``comparisons``, ``squashing``, ``elementwise``, ``shapes`` and
+  ``scores`` hold the handlers, ``weights`` what a layer's weights are as integers,
 - :mod:`~xnorflow.frontend.straight_through`: branches that cancel each other in inference,
+- :mod:`~xnorflow.frontend.joins`: where branches meet, with ``bases`` and ``staircases`` for sums
+  that are one layer or one quantizer, and ``pixel_gains`` for a gain that is refused,
 - :mod:`~xnorflow.frontend.walk`: follows the data from the input to the output.
 """
 
@@ -83,7 +85,7 @@ def load(
     ----------
     model : str, Path or torch.nn.Module
         A QONNX file (``.onnx``), a Keras or Larq file (``.keras``, ``.h5``), or a torch or
-        Brevitas module, whose graph is a chain of one-bit layers.
+        Brevitas module.
     options : ImportOptions, optional
         What the model does not tell.
     input_shape : tuple of int, optional
@@ -94,8 +96,8 @@ def load(
     Returns
     -------
     Network
-        Weights are int8 in {-1, +1}; parameters are the exact stored
-        numbers; ``notes`` tell what was dropped or assumed.
+        Weights are -1 and +1 (int8) or integers with the coefficients of their planes (int32);
+        parameters are the exact stored numbers; ``notes`` tell what was dropped or assumed.
 
     Raises
     ------

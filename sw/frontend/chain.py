@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -25,7 +25,9 @@ from xnorflow.network import (
     Conv2d,
     Dense,
     Flatten,
+    Join,
     MaxPool,
+    MultiThreshold,
     Op,
     Quantize,
     Sign,
@@ -52,7 +54,7 @@ class Content(Enum):
     """What the tensor at hand is made of."""
 
     FRAME = "the frame"
-    INTEGERS = "the quantized frame"
+    INTEGERS = "numbers of a few levels"
     BITS = "bits"
     AVERAGES = "averages of bits"
     ACCUMULATORS = "accumulators"
@@ -396,24 +398,23 @@ class Chain:
         self.ops.append(Sign(node.name))
         self._begin(Content.BITS, node, BITS)
 
-    def quantize(self, node: Node, op: Quantize) -> None:
-        """Append a quantizer of the frame."""
+    def quantize(self, node: Node, op: Quantize | MultiThreshold) -> None:
+        """Append a quantizer to several levels."""
         self.ops.append(op)
         self._begin(Content.INTEGERS, node)
 
-    def dense(self, node: Node, weights: NDArray[np.int8]) -> None:
-        """Append a layer of shape (MH, MW), for the time being under its node's own name."""
+    def dense(self, node: Node, op: Dense) -> None:
+        """Append a layer, for the time being under its node's own name."""
         self.flatten(node)
-        self.ops.append(Dense(_layer_name(node), weights))
-        self.shape = (*self.shape[:-1], weights.shape[0])
-        self._begin_sums(node, weights)
+        self.ops.append(replace(op, name=_layer_name(node)))
+        self.shape = (*self.shape[:-1], op.weights.shape[0])
+        self._begin_sums(node, op)
 
     def conv(self, node: Node, op: Conv2d, shape: tuple[int, int]) -> None:
         """Append a convolution whose outputs have `shape` rows and columns, named as `dense`."""
         self.ops.append(replace(op, name=_layer_name(node)))
         self.shape, self.padding = (op.weights.shape[0], *shape), None
-        weights = op.weights.reshape(len(op.weights), -1)
-        self._begin_sums(node, weights, op.pad_value if any(op.padding) else None)
+        self._begin_sums(node, op, op.pad_value if any(op.padding) else None)
 
     def pool(self, node: Node, op: MaxPool | AveragePool, shape: tuple[int, int]) -> None:
         """Append a pool whose outputs have `shape` rows and columns."""
@@ -435,20 +436,19 @@ class Chain:
             self.values = range(taps * first, taps * last + 1, step)
             self.maps = [Affine("", (Fraction(1, taps),)), *self.maps]
 
-    def _begin_sums(
-        self, node: Node, weights: NDArray[np.int8], pad: Fraction | None = None
-    ) -> None:
-        """Begin with sums of bits by the rows of weights, if the bits are the same numbers all.
+    def _begin_sums(self, node: Node, op: Dense | Conv2d, pad: Fraction | None = None) -> None:
+        """Begin with sums of bits by rows of -1 and +1, if the bits are the same numbers all.
 
         The numbers are ``scale * b + offset`` of b = -1 and +1; taps of the padding hold `pad`.
         """
         ends = [Fraction(end) for end in BITS]
-        uniform = self.content is Content.BITS
-        for op in self.maps:
-            uniform = uniform and isinstance(op, Affine) and _channels(op) == 1
-            if isinstance(op, Affine):
-                ends = [op.scale[0] * end + op.offset[0] for end in ends]
+        uniform = self.content is Content.BITS and op.coefficients is None
+        for map_ in self.maps:
+            uniform = uniform and isinstance(map_, Affine) and _channels(map_) == 1
+            if isinstance(map_, Affine):
+                ends = [map_.scale[0] * end + map_.offset[0] for end in ends]
         scale, offset = (ends[1] - ends[0]) / 2, (ends[1] + ends[0]) / 2
+        weights = op.weights.reshape(len(op.weights), -1)
         terms = weights.shape[1]
         if not uniform or (pad is not None and pad not in ends and (pad or offset)):
             self._begin(Content.ACCUMULATORS, node)
@@ -457,6 +457,44 @@ class Chain:
         self._begin(Content.ACCUMULATORS, node, range(-terms, terms + 1, step))
         sums = weights.sum(axis=1, dtype=np.int64).tolist() if offset else [0]
         self.maps = [Affine(node.name, (scale,), tuple(offset * total for total in sums))]
+
+    def unmap(self, fork: int) -> None:
+        """Take back all operations but the first `fork`; the others are maps."""
+        kept = len(self.maps) - (len(self.ops) - fork)
+        for entries in (self.ops, self.tensors, self.layouts):
+            del entries[fork:]
+        del self.maps[kept:]
+
+    def rewrite(self, node: Node, fork: int, ops: Sequence[Op]) -> None:
+        """Put layers or a quantizer of `node` in the place of all operations but the first.
+
+        Parameters
+        ----------
+        node : Node
+        fork : int
+            Number of operations that stay.
+        ops : sequence of Op
+            What gives a tensor of the same shape.
+        """
+        for entries in (self.tensors, self.layouts):
+            del entries[fork:]
+        self.ops[fork:] = ops
+        layer = any(isinstance(op, Dense | Conv2d) for op in ops)
+        self._begin(Content.ACCUMULATORS if layer else Content.INTEGERS, node)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels, or of the values of a vector."""
+        return self.shape[0 if self.layout is Layout.CHANNELS_FIRST else -1]
+
+    def join(self, node: Node, op: Join, content: Content, channels: int) -> None:
+        """Append the end of a shortcut, which makes `content` and adds so many channels."""
+        self.ops.append(op)
+        if self.layout is Layout.CHANNELS_FIRST:
+            self.shape = (self.shape[0] + channels, *self.shape[1:])
+        else:
+            self.shape = (*self.shape[:-1], self.shape[-1] + channels)
+        self._begin(content, node)
 
     def reshape(self, node: Node, shape: tuple[int, ...]) -> None:
         """Give each frame another shape with the same values in row-major order."""

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 __all__ = [
     "EVALUATORS",
     "FREE_BATCH",
+    "MOST_BITS",
     "Evaluator",
     "bipolar_scale",
-    "bit_width",
-    "multi_bit",
+    "other_quantizer",
     "signed_again",
     "size_of_result",
 ]
@@ -38,6 +38,10 @@ Evaluator = Callable[["Constants", Node, Sequence[Any]], Any]
 EVALUATORS: dict[tuple[str, str], Evaluator] = {}
 """Evaluators by operator set and operator."""
 
+MOST_BITS = 8
+"""Of weights and activations."""
+
+_QUANT_MEND = f"use a Quant of 1 to {MOST_BITS} bits, or BipolarQuant, which gives -1 and +1"
 _COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 
 
@@ -366,39 +370,52 @@ def _bipolar_quant(constants: Constants, node: Node, inputs: Sequence[Any]) -> A
     return np.where(inputs[0] >= 0, np.float32(1), np.float32(-1)) * scale
 
 
-@_evaluates("Quant", "IntQuant", "Trunc", "FloatQuant", opset=QONNX)
+@_evaluates("Quant", "IntQuant", opset=QONNX)
 def _quant(constants: Constants, node: Node, inputs: Sequence[Any]) -> Any:
     latent = inputs[0]
     _check_latent(constants, node, latent)
-    bits = bit_width(constants, node)
-    if bits == 1 and node.kind in ("Quant", "IntQuant"):
-        if constants.graph.integer(node, "signed", 1):
-            scale = bipolar_scale(constants, node)
-            zero_point = constants.numbers(node, 2, "zero point")
-            signs = np.where(latent / scale + zero_point >= 0, np.float32(1), np.float32(-1))
-            return (signs - zero_point) * scale
-        problem = "gives weights of 0 and 1 (1 bit, signed = 0), and these are not binary"
-        constants.obstacle(node, problem, "quantize them by BipolarQuant, to -1 and +1")
+    bits = constants.numbers(node, 3, "bit width")
+    scale, zero_point = bipolar_scale(constants, node), constants.numbers(node, 2, "zero point")
+    signed = constants.graph.integer(node, "signed", 1)
+    narrow = constants.graph.integer(node, "narrow", 0)
+    mode = constants.graph.text(node, "rounding_mode", "ROUND")
+    if set(bits.reshape(-1).tolist()) - set(range(1, MOST_BITS + 1)) or mode not in _ROUNDED:
+        fault = f"to {float(bits.max(initial=0)):g} bits"
+        if mode not in _ROUNDED:
+            fault = f"in the unknown rounding mode {mode}"
+        constants.obstacle(node, f"quantizes weights {fault}", _QUANT_MEND)
+        return np.where(latent >= 0, np.float32(1), np.float32(-1))
+    integers = latent / scale + zero_point
+    if signed and np.all(bits == 1):
+        integers = np.where(integers >= 0, np.float32(1), np.float32(-1))
     else:
-        constants.obstacle(node, *multi_bit(bits, "weights"))
-    return np.where(latent >= 0, np.float32(1), np.float32(-1))
+        half = np.exp2(bits.astype(np.float32)) / 2
+        low, high = (narrow - half, half - 1) if signed else (0, 2 * half - 1 - narrow)
+        integers = _ROUNDED[mode](np.clip(integers, low, high))
+    return ((integers - zero_point) * scale).astype(latent.dtype, copy=False)
 
 
-def bit_width(constants: Constants, node: Node) -> float | None:
-    """Return the largest number of bits that a quantizer keeps, or None where it is not told."""
-    # Inputs are (x, scale, zero point, bits, ..), but for FloatQuant, whose bits are in two parts.
-    stored = node.has_input(3) and node.inputs[3] not in constants.graph.computed
-    if not stored or node.kind == "FloatQuant":
-        return None
-    values = constants.numbers(node, 3, "bit width")
-    return float(values.max()) if values.size else None
+_ROUNDED: dict[str, Callable[..., Any]] = {
+    "CEIL": np.ceil,
+    "DOWN": np.trunc,
+    "FLOOR": np.floor,
+    "HALF_DOWN": lambda x: np.copysign(np.ceil(np.abs(x) - 0.5), x),
+    "HALF_EVEN": np.rint,
+    "HALF_UP": lambda x: np.copysign(np.floor(np.abs(x) + 0.5), x),
+    "ROUND": np.rint,
+    "UP": lambda x: np.copysign(np.ceil(np.abs(x)), x),
+}
 
 
-def multi_bit(bits: float | None, what: str) -> tuple[str, str]:
-    """Return what is wrong with a quantizer to several bits, and the mend."""
-    size = "several bits" if bits is None else f"{bits:g} bits"
-    problem = f"quantizes {what} to {size}, and this version takes one bit"
-    return problem, "use BipolarQuant, which gives -1 and +1"
+@_evaluates("FloatQuant", "Trunc", opset=QONNX)
+def _other_quant(constants: Constants, node: Node, inputs: Sequence[Any]) -> Any:
+    constants.obstacle(node, *other_quantizer("weights"))
+    return np.where(inputs[0] >= 0, np.float32(1), np.float32(-1))
+
+
+def other_quantizer(what: str) -> tuple[str, str]:
+    """Return what is wrong with a quantizer that is not supported, and the mend."""
+    return f"quantizes {what} in a way that is not supported", _QUANT_MEND
 
 
 def bipolar_scale(constants: Constants, node: Node) -> NDArray:

@@ -11,25 +11,16 @@ from onnx import TensorProto
 
 from xnorflow.frontend.chain import Chain, Content, exact
 from xnorflow.frontend.graph import Node
+from xnorflow.frontend.weights import IntegerWeights, NoIntegers, integer_weights
 from xnorflow.frontend.windows import window
-from xnorflow.network import Affine, Conv2d
+from xnorflow.network import Affine, Conv2d, Dense
 
 __all__ = [
-    "WEIGHT_NOISE",
     "conv",
     "gemm",
     "matmul",
-    "row_magnitudes",
     "xnor_popcount_matmul",
 ]
-
-WEIGHT_NOISE = 2.0**-18
-"""Largest relative difference of weights that count as one magnitude.
-
-A detach trick on weights, ``w + (sign(w) - w)``, rounds twice in float32: its outcome is off by
-``2**-24 * (2 + |w|)`` at most. With gains a, where it is ``w + (a * sign(w) - w)``, that is
-``2**-24 * (2 + |w| / a)`` of a, so the bound holds for latent weights up to 62 times their gain.
-"""
 
 
 def gemm(chain: Chain, node: Node) -> None:
@@ -104,11 +95,19 @@ def conv(chain: Chain, node: Node) -> None:
         )
     places = window(chain, node, weights.shape[2:])
     padding, value = _merged_padding(chain, node, places.padding)
-    signs, magnitudes = _signs(chain, node, weights.reshape(len(weights), -1))
-    signs = signs.reshape(weights.shape).transpose(0, 2, 3, 1)
-    op = Conv2d("", signs, places.stride, places.dilation, padding, value, groups)
+    split = _integers(chain, node, weights.reshape(len(weights), -1))
+    op = Conv2d(
+        "",
+        split.integers.reshape(weights.shape).transpose(0, 2, 3, 1),
+        places.stride,
+        places.dilation,
+        padding,
+        value,
+        groups,
+        coefficients=split.coefficients,
+    )
     chain.conv(node, op, places.out)
-    chain.affine(node, scale=magnitudes)
+    chain.affine(node, scale=split.scales)
     if node.has_input(2):
         bias = chain.constants.numbers(node, 2, "bias")
         if bias.shape != (len(weights),):
@@ -154,88 +153,39 @@ def _refuse_shape(chain: Chain, node: Node) -> None:
 
 
 def _dense(chain: Chain, node: Node, matrix: NDArray, gain: Fraction) -> None:
-    """Append ``gain * matrix @ x``, as a `Dense` of -1 and +1 and an `Affine`."""
+    """Append ``gain * matrix @ x``, as a `Dense` of integers and an `Affine`."""
     if matrix.shape[1] != chain.shape[-1]:
         chain.graph.refuse(
             node,
             f"has weights for {matrix.shape[1]} inputs but gets {chain.shape[-1]}",
             "make both sizes equal",
         )
-    signs, magnitudes = _signs(chain, node, matrix)
-    chain.dense(node, signs)
-    chain.affine(node, scale=(gain * value for value in magnitudes))
+    weights = _integers(chain, node, matrix)
+    chain.dense(node, Dense("", weights.integers, coefficients=weights.coefficients))
+    chain.affine(node, scale=(gain * value for value in weights.scales))
 
 
-def _signs(
-    chain: Chain, node: Node, matrix: NDArray
-) -> tuple[NDArray[np.int8], tuple[Fraction, ...]]:
-    """Split weights into signs and magnitudes, and check what the layer takes.
-
-    Parameters
-    ----------
-    chain : Chain
-    node : Node
-    matrix : ndarray, shape (MH, MW)
-
-    Returns
-    -------
-    signs : ndarray of int8, shape (MH, MW)
-    magnitudes : tuple of Fraction
-        One for all neurons or one for each.
-    """
+def _integers(chain: Chain, node: Node, matrix: NDArray) -> IntegerWeights:
+    """Return weights, shape (MH, MW), as integers and scales, and check what the layer takes."""
     _check_content(chain, node)
-    rows, uneven, noise = row_magnitudes(matrix)
-    if uneven.size and noise <= WEIGHT_NOISE:
+    try:
+        weights = integer_weights(matrix)
+    except NoIntegers as refusal:
+        _refuse_weights(chain, node, matrix, refusal.row)
+        weights = integer_weights(np.where(matrix >= 0, 1, -1))
+    if weights.noise:
         chain.note(
-            f"{node}: the weights of {uneven.size} of {len(rows)} neurons differ in magnitude "
-            f"by up to {noise:.1g} of it, which is taken as rounding."
+            f"{node}: the weights of {weights.uneven} of {len(matrix)} neurons differ in magnitude "
+            f"by up to {weights.noise:.1g} of it from integers times a scale, which is taken as "
+            f"rounding."
         )
-    if not rows.any() or noise > WEIGHT_NOISE:
-        _refuse_weights(chain, node, matrix, int(uneven[0]) if uneven.size else 0)
-        rows[:] = 1
-    silent = int(np.count_nonzero(rows == 0))
-    if silent:
+    silent = int(np.count_nonzero(~matrix.any(axis=1)))
+    if silent and 0 in weights.scales:
         chain.note(
-            f"{node}: {silent} of {len(rows)} neurons have only zero weights; each is a layer "
+            f"{node}: {silent} of {len(matrix)} neurons have only zero weights; each is a layer "
             f"output with the scale 0."
         )
-    signs = np.where(matrix >= 0, 1, -1).astype(np.int8)
-    return signs, exact(rows[:1] if np.all(rows == rows[0]) else rows)
-
-
-def row_magnitudes(
-    matrix: NDArray,
-) -> tuple[NDArray[np.float64], NDArray[np.intp], float]:
-    """Return the one magnitude that the weights of each neuron have, but for rounding.
-
-    Parameters
-    ----------
-    matrix : ndarray, shape (MH, MW)
-
-    Returns
-    -------
-    rows : ndarray of float64, shape (MH,)
-        The median where magnitudes differ; all are the same if they differ by no more than the
-        entries of a row may.
-    uneven : ndarray of int
-        The rows in which magnitudes differ.
-    noise : float
-        What they are off by at most, relative to `rows`.
-    """
-    # float64 holds every int8 and float32, and an int64 that is no weight stays one.
-    magnitudes = np.abs(matrix.astype(np.float64))
-    rows = magnitudes.max(axis=1)
-    uneven = np.flatnonzero(np.any(magnitudes != rows[:, None], axis=1))
-    if not uneven.size:
-        return rows, uneven, 0.0
-    middle = magnitudes.shape[1] // 2
-    rows[uneven] = np.partition(magnitudes[uneven], middle, axis=1)[:, middle]
-    common = np.partition(rows, len(rows) // 2)[len(rows) // 2]
-    if np.all(np.abs(rows - common) <= WEIGHT_NOISE * common):
-        rows[:] = common
-    worst = np.abs(magnitudes - rows[:, None]).max(axis=1)
-    noise = np.divide(worst, rows, out=np.ones_like(rows), where=rows > 0)[uneven].max()
-    return rows, uneven, float(noise)
+    return weights
 
 
 def _check_content(chain: Chain, node: Node) -> None:
@@ -245,7 +195,7 @@ def _check_content(chain: Chain, node: Node) -> None:
         chain.obstacle(
             node,
             f"takes the sums of {chain.source}, which nothing makes binary",
-            "put a BipolarQuant between the two",
+            "put a BipolarQuant or Quant between the two",
         )
     if chain.content is not Content.FRAME:
         return
@@ -268,7 +218,7 @@ def _refuse_weights(chain: Chain, node: Node, matrix: NDArray, row: int) -> None
     shown = ", ".join(f"{value:g}" for value in found[:4]) + (", ..." if found.size > 4 else "")
     chain.obstacle(
         node,
-        f"has weights that are not binary (neuron {row} has {shown})",
-        "put a BipolarQuant between the stored weights and this node, or store -1 and +1, "
-        "times one magnitude for each neuron",
+        f"has weights that are neither binary nor integers of up to 8 bits times one scale for "
+        f"each neuron (neuron {row} has {shown})",
+        "put a BipolarQuant or a Quant of 2 to 8 bits between the stored weights and this node",
     )

@@ -1,7 +1,8 @@
-"""Quantizers: `BipolarQuant`, `Quant` of the frame and to one bit, and ONNX's `Sign`."""
+"""Quantizers: `BipolarQuant`, `Quant`, and ONNX's `Sign` and `Round`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from math import isqrt
 
@@ -9,27 +10,22 @@ from xnorflow.errors import UserError
 from xnorflow.frontend.chain import Chain, Content, exact
 from xnorflow.frontend.comparisons import COMPARISONS, compare, decision, spread_alike
 from xnorflow.frontend.elementwise import arithmetic, negate
-from xnorflow.frontend.evaluators import bipolar_scale, bit_width, multi_bit
+from xnorflow.frontend.evaluators import MOST_BITS, bipolar_scale, other_quantizer
 from xnorflow.frontend.graph import Node
-from xnorflow.frontend.squashing import ends, require_unsquashed, settle
+from xnorflow.frontend.levels import MODES, append_levels, steps_of_rounding
+from xnorflow.frontend.squashing import (
+    clip_range,
+    drop,
+    limits,
+    require_unsquashed,
+    settle,
+)
 from xnorflow.network import Affine, BatchNorm, Quantize
 
 __all__ = ["bipolar_quant", "other_quant", "quant", "rounding", "sign", "zero_is_reachable"]
 
-_MOST_BITS = 8
-_HALF, _ONE = Fraction(1, 2), Fraction(1)
-
-_ROUNDINGS = {
-    "CEIL": (Fraction(0), True),
-    "DOWN": (_ONE, False),
-    "FLOOR": (_ONE, False),
-    "HALF_DOWN": (_HALF, True),
-    "HALF_EVEN": (_HALF, True),
-    "HALF_UP": (_HALF, False),
-    "ROUND": (_HALF, True),
-    "UP": (Fraction(0), True),
-}
-"""From where on each mode rounds numbers between 0 and 1 up, and whether only above it."""
+_HALF = Fraction(1, 2)
+_TO_EVEN = ("ROUND", "HALF_EVEN")
 
 
 def bipolar_quant(chain: Chain, node: Node) -> None:
@@ -41,28 +37,24 @@ def bipolar_quant(chain: Chain, node: Node) -> None:
 
 
 def quant(chain: Chain, node: Node) -> None:
-    """``scale * (clip(round(x / scale + zero_point)) - zero_point)`` of the frame, or to a bit."""
+    """``scale * (clip(round(x / scale + zero_point)) - zero_point)``, of 1 to 8 bits."""
     chain.require_data(node, "first input")
     chain.require_float(node)
     bits = _number(chain, node, 3, "bit width")
     if bits == 1:
         _one_bit(chain, node)
         return
-    if chain.content is not Content.FRAME:
-        other_quant(chain, node)
-        return
-    if bits not in range(2, _MOST_BITS + 1):
+    if bits not in range(2, MOST_BITS + 1):
+        what = "the frame" if chain.content is Content.FRAME else "activations"
         chain.obstacle(
             node,
-            f"quantizes the frame to {float(bits):g} bits",
-            f"give 2 to {_MOST_BITS} bits, or a BipolarQuant for one",
+            f"quantizes {what} to {float(bits):g} bits",
+            f"give 2 to {MOST_BITS} bits, or a BipolarQuant for one",
         )
         chain.sign(node)
         return
     signed, narrow = _range(chain, node)
     mode = chain.graph.text(node, "rounding_mode", "ROUND")
-    if mode not in ("ROUND", "HALF_EVEN"):
-        chain.obstacle(node, f"rounds in the mode {mode}", "give ROUND, which takes halves to even")
     scale = _number(chain, node, 1, "scale")
     if scale <= 0:
         chain.graph.refuse(
@@ -71,9 +63,42 @@ def quant(chain: Chain, node: Node) -> None:
     half = 1 << (int(bits) - 1)
     low, high = (-half + narrow, half - 1) if signed else (0, 2 * half - 1 - narrow)
     zero_point = _number(chain, node, 2, "zero point")
-    for level in (low, high - 1):
-        settle(chain, node, (scale * (level + _HALF - zero_point),), both=True)
-    chain.quantize(node, Quantize(node.name, scale, zero_point, low, high))
+    if mode in _TO_EVEN:
+        quantize(chain, node, Quantize(node.name, scale, zero_point, low, high))
+        return
+    steps = steps_of_rounding(mode, low, high) if mode in MODES else None
+    if steps is None:
+        problem = f"rounds in the unknown mode {mode}"
+        if mode in MODES:
+            problem = f"rounds positive and negative numbers another way, in the mode {mode}"
+        chain.obstacle(node, problem, "give ROUND, which takes halves to even, or FLOOR")
+        chain.sign(node)
+        return
+    places, above = steps
+    append_levels(
+        chain,
+        node,
+        [(scale * (place - zero_point),) for place in places],
+        [scale * (level - zero_point) for level in range(low, high + 1)],
+        above=above,
+    )
+
+
+def quantize(chain: Chain, node: Node, op: Quantize) -> None:
+    """Append a quantizer; a clip before it is a smaller range of its integers."""
+    clips = limits(chain)
+    if clips is None:
+        steps = ((op.scale * (level + _HALF - op.zero_point),) for level in range(op.low, op.high))
+        settle(chain, node, list(steps), both=True)
+    else:
+        ends = (
+            end if clip is None else round(clip / op.scale + op.zero_point)
+            for clip, end in zip(clips, (op.low, op.high), strict=True)
+        )
+        least, largest = (min(max(end, op.low), op.high) for end in ends)
+        drop(chain, node)
+        op = replace(op, low=least, high=largest)
+    chain.quantize(node, op)
 
 
 def _range(chain: Chain, node: Node) -> tuple[bool, bool]:
@@ -104,7 +129,7 @@ def _one_bit(chain: Chain, node: Node) -> None:
         chain.affine(node, scales, (-zero * scale for scale, zero in pairs))
         return
     mode = chain.graph.text(node, "rounding_mode", "ROUND")
-    if narrow or mode not in _ROUNDINGS:
+    if narrow or mode not in (*_TO_EVEN, *MODES):
         problem = (
             "has a narrow range of 1 bit, in which only 0 lies"
             if narrow
@@ -113,7 +138,8 @@ def _one_bit(chain: Chain, node: Node) -> None:
         chain.obstacle(node, problem, "use BipolarQuant, which gives -1 and +1")
         chain.sign(node)
         return
-    step, above = _ROUNDINGS[mode]
+    # Between 0 and 1 a half goes to the even 0.
+    step, above = (_HALF, True) if mode in _TO_EVEN else MODES[mode][:2]
     thresholds = tuple((step - zero) * scale for scale, zero in pairs)
     compare(chain, node, thresholds, above=above)
     chain.affine(
@@ -136,32 +162,49 @@ def _number(chain: Chain, node: Node, index: int, role: str) -> Fraction:
 
 
 def other_quant(chain: Chain, node: Node) -> None:
-    """Refuse a quantizer to several bits, and go on as if it were a sign."""
+    """Refuse another quantizer, and go on as if it were a sign."""
     require_unsquashed(chain)
     what = "the input" if chain.content is Content.FRAME else "activations"
-    chain.obstacle(node, *multi_bit(bit_width(chain.constants, node), what))
+    chain.obstacle(node, *other_quantizer(what))
     chain.sign(node)
 
 
 def rounding(chain: Chain, node: Node) -> None:
-    """Round to the nearest integer, halves to even, what a clip leaves two integers for.
+    """Round to the nearest integer, halves to even, what a clip before or behind it limits.
 
-    DoReFa-Net's activations of one bit are ``round(clip(x, 0, 1))``.
+    DoReFa-Net's activations of k bits are ``round(clip(x, 0, 1) * n) / n`` with n = 2 ** k - 1.
     """
     chain.require_float(node)
-    between = ends(chain)
-    low, high = (round(end) for end in between) if between else (0, 0)
-    if high != low + 1:
+    ends = _ends(chain, node)
+    if ends is None or ends[1] - ends[0] not in range(1, 1 << MOST_BITS):
         chain.obstacle(
             node,
-            "rounds to more than two integers, and this version takes one bit",
-            "clip what it rounds to a range that holds two, such as 0 to 1, or use BipolarQuant",
+            f"rounds to integers that no clip limits to {1 << MOST_BITS} at most",
+            "clip what it rounds to a range that holds as many, such as 0 to 1 times 2^bits - 1, "
+            "or use a Quant",
         )
         chain.sign(node)
         return
-    # Halves go up where the integer below is odd.
-    compare(chain, node, (low + _HALF,), above=low % 2 == 0)
-    chain.affine(node, (_HALF,), (low + _HALF,))
+    low, high = ends
+    limited = limits(chain) not in (None, (None, None))
+    if high > low + 1:
+        quantize(chain, node, Quantize(node.name, Fraction(1), Fraction(0), low, high))
+    else:
+        # Halves go up where the integer below is odd.
+        compare(chain, node, (low + _HALF,), above=low % 2 == 0)
+        chain.affine(node, (_HALF,), (low + _HALF,))
+    if not limited:
+        # The graph's tensor holds what the clip behind it cuts off.
+        chain.record()
+
+
+def _ends(chain: Chain, node: Node) -> tuple[int, int] | None:
+    """Return the least and the largest integer that rounding gives, or the clip behind it."""
+    low, high = limits(chain) or (None, None)
+    readers = chain.graph.readers(node.outputs[0])
+    if (low is None or high is None) and len(readers) == 1 and readers[0].kind == "Clip":
+        low, high = clip_range(chain, readers[0])
+    return None if low is None or high is None else (round(low), round(high))
 
 
 def sign(chain: Chain, node: Node) -> None:
@@ -184,7 +227,7 @@ def sign(chain: Chain, node: Node) -> None:
             "use BipolarQuant or torch.where(x >= 0, 1.0, -1.0), a bias that keeps the sums off 0, "
             "or say with --sign-zero +1 what it is to give",
         )
-    settle(chain, node, (Fraction(0),), both=True)
+    settle(chain, node, [(Fraction(0),)], both=True)
     compare(chain, node, (Fraction(0),), above=zero < 0)
     if not never:
         # The graph's tensor holds 0 where the network's does not.

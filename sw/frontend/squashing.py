@@ -8,25 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from itertools import cycle
+from itertools import cycle, takewhile
 from math import isfinite
 
 from xnorflow.frontend.chain import Chain, Content, Squashing
 from xnorflow.frontend.graph import Graph, Node
 from xnorflow.frontend.scores import RISING
-from xnorflow.network import Affine
+from xnorflow.frontend.staircases import compose
+from xnorflow.network import Affine, MultiThreshold, Quantize, Sign
 
 __all__ = [
     "ACTIVATIONS",
     "SQUASHES",
     "activation",
-    "ends",
+    "clip_range",
+    "drop",
+    "limits",
     "require_unsquashed",
     "settle",
     "squash",
 ]
 
-_NOT_BINARY = "is an activation that is not binary", "replace it by a sign (BipolarQuant)"
+Limits = tuple[Fraction | None, Fraction | None]
+"""The least and the largest number; None where there is none."""
+
+_NOT_QUANTIZED = (
+    "is an activation that nothing quantizes",
+    "put a Quant of 2 to 8 bits behind it, or replace it by a sign (BipolarQuant)",
+)
 
 _KEEP_SIGN = ("Celu", "Elu", "LeakyRelu", "Selu", "Softsign", "Tanh")
 _SIGNS = (
@@ -55,11 +64,13 @@ def squash(chain: Chain, node: Node) -> None:
     """Leave it to the next sign to decide whether an activation can be dropped."""
     chain.require_float(node)
     chain.require_data(node, "first input")
-    if node.kind in RISING and _ranks_follow(chain, node):
+    if node.kind in ("Clip", "Relu") and _leaves_levels(chain, node):
+        chain.note(f"{node}: dropped, because it leaves every number that it gets.")
+    elif node.kind in RISING and _ranks_follow(chain, node):
         chain.note(f"{node}: dropped, because it does not change which class is largest.")
         chain.scored = node
     elif _sign_follows(chain.graph, node) and _rises(chain, node):
-        low, high = _range(chain, node)
+        low, high = clip_range(chain, node)
         keeps_sign = node.kind in _KEEP_SIGN
         chain.squashings.append(Squashing(node, low, high, keeps_sign, len(chain.maps)))
     else:
@@ -75,7 +86,7 @@ def activation(chain: Chain, node: Node) -> None:
 
 
 def _refuse(chain: Chain, node: Node) -> None:
-    chain.obstacle(node, *_NOT_BINARY)
+    chain.obstacle(node, *_NOT_QUANTIZED)
     chain.sign(node)
 
 
@@ -96,6 +107,28 @@ def _sign_follows(graph: Graph, node: Node) -> bool:
     return False
 
 
+def _leaves_levels(chain: Chain, node: Node) -> bool:
+    """Whether a clip behind a quantizer leaves all of its levels as they are."""
+    count = sum(1 for _ in takewhile(lambda op: isinstance(op, Affine), reversed(chain.ops)))
+    maps = compose(chain.ops[len(chain.ops) - count :])
+    match chain.ops[-1 - count :][:1]:
+        case [Sign()]:
+            ends = [Fraction(-1), Fraction(1)]
+        case [Quantize() as op]:
+            ends = [op.scale * (level - op.zero_point) for level in (op.low, op.high)]
+        case [MultiThreshold() as op]:
+            ends = [op.values[0], op.values[-1]]
+        case _:
+            return False
+    if maps is None:
+        return False
+    scales, offsets = maps
+    pairs = list(zip(cycle(scales), cycle(offsets), range(max(map(len, maps))), strict=False))
+    levels = [scale * end + offset for scale, offset, _ in pairs for end in ends]
+    low, high = clip_range(chain, node)
+    return (low is None or low <= min(levels)) and (high is None or max(levels) <= high)
+
+
 def _ranks_follow(chain: Chain, node: Node) -> bool:
     """Whether nothing but a choice of the class follows."""
     if chain.content is not Content.ACCUMULATORS:
@@ -108,7 +141,7 @@ def _ranks_follow(chain: Chain, node: Node) -> bool:
     return True
 
 
-def _range(chain: Chain, node: Node) -> tuple[Fraction | None, Fraction | None]:
+def clip_range(chain: Chain, node: Node) -> tuple[Fraction | None, Fraction | None]:
     """Return the ends of the range in which an activation changes nothing, see `Squashing`."""
     if node.kind != "Clip":
         return Fraction(0), None
@@ -129,54 +162,84 @@ def _end(chain: Chain, node: Node, index: int, key: str) -> Fraction | None:
     return Fraction(value)
 
 
-def ends(chain: Chain) -> tuple[Fraction, Fraction] | None:
-    """Return the least and the largest number that a clip leaves at hand, if all channels agree."""
-    if not chain.squashings:
-        return None
-    squashing = chain.squashings[-1]
-    maps = chain.maps[squashing.behind :]
-    if squashing.low is None or squashing.high is None or squashing.keeps_sign:
-        return None
-    low, high = squashing.low, squashing.high
-    for op in maps:
+def limits(chain: Chain) -> Limits | None:
+    """Return what the clips before a node limit its input to, in all channels alike.
+
+    Returns
+    -------
+    tuple of Fraction or None, or None
+        The least and the largest number, None where there is no limit; None if the activations are
+        no clips, or leave each channel another range.
+    """
+    waiting, low, high = list(chain.squashings), None, None
+    for place in range(len(chain.maps) + 1):
+        while waiting and waiting[0].behind <= place:
+            clip = waiting.pop(0)
+            if clip.keeps_sign:
+                return None
+            low = clip.low if low is None else _within(low, clip)
+            high = clip.high if high is None else _within(high, clip)
+        if place == len(chain.maps):
+            break
+        op = chain.maps[place]
+        if low is None and high is None:
+            continue
         if not isinstance(op, Affine) or len(set(op.scale)) > 1 or len(set(op.offset)) > 1:
             return None
-        low, high = (op.scale[0] * end + op.offset[0] for end in (low, high))
-    return min(low, high), max(low, high)
+        low, high = (None if v is None else op.scale[0] * v + op.offset[0] for v in (low, high))
+        if op.scale[0] < 0:
+            low, high = high, low
+    return low, high
+
+
+def _within(value: Fraction, clip: Squashing) -> Fraction:
+    value = value if clip.low is None else max(value, clip.low)
+    return value if clip.high is None else min(value, clip.high)
+
+
+def drop(chain: Chain, node: Node) -> None:
+    """Drop the activations before a quantizer that does what they do."""
+    for squashing in chain.squashings:
+        _note_dropped(chain, squashing, node)
+    chain.squashings = []
+
+
+def _note_dropped(chain: Chain, squashing: Squashing, node: Node) -> None:
+    chain.note(f"{squashing.node}: dropped, because {node} gives the same without it.")
 
 
 def settle(
     chain: Chain,
     node: Node,
-    thresholds: Sequence[Fraction],
+    columns: Sequence[Sequence[Fraction]],
     *,
     above: bool = False,
     both: bool = False,
 ) -> None:
-    """Drop the activations before a sign that cannot change what it gives; refuse others.
+    """Drop the activations before a quantizer that cannot change what it gives; refuse others.
 
     Parameters
     ----------
     chain : Chain
     node : Node
-        The sign.
-    thresholds : sequence of Fraction
-        What it compares with, one number for all channels or one for each.
+        The quantizer.
+    columns : sequence of sequences of Fraction
+        What it compares with, each one number for all channels or one for each.
     above : bool
         Whether it asks for ``x > threshold``; otherwise for ``x >= threshold``.
     both : bool
         Whether it asks for both.
     """
     for squashing in chain.squashings:
-        if _is_seen(chain, squashing, thresholds, above, both):
+        if any(_is_seen(chain, squashing, column, above, both) for column in columns):
             chain.obstacle(
                 squashing.node,
-                f"changes what {node} makes bits of, because not all of its thresholds lie within "
-                f"the range that the activation leaves as it is",
+                f"changes what {node} gives, because not all of its thresholds lie within the "
+                f"range that the activation leaves as it is",
                 "leave the activation out",
             )
         else:
-            chain.note(f"{squashing.node}: dropped, because {node} gives the same without it.")
+            _note_dropped(chain, squashing, node)
     chain.squashings = []
 
 
@@ -224,5 +287,5 @@ def require_unsquashed(chain: Chain, node: Node | None = None) -> None:
     if (node and node.kind in _KEEP_SQUASHING) or not chain.squashings:
         return
     for squashing in chain.squashings:
-        chain.obstacle(squashing.node, *_NOT_BINARY)
+        chain.obstacle(squashing.node, *_NOT_QUANTIZED)
     chain.sign(chain.squashings[0].node)

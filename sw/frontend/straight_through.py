@@ -68,19 +68,14 @@ def straight_through(chain: Chain, tensor: str) -> Region | None:
     Returns
     -------
     Region or None
-        None if the branches are no sum of which all terms but one cancel, so that the network has
-        true branches.
+        None if no sum of branches has all terms but one cancel, so that they are true branches.
+        Where some do and others go elsewhere, as a shortcut does, the region is theirs.
     """
-    branches = _Branches(chain, tensor)
     try:
-        last = branches.meet()
+        return _Branches(chain, tensor).whole() or _Branches(chain, tensor).closed()
     # A constant that cannot be told; whoever follows the branches says so.
     except UserError:
         return None
-    if last is None:
-        return None
-    steps = branches.steps(last.outputs[0])
-    return None if steps is None else Region(frozenset(branches.nodes), steps, last)
 
 
 class _Branches:
@@ -103,7 +98,47 @@ class _Branches:
         self._known: dict[tuple, int] = {}
         self._fork = tensor
 
-    def meet(self) -> Node | None:
+    def whole(self) -> Region | None:
+        """Return all branches, if they amount to one way."""
+        last = self._meet()
+        steps = None if last is None else self.steps(last.outputs[0])
+        if last is None or steps is None:
+            return None
+        return Region(frozenset(self.nodes), steps, last)
+
+    def closed(self) -> Region | None:
+        """Return the first branches that amount to one way and lead nowhere else."""
+        waiting = [*self.graph.readers(self._fork)]
+        inner: dict[Node, frozenset[Node]] = {}
+        while waiting and len(self.nodes) < _MOST_NODES:
+            node = waiting.pop(0)
+            if node in inner or self._ways(node) or not self._follow(node):
+                continue
+            self.nodes.append(node)
+            output = node.outputs[0]
+            sources = [one for one in self.nodes if set(one.outputs) & set(node.inputs)]
+            inner[node] = frozenset([node]).union(*(inner[one] for one in sources))
+            region = inner[node]
+            data = set(node.inputs) & self._combinations.keys()
+            if len(data) > 1 and self._leads_nowhere_else(region, node):
+                steps = self.steps(output)
+                if steps is not None:
+                    return Region(region, steps, node)
+            if output not in self.graph.output_tensors:
+                waiting += self.graph.readers(output)
+        return None
+
+    def _leads_nowhere_else(self, region: frozenset[Node], last: Node) -> bool:
+        return all(
+            node is last
+            or (
+                node.outputs[0] not in self.graph.output_tensors
+                and region.issuperset(self.graph.readers(node.outputs[0]))
+            )
+            for node in region
+        )
+
+    def _meet(self) -> Node | None:
         """Follow the branches to the first node at which they all meet, or return None."""
         waiting = {node: self._ways(node) for node in self.graph.readers(self._fork)}
         while waiting:

@@ -2,7 +2,8 @@
 
 Every node on the data's way is imported by its handler. A node that is refused does not end the
 walk: where it can be told what the node would give, what lies behind it is examined too, so that a
-user learns of all obstacles at once. The same holds for branches, which each are followed.
+user learns of all obstacles at once. Branches are each followed by a chain of its own, until they
+meet.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from pathlib import Path
 from xnorflow.errors import UserError
 from xnorflow.frontend.chain import Chain, Content, Layout
 from xnorflow.frontend.graph import Graph, Node
+from xnorflow.frontend.joins import joined, joins, negated, waits
 from xnorflow.frontend.obstacles import ModelRefused, Obstacle
 from xnorflow.frontend.options import ImportOptions
+from xnorflow.frontend.pixel_gains import PROBLEM, pixel_gain
 from xnorflow.frontend.registry import find
 from xnorflow.frontend.scores import dropped_after, may_follow
 from xnorflow.frontend.shapes import CHANNELS_LAST
@@ -38,7 +41,9 @@ _RESHAPES = (
     *("Flatten", "Gemm", "MatMul", "Squeeze", "Transpose", "Unsqueeze", "XnorPopcountMatMul"),
 )
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "XnorPopcountMatMul")
-_LINEAR = ("Add", "BatchNormalization", "Concat", "Div", "Identity", "Mul", "Neg", "Pad", "Sub")
+_LINEAR = (
+    *("Add", "BatchNormalization", "Concat", "Div", "Identity", "Mul", "Neg", "Pad", "Sub", "Sum"),
+)
 _KEEPS_PAD = ("Conv", "Dropout", "Identity", "Transpose")
 
 
@@ -140,37 +145,158 @@ def _follow(chain: Chain) -> Chain | None:
         raise UserError(
             f"{graph.path}: no output depends on input {graph.input!r}; give a chain of layers"
         )
-    known = {graph.input: chain}
-    joined: dict[Node, None] = {}
+    walk = _Walk(chain)
     for node in graph.live:
-        if node in joined:
-            continue
-        sources = [tensor for tensor in dict.fromkeys(node.inputs) if tensor in graph.computed]
-        if node.kind == "Shape" or not sources or not known.keys() & sources:
-            continue
-        tensor = next(tensor for tensor in sources if tensor in known)
-        at = known[tensor]
-        if region := _join(at, tensor):
-            joined |= dict.fromkeys(region.nodes)
-            if _import_region(at, region):
-                known[region.last.outputs[0]] = at
-            continue
-        if _branches(at, tensor):
-            at = at.copy()
-        at.arrive(tensor)
-        # Paths that meet have parted before, which is an obstacle already.
-        if _import(at, node) if len(sources) == 1 else _go_on(at, node):
-            known.update(dict.fromkeys(filter(None, node.outputs), at))
-    return _outcome(chain, known)
+        walk.visit(node)
+    return _outcome(chain, walk.known)
 
 
-def _join(chain: Chain, tensor: str) -> Region | None:
-    """Return the branches of a straight-through estimator that begin at a tensor, if any do."""
-    graph = chain.graph
-    if len(graph.readers(tensor)) < 2 or tensor in graph.output_tensors:
-        return None
-    chain.arrive(tensor)
-    return straight_through(chain, tensor)
+class _Walk:
+    """What is known of the tensors so far.
+
+    Attributes
+    ----------
+    known : dict of str to Chain
+    """
+
+    def __init__(self, chain: Chain) -> None:
+        self.graph = chain.graph
+        self.known = {chain.graph.input: chain}
+        # Terms of sums that are terms of another sum.
+        self._terms: dict[str, list[Chain]] = {}
+        self._done: set[Node] = set()
+        # What each concatenation gives: dense connections repeat the tensors of the one before.
+        self._concatenated: dict[tuple[str, ...], Chain] = {}
+        # Products with a gain that is left out, and what they multiply.
+        self._gains: dict[Node, str] = {}
+        self._told: set[str] = set()
+
+    def visit(self, node: Node) -> None:
+        """Import a node, if what it takes is known."""
+        sources = [t for t in dict.fromkeys(node.inputs) if t in self.graph.computed]
+        taken = [t for t in sources if t in self.known or t in self._terms]
+        if node in self._done or node.kind == "Shape" or not taken:
+            return
+        if node in self._gains:
+            self._leave_out_gain(node)
+        elif joins(self.graph, node):
+            self._join(node, sources)
+        elif len(sources) > 1:
+            self._refuse_meeting(node, taken)
+        else:
+            self._estimator(taken[0])
+            if node not in self._done and not self._gain(node, taken[0]):
+                self._import(node, taken[0])
+
+    def _at(self, tensor: str) -> Chain:
+        """Return a chain at a known tensor, one of its own where the tensor goes several ways."""
+        chain = self.known[tensor]
+        uses = self.graph.readers(tensor)
+        inner = tensor in self.graph.output_tensors
+        if inner and uses and tensor not in self._told:
+            self._told.add(tensor)
+            chain.obstacles.append(
+                Obstacle(
+                    f"tensor {tensor!r}",
+                    f"goes to {' and '.join(map(str, uses))} and output {tensor!r}",
+                    "give a network without inner outputs",
+                )
+            )
+        if len(uses) > 1 or inner:
+            chain = chain.copy()
+        chain.arrive(tensor)
+        return chain
+
+    def _import(self, node: Node, tensor: str) -> None:
+        chain = self._at(tensor)
+        if _import(chain, node):
+            self.known.update(dict.fromkeys(filter(None, node.outputs), chain))
+
+    def _estimator(self, tensor: str) -> None:
+        """Import the branches of a straight-through estimator that begin at a tensor, if any do."""
+        readers = [node for node in self.graph.readers(tensor) if node not in self._done]
+        if len(readers) < 2 or tensor in self.graph.output_tensors:
+            return
+        chain = self.known[tensor].copy()
+        chain.arrive(tensor)
+        region = straight_through(chain, tensor)
+        if region is None or not region.nodes.isdisjoint(self._done):
+            return
+        self._done |= region.nodes
+        if _import_region(chain, region):
+            self.known[region.last.outputs[0]] = chain
+
+    def _gain(self, node: Node, tensor: str) -> bool:
+        """Leave out a gain for each pixel that begins at a node; say whether one does."""
+        *inner, last = pixel_gain(self.graph, node) or (node,)
+        if not inner:
+            return False
+        self._done.update(inner)
+        self._gains[last] = next(
+            t for t in last.inputs if t in self.graph.computed and t not in inner[-1].outputs
+        )
+        self.known[tensor].obstacle(node, *PROBLEM)
+        return True
+
+    def _leave_out_gain(self, node: Node) -> None:
+        tensor = self._gains[node]
+        if tensor in self.known:
+            self.known[node.outputs[0]] = self._at(tensor).copy()
+
+    def _join(self, node: Node, sources: Sequence[str]) -> None:
+        """Join branches, or leave that to the sum of which this is a term."""
+        output = node.outputs[0]
+        if any(t not in self.known and t not in self._terms for t in sources):
+            # The rest is hidden, which is an obstacle already.
+            chain = next(self._chains(t)[0] for t in sources if t in self.known or t in self._terms)
+            if _go_on(chain, node):
+                self.known[output] = chain
+            return
+        terms = self._terms_of(node)
+        if waits(self.graph, node):
+            self._terms[output] = terms
+            return
+        chain = terms[0]
+        result: list[Chain] = []
+        if _collect(chain, lambda: result.append(joined(terms, node))):
+            (chain,) = result
+            chain.record(output)
+            if node.kind == "Concat":
+                self._concatenated[node.inputs] = chain.copy()
+        elif not _go_on(chain, node):
+            return
+        self.known[output] = chain
+
+    def _terms_of(self, node: Node) -> list[Chain]:
+        """Return what a node joins; of a `Concat`, what an earlier one joined already as one."""
+        count = 0
+        if node.kind == "Concat":
+            sizes = range(len(node.inputs), 1, -1)
+            count = next((n for n in sizes if node.inputs[:n] in self._concatenated), 0)
+        terms = [self._concatenated[node.inputs[:count]].copy()] if count else []
+        for index, tensor in enumerate(node.inputs[count:]):
+            if tensor in self.graph.computed:
+                chains = self._chains(tensor)
+                turned = node.kind == "Sub" and index == 1
+                terms += [negated(chain, node) for chain in chains] if turned else chains
+        return terms
+
+    def _chains(self, tensor: str) -> list[Chain]:
+        if tensor in self._terms:
+            return self._terms[tensor]
+        return [self._at(tensor).copy()]
+
+    def _refuse_meeting(self, node: Node, taken: Sequence[str]) -> None:
+        """Refuse a node at which branches meet in no way that a network can have."""
+        chain = self._chains(taken[0])[0]
+        names = " and ".join(repr(t) for t in node.inputs if t in self.graph.computed)
+        chain.obstacle(
+            node,
+            f"computes with tensors {names}, which both depend on the input",
+            "let branches meet in an Add or Concat",
+        )
+        if _go_on(chain, node):
+            self.known[node.outputs[0]] = chain
 
 
 def _import_region(chain: Chain, region: Region) -> bool:
@@ -191,22 +317,6 @@ def _import_region(chain: Chain, region: Region) -> bool:
         f"({', '.join(taken) or 'nothing'})."
     )
     return True
-
-
-def _branches(chain: Chain, tensor: str) -> bool:
-    """Say whether a tensor goes several ways, which is an obstacle."""
-    graph = chain.graph
-    uses = [str(node) for node in graph.readers(tensor)]
-    uses += [f"output {tensor!r}"] * (tensor in graph.output_tensors)
-    if len(uses) > 1:
-        chain.obstacles.append(
-            Obstacle(
-                f"tensor {tensor!r}",
-                f"goes to {' and '.join(uses)}",
-                "give a chain of layers without branches, skip connections or inner outputs",
-            )
-        )
-    return len(uses) > 1
 
 
 def _import(chain: Chain, node: Node) -> bool:

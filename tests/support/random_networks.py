@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil, prod
@@ -19,14 +19,18 @@ from xnorflow.network import (
     Conv2d,
     Dense,
     Flatten,
+    Join,
     MaxPool,
+    MultiThreshold,
     Network,
     Op,
     Quantize,
     Sign,
 )
+from xnorflow.planes import bit_planes
 
 __all__ = [
+    "EXTRAS",
     "random_cnn",
     "random_frames",
     "random_network",
@@ -37,6 +41,10 @@ __all__ = [
 ]
 
 _EPS = 2.0**-10
+
+EXTRAS = ("levels", "thresholds", "weights", "joins")
+"""What random convolutional networks may have beyond bits: hidden quantizers to several levels,
+`MultiThreshold`, integer weights and bases, and shortcuts and concatenations."""
 
 
 def random_network(
@@ -150,6 +158,7 @@ def random_cnn(
     input_shape: tuple[int, int, int] | None = None,
     channels: int = 4,
     classes: int = 3,
+    extras: Collection[str] = (),
 ) -> Network:
     """Draw a convolutional network with every form that the lowering takes.
 
@@ -168,13 +177,15 @@ def random_cnn(
     channels : int
         Most neurons of a hidden layer.
     classes : int
+    extras : collection of str
+        Of `EXTRAS`; without them, networks of a seed are always the same.
     """
     shape = input_shape or (
         int(rng.integers(4, 8)),
         int(rng.integers(4, 8)),
         int(rng.integers(1, 4)),
     )
-    return _CnnDraw(rng, exact, shape, channels, classes).network()
+    return _CnnDraw(rng, exact, shape, channels, classes, extras).network()
 
 
 class _CnnDraw:
@@ -191,7 +202,14 @@ class _CnnDraw:
         shape: tuple[int, int, int],
         channels: int,
         classes: int,
+        extras: Collection[str],
     ):
+        self.extras = extras
+        # Places at which shortcuts may begin: operations before, and the shape there; of sums,
+        # and of what quantizers give.
+        self.taps: dict[str, list[tuple[int, tuple[int, ...]]]] = {"sums": [], "levels": []}
+        # Whether channels hold other numbers than each other.
+        self.mixed = False
         self.rng, self.exact, self.channels, self.classes = rng, exact, channels, classes
         self.input_shape = self.shape = shape
         self.ops: list[Op] = []
@@ -201,7 +219,7 @@ class _CnnDraw:
 
     def network(self) -> Network:
         self.draw_input()
-        for i in range(int(self.rng.integers(1, 3))):
+        for i in range(int(self.rng.integers(1, 3)) + ("joins" in self.extras)):
             self.draw_block(i)
         self.draw_end()
         return Network("random_cnn", self.input_shape, tuple(self.ops))
@@ -247,10 +265,15 @@ class _CnnDraw:
         if order == 1:
             self.draw_max_pool(f"max{i}")
         self.draw_norm(f"bn{i}", hidden=True)
+        if self.wants("joins", 0.6):
+            self.draw_join(f"join{i}", "sums", "levels")
+        self.tap("sums")
         if order == 2:
             self.draw_max_pool(f"max{i}")
-        self.ops.append(Sign(f"sign{i}"))
-        self.scale, self.offset, self.units, self.values = Fraction(1), Fraction(0), (-1, 0, 1), 1
+        self.draw_quantizer(f"sign{i}", several=order in (0, 1, 3))
+        self.tap("levels")
+        if self.wants("joins", 0.3):
+            self.draw_join(f"levels{i}", "levels")
         if order in (2, 3) and self.chance(0.5):
             self.draw_max_pool(f"max{i}_bits")
         if order == 4:
@@ -264,9 +287,100 @@ class _CnnDraw:
         if order == 5:
             self.draw_average_pool(f"average{i}", 0.5)
 
+    def wants(self, extra: str, probability: float) -> bool:
+        return extra in self.extras and self.chance(probability)
+
+    def draw_quantizer(self, name: str, several: bool = True) -> None:
+        """Draw a quantizer of sums: a sign, or to several levels if that is wanted."""
+        self.mixed = False
+        if several and self.wants("levels", 0.6):
+            bits = int(self.rng.integers(2, 5))
+            low = 0 if self.chance(0.5) else -(1 << bits - 1)
+            high = low + (1 << bits) - 1
+            self.scale = self.pick(Fraction(1, 2), 1, 2)
+            zero = self.pick(0, 0, 1, Fraction(1, 2))
+            self.ops.append(Quantize(name, self.scale, zero, low, high))
+            self.offset, self.units, self.values = (
+                -self.scale * zero,
+                range(low, high + 1),
+                1 << bits,
+            )
+        elif several and self.wants("thresholds", 0.6):
+            levels, rows = int(self.rng.integers(2, 6)), 1 if self.chance(0.5) else self.shape[-1]
+            thresholds = np.sort(self.rng.integers(-12, 13, (rows, levels)), axis=1) / 4
+            steps = self.rng.integers(1, 4, levels)
+            self.units = np.cumsum([int(self.rng.integers(-3, 2)), *steps]).tolist()
+            self.scale, self.offset = Fraction(1, 2), self.pick(0, Fraction(1, 4))
+            values = tuple(self.offset + self.scale * unit for unit in self.units)
+            places = tuple(map(_fractions, thresholds))
+            self.ops.append(MultiThreshold(name, places, values))
+            self.values = int(np.abs(self.units).max())
+        else:
+            self.ops.append(Sign(name))
+            self.scale, self.offset, self.units, self.values = (
+                Fraction(1),
+                Fraction(0),
+                (-1, 0, 1),
+                1,
+            )
+
+    def draw_weights(self, shape: tuple[int, ...]) -> tuple[NDArray, NDArray | None]:
+        """Draw signs, or integers and the coefficients of their planes if that is wanted."""
+        rng = self.rng
+        if not self.wants("weights", 0.6):
+            return rng.choice(np.array([-1, 1], np.int8), shape), None
+        if self.chance(0.4):
+            coefficients = rng.integers(1, 20, (int(rng.integers(2, 4)), shape[0]))
+            signs = rng.choice([-1, 1], (len(coefficients), *shape))
+            weights = np.einsum("mj,mj...->j...", coefficients, signs)
+        else:
+            most = int(rng.choice([1, 3, 7, 20]))
+            weights = rng.integers(-most, most + 1, shape)
+            weights[0].flat[0] = 1
+            weights, coefficients, _ = bit_planes(weights)
+        self.values *= int(coefficients.sum(axis=0).max())
+        return weights, coefficients
+
+    def tap(self, kind: str) -> None:
+        """Let shortcuts begin here."""
+        self.taps[kind].append((len(self.ops), self.shape))
+
+    def draw_join(self, name: str, *kinds: str) -> None:
+        """Draw the end of a shortcut, if one can end here."""
+        taps = [tap for kind in kinds for tap in self.taps[kind]]
+        suitable = [tap for tap in taps if tap[1][:2] == self.shape[:2]]
+        larger = [
+            tap
+            for tap in taps
+            if all(
+                big in (small, 2 * small)
+                for big, small in zip(tap[1][:2], self.shape[:2], strict=True)
+            )
+            and tap not in suitable
+        ]
+        if not (suitable or larger):
+            return
+        source, shape = (suitable or larger)[int(self.rng.integers(len(suitable or larger)))]
+        path: list[Op] = []
+        if shape[:2] != self.shape[:2]:
+            kernel = tuple(
+                big // small for big, small in zip(shape[:2], self.shape[:2], strict=True)
+            )
+            kind = AveragePool if self.chance(0.7) else MaxPool
+            path.append(kind(f"{name}_pool", kernel, kernel))
+        if self.chance(0.4):
+            path.append(Affine(f"{name}_scale", (self.pick(Fraction(1, 2), 2, -1),)))
+        how = str(self.rng.choice(["add", "append", "prepend"]))
+        if shape[2] != self.shape[2] and how == "add":
+            how = "append"
+        self.ops.append(Join(name, source, tuple(path), how))
+        if how != "add":
+            self.shape = (*self.shape[:2], self.shape[2] + shape[2])
+        self.mixed = True
+
     def draw_scale(self, name: str) -> None:
         """Draw a scale of one magnitude with signs per channel."""
-        if self.chance(0.4):
+        if not self.mixed and self.chance(0.4):
             scale, offset = self.pick(Fraction(1, 2), 2), self.pick(0, Fraction(1, 4))
             # Behind it the values of channels with other signs are the same if these mirror.
             mirrored = self.offset == 0 and tuple(self.units) == (-1, 0, 1)
@@ -279,7 +393,7 @@ class _CnnDraw:
         rng = self.rng
         height, width, depth = self.shape
         padding = (0, 0, 0, 0)
-        if self.chance(0.6):
+        if not self.mixed and self.chance(0.6):
             padding = tuple(int(n) for n in rng.integers(0, 3, 4))
         kernel, dilation, stride = [], [], []
         for size in (height + padding[0] + padding[2], width + padding[1] + padding[3]):
@@ -287,16 +401,30 @@ class _CnnDraw:
             most = (size - 1) // max(kernel[-1] - 1, 1)
             dilation.append(2 if most >= 2 and self.chance(0.25) else 1)
             stride.append(int(rng.choice([1, 1, 1, 2, 3])))
+        if self.wants("joins", 0.6):
+            # As many rows and columns as before, so that shortcuts can end behind it.
+            side = 0 if self.mixed else int(rng.integers(0, 2))
+            padding, dilation, stride = (side,) * 4, [1, 1], [1, 1]
+            kernel = [2 * side + 1] * 2
         groups = int(rng.choice([g for g in range(1, depth + 1) if depth % g == 0]))
         neurons = groups * int(rng.integers(1, max(self.channels // groups, 1) + 1))
-        weights = rng.choice(np.array([-1, 1], np.int8), (neurons, *kernel, depth // groups))
+        weights, coefficients = self.draw_weights((neurons, *kernel, depth // groups))
         unit = Fraction(int(rng.choice(self.units)))
         first = not any(isinstance(op, Conv2d) for op in self.ops)
         if first and len(self.units) > 3 and unit > self.units[0] and self.chance(0.3):
             # Between two integers of the frame.
             unit -= self.pick(Fraction(1, 2), Fraction(1, 4))
         pad = self.offset + self.scale * unit
-        op = Conv2d(name, weights, tuple(stride), tuple(dilation), padding, pad, groups)
+        op = Conv2d(
+            name,
+            weights,
+            tuple(stride),
+            tuple(dilation),
+            padding,
+            pad,
+            groups,
+            coefficients=coefficients,
+        )
         self.ops.append(op)
         self.slide(kernel, stride, dilation, padding, neurons)
         self.values *= weights[0].size
@@ -348,16 +476,17 @@ class _CnnDraw:
         taps = kernel[0] * kernel[1]
         # Of bits: the mean of -1 and +1 is offset + n * scale for n in -taps .. taps by twos.
         self.scale /= taps
-        self.units = range(-taps, taps + 1, 2)
+        step = 2 if tuple(self.units) == (-1, 0, 1) else 1
+        self.units = range(taps * self.units[0], taps * self.units[-1] + 1, step)
 
     def draw_end(self) -> None:
         """Draw dense layers, or a convolution whose accumulators are averaged."""
         rng = self.rng
         rows, columns, depth = self.shape
-        signs = np.array([-1, 1], np.int8)
         taps = rows * columns
         if self.chance(0.4) and taps & (taps - 1) == 0:
-            self.ops.append(Conv2d("last", rng.choice(signs, (self.classes, 1, 1, depth))))
+            weights, coefficients = self.draw_weights((self.classes, 1, 1, depth))
+            self.ops.append(Conv2d("last", weights, coefficients=coefficients))
             self.shape = (rows, columns, self.classes)
             self.values *= depth
             if self.chance(0.5):
@@ -367,19 +496,21 @@ class _CnnDraw:
             return
         self.ops.append(Flatten("flatten", self.chance(0.5)))
         width = rows * columns * depth
-        if self.chance(0.5):
+        if not self.mixed and len(self.units) == 3 and self.chance(0.5):
             offset = rng.choice([0, 0.25, -0.5], width)
             scale = rng.choice([1, 1, -1], width)
             self.ops.append(Affine("feature_scale", _fractions(scale), _fractions(offset)))
         self.values *= width
         if self.chance(0.5):
             hidden = int(rng.integers(1, 6))
-            self.ops.append(Dense("hidden", rng.choice(signs, (hidden, width))))
+            weights, coefficients = self.draw_weights((hidden, width))
+            self.ops.append(Dense("hidden", weights, coefficients=coefficients))
             self.shape = (hidden,)
             self.draw_norm("bn_hidden", hidden=True)
-            self.ops.append(Sign("sign_hidden"))
-            self.scale, self.values, width = Fraction(1), hidden, hidden
-        self.ops.append(Dense("last", rng.choice(signs, (self.classes, width))))
+            self.draw_quantizer("sign_hidden")
+            self.values, width = self.values * hidden, hidden
+        weights, coefficients = self.draw_weights((self.classes, width))
+        self.ops.append(Dense("last", weights, coefficients=coefficients))
         self.shape = (self.classes,)
         if self.chance(0.8):
             self.draw_norm("bn_last", hidden=False)
@@ -401,37 +532,49 @@ def random_frames(rng: np.random.Generator, network: Network, count: int) -> NDA
 
 def reference_logits(network: Network, x: NDArray) -> NDArray[np.float64]:
     """Evaluate the operations one by one in float64: exact for exact networks."""
-    y = np.asarray(x, np.float64)
+    tensors = [np.asarray(x, np.float64)]
     for op in network.ops:
-        match op:
-            case Flatten():
-                y = np.moveaxis(y, -1, 1) if op.channels_first else y
-                y = y.reshape(len(y), -1)
-            case Affine():
-                y = y * np.array(op.scale, float) + np.array(op.offset, float)
-            case BatchNorm():
-                gamma, beta, mean, var = (
-                    v.astype(float) for v in (op.gamma, op.beta, op.mean, op.var)
-                )
-                y = gamma * (y - mean) / np.sqrt(var + float(np.float32(op.eps))) + beta
-            case Sign():
-                y = np.where(y >= 0, 1.0, -1.0)
-            case Quantize():
-                scale, zero = float(op.scale), float(op.zero_point)
-                y = scale * (np.clip(np.rint(y / scale + zero), op.low, op.high) - zero)
-            case Dense():
-                y = y @ op.weights.T.astype(float)
-            case Conv2d():
-                y = _convolved(op, y)
-            case MaxPool():
-                windows = _windows(
-                    y, op.kernel, op.stride, op.dilation, op.padding, pad_value=-np.inf
-                )
-                y = windows.max(axis=(3, 4))
-            case AveragePool():
-                kernel, stride = (op.kernel, op.stride) if op.kernel else (y.shape[1:3], (1, 1))
-                y = _windows(y, kernel, stride).mean(axis=(3, 4))
-    return y.reshape(len(y), -1)
+        tensors.append(_reference(op, tensors))
+    return tensors[-1].reshape(len(x), -1)
+
+
+def _reference(op: Op, tensors: Sequence[NDArray]) -> NDArray:
+    """Evaluate an operation; `tensors` are those of all operations before it."""
+    y = tensors[-1]
+    match op:
+        case Flatten():
+            y = np.moveaxis(y, -1, 1) if op.channels_first else y
+            y = y.reshape(len(y), -1)
+        case Affine():
+            y = y * np.array(op.scale, float) + np.array(op.offset, float)
+        case BatchNorm():
+            gamma, beta, mean, var = (v.astype(float) for v in (op.gamma, op.beta, op.mean, op.var))
+            y = gamma * (y - mean) / np.sqrt(var + float(np.float32(op.eps))) + beta
+        case Sign():
+            y = np.where(y >= 0, 1.0, -1.0)
+        case Quantize():
+            scale, zero = float(op.scale), float(op.zero_point)
+            y = scale * (np.clip(np.rint(y / scale + zero), op.low, op.high) - zero)
+        case Dense():
+            y = y @ op.weights.T.astype(float)
+        case Conv2d():
+            y = _convolved(op, y)
+        case MaxPool():
+            windows = _windows(y, op.kernel, op.stride, op.dilation, op.padding, pad_value=-np.inf)
+            y = windows.max(axis=(3, 4))
+        case AveragePool():
+            kernel, stride = (op.kernel, op.stride) if op.kernel else (y.shape[1:3], (1, 1))
+            y = _windows(y, kernel, stride).mean(axis=(3, 4))
+        case MultiThreshold():
+            rows = np.array(op.thresholds, float)
+            y = np.array(op.values, float)[(y[..., None] >= rows).sum(axis=-1)]
+        case Join():
+            side = tensors[op.source]
+            for step in op.path:
+                side = _reference(step, [side])
+            pair = (side, y) if op.how == "prepend" else (y, side)
+            y = y + side if op.how == "add" else np.concatenate(pair, axis=-1)
+    return y
 
 
 def _windows(
@@ -529,8 +672,11 @@ class _Exporter:
         tensor = "input"
         if self.images:
             tensor = self.node("Transpose", [tensor], "channels_first", perm=[0, 3, 1, 2])
+        # The tensor behind so many operations, and its shape.
+        self.tensors = [(tensor, self.shape)]
         for op in self.network.ops:
             tensor = self.add(op, tensor)
+            self.tensors.append((tensor, self.shape))
         graph = helper.make_graph(
             self.nodes,
             self.network.name,
@@ -580,14 +726,12 @@ class _Exporter:
             value = self.constant(f"{op.name}_pad_value", float(op.pad_value))
             inputs = [tensor, f"{op.name}_pads", value]
             tensor = self.node("Pad", inputs, f"{op.name}_padded")
-        weights = op.weights.transpose(0, 3, 1, 2)
-        latent = weights * self.latent.uniform(0.1, 1, weights.shape)
-        bipolar = self.bipolar(self.constant(f"{op.name}_weights", latent), f"{op.name}_bipolar")
+        weights = self.weights(op, op.weights.transpose(0, 3, 1, 2))
         kernel = op.weights.shape[1:3]
         self.slide(kernel, op.stride, op.dilation, op.padding, len(op.weights))
         return self.node(
             "Conv",
-            [tensor, bipolar],
+            [tensor, weights],
             output,
             kernel_shape=kernel,
             strides=op.stride,
@@ -667,7 +811,40 @@ class _Exporter:
                 return self.bipolar(tensor, output)
             case Dense():
                 self.shape = (op.weights.shape[0],)
-                magnitude = self.latent.uniform(0.1, 1, op.weights.T.shape)
-                latent = self.constant(f"{op.name}_weights", op.weights.T * magnitude)
-                weights = self.bipolar(latent, f"{op.name}_bipolar")
-                return self.node("MatMul", [tensor, weights], output)
+                return self.node("MatMul", [tensor, self.weights(op, op.weights.T)], output)
+            case MultiThreshold():
+                return self.staircase(op, tensor, output)
+            case Join():
+                return self.join(op, tensor, output)
+
+    def weights(self, op: Dense | Conv2d, values: NDArray) -> str:
+        """Add integers as they are, and signs as those of latent weights."""
+        if op.coefficients is not None:
+            return self.constant(f"{op.name}_weights", values)
+        latent = values * self.latent.uniform(0.1, 1, values.shape)
+        return self.bipolar(self.constant(f"{op.name}_weights", latent), f"{op.name}_bipolar")
+
+    def staircase(self, op: MultiThreshold, tensor: str, output: str) -> str:
+        """Add a sum of steps."""
+        steps = []
+        for n, column in enumerate(zip(*op.thresholds, strict=True)):
+            name = f"{op.name}_{n}"
+            place = self.per_channel(f"{name}_threshold", column)
+            low = self.constant(f"{name}_low", float(op.values[0] if n == 0 else 0))
+            high = op.values[1] if n == 0 else op.values[n + 1] - op.values[n]
+            above = self.node("GreaterOrEqual", [tensor, place], f"{name}_above")
+            chosen = [above, self.constant(f"{name}_high", float(high)), low]
+            steps.append(self.node("Where", chosen, f"{name}_step"))
+        return self.node("Sum", steps, output)
+
+    def join(self, op: Join, tensor: str, output: str) -> str:
+        shape = self.shape
+        side, self.shape = self.tensors[op.source]
+        for step in op.path:
+            side = self.add(step, side)
+        channels, self.shape = self.shape[-1], shape
+        if op.how == "add":
+            return self.node("Add", [tensor, side], output)
+        self.shape = (*shape[:-1], shape[-1] + channels)
+        pair = [tensor, side] if op.how == "append" else [side, tensor]
+        return self.node("Concat", pair, output, axis=1)

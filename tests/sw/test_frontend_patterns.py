@@ -137,18 +137,18 @@ def test_halves_are_rounded_to_even(low, high, tmp_path):
 @pytest.mark.parametrize(
     "between",
     [
-        lambda g, x: clip(g, x, -1, 1),
+        lambda g, x: clip(g, x, -1, 256),
         lambda g, x: g.node("Relu", x),
         lambda g, x: x,
         lambda g, x: g.node("Mul", clip(g, x, 0, 1), g.constant(range(1, 10))),
         lambda g, x: g.node("Tanh", x),
     ],
 )
-def test_rounding_to_more_than_two_integers_is_refused(between, tmp_path):
+def test_rounding_to_integers_without_limits_is_refused(between, tmp_path):
     graph = Drawn(5)
     x = graph.node("Gemm", graph.bipolar("x"), graph.constant(graph.rng.choice([-1, 1], (12, 9))))
     graph.gemm(graph.node("Round", between(graph, x), name="bad"), 9, 4)
-    assert "'bad' (Round) rounds to more than two integers" in refusal(graph, tmp_path)
+    assert "'bad' (Round) rounds to integers that no clip limits to 256" in refusal(graph, tmp_path)
 
 
 class TestSignOfZero:
@@ -308,16 +308,17 @@ class TestWeights:
         (_, _, affine) = read(self.layer(weights).save(tmp_path)).network.ops
         assert affine.scale == (1, 2, float(np.float32(1.001)))
 
-    @pytest.mark.parametrize("difference", [2.0**-17, 0.01])
+    @pytest.mark.parametrize("difference", [2.0**-17, 0.001])
     def test_more_than_rounding_is_no_magnitude(self, difference, tmp_path):
         weights = np.array([[1, 1 + difference, -1], [1, 1, 1]], np.float32)
-        assert "'fc' (Gemm) has weights that are not binary" in refusal(
+        assert "'fc' (Gemm) has weights that are neither binary nor" in refusal(
             self.layer(weights), tmp_path
         )
 
     def test_zeros_are_no_rounding(self, tmp_path):
         weights = np.array([[1, 1, 1, 0], [1, 1, 1, 1]], np.float32)
-        assert "neuron 0 has 0, 1" in refusal(self.layer(weights), tmp_path)
+        (layer,) = read(self.layer(weights).save(tmp_path)).network.layers()
+        np.testing.assert_array_equal(layer.weights, 2 * weights)
 
     @pytest.mark.parametrize("zero", [1, -1])
     def test_sign_of_zero_is_what_the_option_says(self, zero, tmp_path):
@@ -385,8 +386,8 @@ class TestSquashing:
     @pytest.mark.parametrize("kind", ["Relu", "Sigmoid", "Gelu", "HardSigmoid", "Tanh"])
     def test_is_refused_before_a_layer(self, kind, tmp_path):
         message = refusal(self.graph(lambda g, x: g.node(kind, x, name="bad"), identity), tmp_path)
-        assert f"node 'bad' ({kind}) is an activation that is not binary" in message
-        assert message.endswith("replace it by a sign (BipolarQuant)")
+        assert f"node 'bad' ({kind}) is an activation that nothing quantizes" in message
+        assert message.endswith("or replace it by a sign (BipolarQuant)")
 
     def test_is_refused_before_a_mean(self, tmp_path):
         graph = self.graph(
@@ -432,10 +433,11 @@ class TestSquashing:
         graph.gemm(x, 12, 4)
         same_logits(graph, tmp_path, (12,))
 
-    def test_clip_to_less_than_a_quantizer_is_refused(self, tmp_path):
+    def test_clip_to_less_than_a_quantizer_narrows_it(self, tmp_path):
         graph = Drawn(13)
         graph.gemm(graph.quant(clip(graph, "x"), 1 / 64, 0), 12, 4)
-        assert "(Clip) changes what node" in refusal(graph, tmp_path)
+        network = same_logits(graph, tmp_path, (12,))
+        assert (network.ops[0].low, network.ops[0].high) == (-64, 64)
 
     @pytest.mark.parametrize("kind", ["Tanh", "Sigmoid", "Softsign"])
     @pytest.mark.parametrize("end", ["", "ArgMax", "Softmax"])
@@ -460,31 +462,25 @@ class TestBranches:
     """Branches that do not cancel are true ones, and refused."""
 
     @pytest.mark.parametrize(
-        "join",
+        ("join", "sentence"),
         [
-            lambda g, x: g.node("Add", x, SIGNS["where"](g, x)),
-            lambda g, x: g.node("Mul", x, SIGNS["where"](g, x)),
-            lambda g, x: g.node("Sub", x, x),
-            lambda g, x: g.node("Add", x, g.node("Sub", SIGNS["where"](g, x), clip(g, x))),
-            lambda g, x: g.node("Sub", g.node("Add", clip(g, x), g.bipolar(x)), clip(g, x, -2)),
-            lambda g, x: g.node(
-                "Add", g.node("Mul", x, g.constant(3)), g.node("Sub", g.bipolar(x), x)
+            (lambda g, x: g.node("Mul", x, SIGNS["where"](g, x)), "computes with tensors"),
+            (lambda g, x: g.node("Sub", x, x), "twice"),
+            (
+                lambda g, x: g.node("Add", x, g.node("Sub", SIGNS["where"](g, x), clip(g, x))),
+                "(Clip) is an activation that nothing quantizes",
+            ),
+            (
+                lambda g, x: g.node("Sub", g.node("Add", clip(g, x), g.bipolar(x)), clip(g, x, -2)),
+                "(Clip) is an activation that nothing quantizes",
             ),
         ],
     )
-    def test_is_refused(self, join, tmp_path):
+    def test_is_refused(self, join, sentence, tmp_path):
         graph = Drawn(15)
         x = graph.gemm(graph.bipolar("x"), 12, 9)
         graph.gemm(graph.bipolar(join(graph, x)), 9, 4)
-        message = refusal(graph, tmp_path)
-        assert "goes to" in message or "twice" in message
-
-    def test_branches_through_layers_are_not_followed(self, tmp_path):
-        graph = Drawn(16)
-        x = graph.bipolar("x")
-        y = graph.node("MatMul", x, graph.constant(np.ones((12, 12))))
-        graph.gemm(graph.bipolar(graph.node("Add", graph.node("Sub", x, y), y)), 12, 4)
-        assert "goes to" in refusal(graph, tmp_path)
+        assert sentence in refusal(graph, tmp_path)
 
     def test_constants_that_make_frames_larger_are_not_cancelled(self, tmp_path):
         graph = Drawn(17, ("N", 1, 12))
@@ -492,7 +488,7 @@ class TestBranches:
         large = graph.node("Tanh", graph.node("Add", x, graph.constant(np.ones((5, 12)))))
         x = graph.node("Add", graph.node("Sub", x, large), large)
         graph.node("MatMul", x, graph.constant(signs(graph, 12, 4)))
-        assert "goes to" in refusal(graph, tmp_path)
+        assert "has parameters of shape (5, 12)" in refusal(graph, tmp_path)
 
     def test_what_is_taken_is_noted(self, tmp_path):
         graph = Drawn(18)
@@ -517,18 +513,20 @@ def test_all_obstacles_of_a_network_of_several_bits_are_told_in_order(tmp_path):
 
     def conv(x: str, inputs: int, outputs: int, name: str) -> str:
         weights = graph.constant(np.random.default_rng(1).normal(size=(outputs, inputs, 3, 3)))
-        return graph.node("Conv", x, graph.quant(weights, 0.1, 0, 4), name=name)
+        return graph.node("Conv", x, graph.quant(weights, 0.1, 0, 9), name=name)
 
     x = graph.node("Relu", conv("x", 2, 3, "stem"), name="relu1")
-    x = graph.quant(x, 0.5, 0, 2, signed=0)
+    x = graph.quant(x, 0.5, 0, 9, signed=0)
     x = graph.node("AveragePool", x, kernel_shape=[3, 2], strides=[2, 2], ceil_mode=1, name="pool")
     x = graph.node("Flatten", graph.node("Sign", x, name="sign"))
-    x = graph.node("Gemm", x, graph.constant(np.linspace(-1, 1, 9 * 5).reshape(9, 5)), name="fc1")
+    x = graph.node(
+        "Gemm", x, graph.constant(np.linspace(-1, 1, 9 * 5).reshape(9, 5) ** 3), name="fc1"
+    )
     graph.node("Gemm", x, graph.constant(np.ones((5, 4))), name="fc2")
     with pytest.raises(ModelRefused) as info:
         read(graph.save(tmp_path))
     told = [obstacle.where.split("'")[1] for obstacle in info.value.obstacles]
-    assert told == ["quant_0", "relu1", "quant_3", "pool", "sign", "fc1", "fc2"]
+    assert told == ["quant_0", "quant_3", "pool", "sign", "fc1", "fc2"]
 
 
 INTS = np.int64

@@ -183,12 +183,6 @@ class TestMultiThreshold:
             with pytest.raises(UserError, match="magnitude"):
                 lower(load(graph.save(tmp_path)))
 
-    def test_several_levels_are_refused(self, tmp_path):
-        message = refusal(self.perceptron([[0, 1, 2]], out_dtype="UINT2"), tmp_path)
-        assert "(MultiThreshold) is an activation of 4 levels (channel 0 has the thresholds" in (
-            message
-        )
-
     @pytest.mark.parametrize(
         ("matrix", "fault"),
         [

@@ -166,9 +166,10 @@ def test_dorefa_quantizes_the_frame_to_several_bits(bits, padding, tmp_path):
     check(model, tmp_path, x.astype(np.float32))
 
 
-def test_dorefa_of_one_bit_quantizes_activations(tmp_path):
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_dorefa_quantizes_activations(bits, tmp_path):
     model = KerasModel((12,)).dense(9).batch_norm()
-    model.dense(8, quantizer="DoReFa", settings={"k_bit": 1}).batch_norm().dense(4)
+    model.dense(8, quantizer="DoReFa", settings={"k_bit": bits}).batch_norm().dense(4)
     check(model, tmp_path, reals(model))
 
 

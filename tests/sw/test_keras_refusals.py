@@ -8,6 +8,7 @@ from xnorflow.errors import UserError
 from xnorflow.frontend import load
 from xnorflow.frontend.keras import files
 from xnorflow.frontend.obstacles import ModelRefused
+from xnorflow.network import Join
 
 SIGN = {"module": "larq.quantizers", "class_name": "SteSign", "config": {}}
 
@@ -90,7 +91,7 @@ DENSE, CONV = "layer 'quant_dense_1' (QuantDense) ", "layer 'quant_conv2d_1' (Qu
 REFUSED = {
     "real weights": (
         real_kernel,
-        DENSE + "has a kernel that is not binary (output 0 has ",
+        DENSE + "has a kernel that is neither binary nor integers of up to 8 bits times one scale ",
         'give the layer kernel_quantizer="ste_sign"',
     ),
     "infinite weights": (infinite_kernel, DENSE + "has a kernel that holds NaN or infinity", ""),
@@ -104,7 +105,7 @@ REFUSED = {
     "no weights": (without_weights, DENSE + "has 0 arrays of weights in the file where 1", ""),
     "ternary weights": (
         lambda: with_kernel_quantizer("ste_tern"),
-        DENSE + "has ternary weights",
+        DENSE + "makes its weights ternary",
         'kernel_quantizer="ste_sign"',
     ),
     "weights of 0 and 1": (
@@ -127,10 +128,10 @@ REFUSED = {
         DENSE + "makes its inputs ternary",
         'input_quantizer="ste_sign"',
     ),
-    "inputs of two bits": (
-        lambda: with_input_quantizer("dorefa_quantizer"),
-        DENSE + "quantizes activations to 2 bits",
-        'input_quantizer="ste_sign"',
+    "inputs of nine bits": (
+        lambda: with_input_quantizer({"class_name": "DoReFa", "config": {"k_bit": 9}}),
+        DENSE + "quantizes activations to 9 bits",
+        "give k_bit up to 8",
     ),
     "inputs like weights": (
         lambda: with_input_quantizer({"class_name": "DoReFa", "config": {"mode": "weights"}}),
@@ -299,10 +300,8 @@ def joined(kind: str) -> tuple[KerasModel, str]:
     return model, kind.lower()
 
 
-@pytest.mark.parametrize("form", ["keras functional", "keras 3 functional", "h5 functional"])
-@pytest.mark.parametrize("kind", ["Add", "Concatenate", "Multiply", "Average"])
-def test_skip_connections_are_refused_where_they_end(form, kind, tmp_path, monkeypatch):
-    model, name = joined(kind)
+def with_shortcut(model: KerasModel, name: str, monkeypatch) -> None:
+    """Let a layer take what the first batch norm gives as well."""
     whole = model.config
 
     def config(*arguments):
@@ -320,10 +319,36 @@ def test_skip_connections_are_refused_where_they_end(form, kind, tmp_path, monke
         return entry
 
     monkeypatch.setattr(model, "config", config)
+
+
+FUNCTIONAL = ["keras functional", "keras 3 functional", "h5 functional"]
+
+
+@pytest.mark.parametrize("form", FUNCTIONAL)
+@pytest.mark.parametrize("kind", ["Multiply", "Average"])
+def test_branches_are_refused_where_they_meet_otherwise(form, kind, tmp_path, monkeypatch):
+    model, name = joined(kind)
+    with_shortcut(model, name, monkeypatch)
     found = obstacles(model, tmp_path, form)
     assert found[0].startswith(f"layer {name!r} ({kind}) takes 2 inputs")
-    if kind != "Concatenate":
-        assert "(QuantConv2D) has a kernel that is not binary" in found[1]
+    assert "(QuantConv2D) has a kernel that is neither binary nor" in found[1]
+
+
+@pytest.mark.parametrize("form", FUNCTIONAL)
+@pytest.mark.parametrize("kind", ["Add", "Subtract", "Concatenate"])
+def test_branches_meet_in_sums_and_concatenations(form, kind, tmp_path, monkeypatch):
+    channels = 8 if kind == "Concatenate" else 4
+    model = KerasModel((6, 6, 2)).conv(4, 3, padding="same").batch_norm()
+    model.conv(4, 3, quantizer="SteSign", padding="same").batch_norm()
+    model.other(kind, **({"axis": -1} if kind == "Concatenate" else {}))
+    model.shape = (6, 6, channels)
+    model.conv(3, 1, quantizer="SteSign").global_pool()
+    with_shortcut(model, kind.lower(), monkeypatch)
+    network = load(model.save(tmp_path / "model", form))
+    (join,) = (op for op in network.ops if isinstance(op, Join))
+    assert join.name == kind.lower()
+    assert [op.name for op in network.ops[: join.source]][-1] == "batch_normalization"
+    assert network.layers()[-1].weights.shape == (3, 1, 1, channels)
 
 
 def changed_config(model: KerasModel, tmp_path, change) -> str:

@@ -58,13 +58,12 @@ def test_every_obstacle_is_told_with_its_node(tmp_path):
     assert places == [
         "node 'stem' (Conv)",
         "node 'relu1' (Relu)",
-        "tensor 't1'",
         "node 'inner' (Conv)",
         "node 'relu2' (Relu)",
         "node 'head' (Gemm)",
     ]
     assert str(error).startswith(f"{path}: {error.obstacles[0]}")
-    assert "5 more" in str(error)
+    assert "4 more" in str(error)
     assert all(obstacle.problem and obstacle.mend for obstacle in error.obstacles)
 
 
@@ -75,7 +74,7 @@ def test_inspect_lists_all_obstacles_and_ends_with_status_2(tmp_path, capsys):
         main(["inspect", str(path), "--json", str(tmp_path / "out.json")])
     assert ended.value.code == 2
     shown = capsys.readouterr().out
-    assert "6 obstacles" in shown
+    assert "5 obstacles" in shown
     listed = json.loads((tmp_path / "out.json").read_text())["obstacles"]
     assert [o["where"] for o in listed] == [o.where for o in refusal(path).obstacles]
     assert all("where" in o and "problem" in o and "mend" in o for o in listed)

@@ -24,6 +24,8 @@ _INPUT = 'give the layer input_quantizer="ste_sign"'
 _MOST_BITS = 8
 _MAX_RANK = 8
 _MAX_WEIGHTS = 1 << 28
+_JOINS = {"Add": "Sum", "Concatenate": "Concat", "Subtract": "Sub"}
+"""Layers at which branches meet, as operators."""
 _NOT_BINARY_LAYERS = ("PReLU", "ThresholdedReLU")
 _SQUASHING: dict[str, tuple[str, tuple[float, ...]]] = {
     "elu": ("Elu", ()),
@@ -81,6 +83,24 @@ class Translator:
             return replace(y, sums=layer if refused.kind in ("Conv", "Gemm") else None)
         except Refused as refused:
             return self.builder.refused(layer, x, refused, "Reshape", None)
+
+    def join(self, layer: Layer, inputs: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
+        """Append a layer at which branches meet, which gives frames of a shape."""
+        attributes: dict[str, object] = {}
+        if layer.kind == "Concatenate":
+            rank = len(shape) + 1
+            if layer.settings.numbers("axis", -1) not in ([-1], [rank - 1]):
+                raise Refused("joins its inputs along an axis that is not the last", "give axis=-1")
+            attributes = {"axis": -1}
+        elif layer.kind not in _JOINS:
+            raise Refused(
+                f"takes {len(inputs)} inputs", f"let branches meet in {' or '.join(_JOINS)}"
+            )
+        builder = self.builder
+        inputs = [builder.last(layer, builder.padded(x)) for x in inputs]
+        y = builder.node(layer, _JOINS[layer.kind], inputs, shape=shape, attributes=attributes)
+        sums = next((x.sums for x in inputs if x.sums is not None), None)
+        return replace(y, sums=sums, frame=all(x.frame for x in inputs))
 
     # Weights and quantizers
 
@@ -152,14 +172,12 @@ class Translator:
             half = np.array(0.5, np.float32)
             x = builder.elementwise(layer, "Sub", x, half, part=f"{part}/middle")
             return self.heaviside(layer, x, part)
-        if not x.frame or bits > _MOST_BITS:
-            problem = f"quantizes activations to {bits} bits, and this version takes one bit"
-            if x.frame:
-                problem = f"quantizes the frame to {bits} bits, and this version takes up to 8"
-            return self.refused(layer, x, problem, _INPUT if part == "input_quantizer" else _SIGN)
+        if bits > _MOST_BITS:
+            problem = f"quantizes {'the frame' if x.frame else 'activations'} to {bits} bits"
+            return self.refused(layer, x, problem, f"give k_bit up to {_MOST_BITS}")
         steps = np.array((1 << bits) - 1, np.float32)
         x = builder.elementwise(layer, "Mul", x, steps, part=f"{part}/times")
-        x = builder.quantize(layer, x, bits, part)
+        x = replace(builder.quantize(layer, x, bits, part), sums=None, frame=False)
         return _with_pad(builder.elementwise(layer, "Div", x, steps, part=f"{part}/over"), 0.0)
 
     def input_of(self, layer: Layer, x: Tensor) -> Tensor:
@@ -254,7 +272,7 @@ def _not_binary(what: Function, part: str) -> tuple[str, str]:
     data = "its inputs" if part == "input_quantizer" else "activations"
     mend = _INPUT if part == "input_quantizer" else _SIGN
     if what.name == "SteTern":
-        return f"makes {data} ternary, and this version takes one bit", mend
+        return f"makes {data} ternary by SteTern, which is not supported", mend
     if what.name == "MagnitudeAwareSign":
         return f"scales {data} by their mean, which differs from frame to frame", mend
     if part == "input_quantizer":

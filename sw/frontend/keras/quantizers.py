@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xnorflow.frontend.keras.settings import Refused, Settings
+from xnorflow.frontend.weights import NoIntegers, integer_weights
 
 __all__ = ["BINARY", "Function", "Kernel", "binary_kernel", "function"]
 
@@ -100,7 +101,7 @@ def binary_kernel(kernel: Kernel) -> NDArray[np.float32]:
         raise Refused("has a kernel that holds NaN or infinity", "train it again")
     signs = np.where(values >= 0, np.float32(1), np.float32(-1))
     if quantizer is None:
-        return _binary_already(kernel)
+        return _quantized_already(kernel)
     if quantizer.name in BINARY:
         return signs
     use = _USE.format(key=kernel.key)
@@ -110,7 +111,7 @@ def binary_kernel(kernel: Kernel) -> NDArray[np.float32]:
             means = np.abs(values).mean(axis=tuple(range(values.ndim - 1)), dtype=np.float64)
             return signs * means.astype(np.float32)
         case "SteTern":
-            raise Refused("has ternary weights, and this version takes one bit", use)
+            raise Refused("makes its weights ternary by SteTern, which is not supported", use)
         case "DoReFa":
             bits = quantizer.settings.integer("k_bit", 2)
             raise Refused(f"quantizes its weights to {bits} bits by DoReFa", use)
@@ -119,17 +120,19 @@ def binary_kernel(kernel: Kernel) -> NDArray[np.float32]:
     raise Refused(f"has the {kernel.key} {quantizer.name!r}, which is not known", use)
 
 
-def _binary_already(kernel: Kernel) -> NDArray[np.float32]:
-    values = kernel.values.astype(np.float64).reshape(-1, kernel.values.shape[-1])
-    magnitudes = np.abs(values)
-    largest = magnitudes.max(axis=0)
-    uneven = np.flatnonzero(np.any(magnitudes != largest, axis=0))
-    if uneven.size or not largest.any():
-        index = int(uneven[0]) if uneven.size else 0
-        found = np.unique(values[:, index])
+def _quantized_already(kernel: Kernel) -> NDArray[np.float32]:
+    values = kernel.values.reshape(-1, kernel.values.shape[-1]).T
+    try:
+        integer_weights(values)
+    except NoIntegers as refusal:
+        found = np.unique(values[refusal.row])
         shown = ", ".join(f"{value:g}" for value in found[:4]) + (", ..." if found.size > 4 else "")
         use = _USE.format(key=kernel.key) if kernel.larq else "use the Quant layers of Larq"
-        raise Refused(f"has a kernel that is not binary (output {index} has {shown})", use)
+        raise Refused(
+            f"has a kernel that is neither binary nor integers of up to 8 bits times one scale for "
+            f"each output (output {refusal.row} has {shown})",
+            use,
+        ) from None
     single = kernel.values.astype(np.float32)
     if not np.array_equal(single, kernel.values):
         raise Refused("has a kernel that float32 cannot hold", "save the model in float32")

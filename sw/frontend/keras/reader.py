@@ -146,14 +146,14 @@ class _Writer:
         return self.outputs(model, inputs)[0]
 
     def merged(self, layer: Layer, inputs: list[Tensor]) -> Tensor:
-        """Refuse a layer of several inputs, and go on with the longest way there."""
+        """Append a layer of several inputs; of a refused one go on with the longest way there."""
         nodes = self.builder.nodes
         places = {node.outputs[0]: index for index, node in enumerate(nodes)}
         x = max(inputs, key=lambda x: places.get(x.name, -1))
-        shape = x.shape
+        shape = x.sizes
         if layer.kind == "Concatenate":
             shape = (*x.sizes[:-1], sum(one.sizes[-1] for one in inputs))
-        why = Refused(
-            f"takes {len(inputs)} inputs", "give a chain of layers without skip connections"
-        )
-        return self.builder.refused(layer, x, why, _MERGED, shape)
+        try:
+            return self.translator.join(layer, inputs, shape)
+        except Refused as why:
+            return self.builder.refused(layer, x, why, _MERGED, shape)
