@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from random_networks import random_cnn, random_frames, to_plain_onnx
 
 from xnorflow.assemble import assemble
+from xnorflow.fifo_sizing import Depths
 from xnorflow.folding import LayerFolding
 from xnorflow.golden import predict, quantize
 from xnorflow.hw.fifo import StreamFIFO
@@ -112,7 +113,7 @@ def test_without_fifos_the_slowest_layer_starves_and_with_them_it_does_not(monke
     with_fifos = verify(assemble(lowered, folding), lowered, FRAMES)
     assert with_fifos.cycles_per_frame == cycles_per_frame(lowered, folding) == 400
     assert with_fifos.mismatches == 0
-    monkeypatch.setattr("xnorflow.assemble.fifo_depths", lambda stages: [0] * len(stages))
+    monkeypatch.setattr("xnorflow.assemble.fifo_depths", lambda stages: Depths([0] * len(stages)))
     without = verify(assemble(lowered, folding), lowered, FRAMES)
     assert without.cycles_per_frame > 440
     assert without.mismatches == 0

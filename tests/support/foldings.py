@@ -23,7 +23,7 @@ def random_folding(
     folding = {}
     for place, layer in enumerate(pad(lowered, widths).layers):
         pe, simd = rng.choice(legal_pe(layer)), rng.choice(legal_simd(layer))
-        single = pe == layer.mh and simd == layer.mw
+        single = pe == layer.rows and simd == layer.mw
         weights_in = "constant" if single else str(rng.choice(["lut", "bram"]))
         buffer_in = str(rng.choice(["auto", "registers"]))
         latency = int(rng.integers(1, 3))
@@ -49,7 +49,7 @@ def all_foldings(lowered: LoweredNetwork, family: Family) -> Iterator[Folding]:
             inputs = widths[0] if place == 0 and widths[0] != own[0] else None
             choices = []
             for pe, simd in itertools.product(legal_pe(layer), legal_simd(layer)):
-                single = pe == layer.mh and simd == layer.mw
+                single = pe == layer.rows and simd == layer.mw
                 for weights_in in ["constant"] if single else ["lut", "bram"]:
                     latency = family.bram_latency if weights_in == "bram" else 1
                     for buffer_in in ["auto", "registers"]:
