@@ -35,12 +35,12 @@ from synthesis import FAMILIES, Mapped, mapped
 
 from xnorflow.cost import FAMILIES as MODELS
 from xnorflow.frontend import load
-from xnorflow.hw.accumulator import ThresholdAccumulator
+from xnorflow.hw.accumulator import ThresholdAccumulator, accumulator_width
 from xnorflow.hw.agreement import AgreementTree
 from xnorflow.hw.counting import COUNTING, Counting
 from xnorflow.hw.layouts import BITS
 from xnorflow.hw.mvu import counts
-from xnorflow.hw.pe_array import array_parts
+from xnorflow.hw.pe_array import array_parts, step_top
 from xnorflow.hw.pipeline import delay
 from xnorflow.hw.popcount import AdderTree
 from xnorflow.hw.shared_counts import SharedCounts
@@ -48,6 +48,9 @@ from xnorflow.hw.threshold import ThresholdUnit, threshold_parts
 from xnorflow.lowering import lower
 
 PE, SIMD, FOLDS = 8, 32, 8
+
+#: The least and the largest threshold of each PE: no neuron is always or never on.
+THRESHOLDS = np.array([[1] * PE, [SIMD * FOLDS] * PE])
 
 #: LUT4s a lane with weights that change, and with constants; a synapse of a trained layer.
 LANE, CONSTANT, SYNAPSE = 2.0, 1.3, 0.8
@@ -69,7 +72,7 @@ class RunTime(wiring.Component):
 
     def __init__(self, kind: Counting | str):
         self.kind, self.top = kind, SIMD * FOLDS
-        self.width = bits_for(self.top) + 1
+        self.width = accumulator_width(THRESHOLDS, self.top)
         super().__init__(
             {
                 "a": In(SIMD),
@@ -95,7 +98,7 @@ class RunTime(wiring.Component):
     def _built(self, m: Module, a: Value, w: data.View, t: data.View, flags: Value) -> None:
         m.submodules.tree = tree = AgreementTree(PE, SIMD, self.kind, late=True)
         m.submodules.accumulator = accumulator = _RunTimeStarts(
-            np.zeros((1, PE), int), self.top, tree.top, late=tree.uses_late, counting=self.kind
+            THRESHOLDS, self.top, tree.top, late=tree.uses_late, counting=self.kind
         )
         accumulator.start = t.as_value()
         flags = delay(m, flags, tree.latency - 1, Const(1), "flags")
@@ -122,7 +125,7 @@ class RunTime(wiring.Component):
                 count, latency = tree.o, tree.latency
             if p == 0:
                 flags = delay(m, flags, latency, Const(1), "flags")
-            acc = Signal(self.width - 1, name=f"acc_{p}")
+            acc = Signal(range(self.top + 1), name=f"acc_{p}")
             kept = acc & ~flags[1].replicate(len(acc))
             with m.If(flags[0]):
                 m.d.sync += acc.eq(kept + count)
@@ -162,9 +165,12 @@ class Fixed(wiring.Component):
         m = Module()
         a = delay(m, self.a, 1, Const(1), "in")
         if isinstance(self.kind, Counting):
-            m.submodules.counts = unit = SharedCounts(self.weights, self.kind)
-            m.submodules.head = head = ThresholdUnit(self.thresholds[None], self.inputs)
+            m.submodules.counts = unit = SharedCounts(self.weights, self.kind, late=True)
+            m.submodules.head = head = ThresholdUnit(
+                self.thresholds[None], self.inputs, late=unit.uses_late
+            )
             m.d.comb += [unit.a.eq(a), unit.en.eq(1), head.i.eq(unit.o), head.en.eq(1)]
+            m.d.comb += head.late.eq(unit.late)
             m.d.comb += self.o.eq(head.o.as_value())
             return m
         for p, row in enumerate(self.weights):
@@ -255,10 +261,14 @@ def measure(
 def pencil(family: str, neurons: int, inputs: int, folds: int, lanes: int) -> float:
     """Return the LUT4s a lane of the structure: each part that is a cell counts 1."""
     model = MODELS[family]
-    parts = array_parts(model, neurons, inputs, folds, BITS, 64 if folds > 1 else 1, folds > 1)
+    width = accumulator_width(THRESHOLDS, SIMD * FOLDS) if folds > 1 else 0
+    parts = array_parts(
+        model, neurons, inputs, folds, BITS, 64 if folds > 1 else 1, width, folds == 1
+    )
     if folds == 1:
         zeros = np.zeros((1, neurons), int)
-        parts |= threshold_parts(model, zeros, inputs)
+        _, late = step_top(inputs, 1, BITS, True)
+        parts |= threshold_parts(model, zeros, inputs, late)
     total = sum(n for part, n in parts.items() if part.endswith(("LUT", "chain bit", "start")))
     if folds > 1 and model.carry_bits == 1:
         total += neurons * bits_for(inputs - 1)  # the starts come in by an OR

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xnorflow.hw import layouts
 from xnorflow.hw.cost import Family, Parts, index_bits, merge
 from xnorflow.hw.counting import Counting
-from xnorflow.hw.pe_array import PEArray, array_latency, array_parts
+from xnorflow.hw.pe_array import PEArray, array_latency, array_parts, step_top
 from xnorflow.hw.pipeline import delay
 from xnorflow.hw.replay_buffer import ReplayBuffer, replay_parts
 from xnorflow.hw.rom import ROM, ROMStyle, rom_parts
@@ -88,7 +88,7 @@ def unit_parts(
     lanes: layouts.Lanes = layouts.BITS,
     groups: int = 1,
     widths: tuple[int, ...] | None = None,
-    thresholds: bool = False,
+    accumulator: int = 0,
 ) -> Parts:
     """Return the parts of a `MatrixVectorUnit` but for those of what stands behind its counts.
 
@@ -103,8 +103,8 @@ def unit_parts(
         See `MatrixVectorUnit`.
     widths : tuple of int, optional
         `rom_widths` where some bits may be alike in all words; yosys makes constants of those.
-    thresholds : bool
-        Whether the accumulators have the thresholds, so that nothing stands behind them.
+    accumulator : int
+        Bits of the accumulators, if these have the thresholds so that nothing stands behind them.
     """
     neuron_folds, synapse_folds = mh // pe, mw // simd
     depth = neuron_folds * synapse_folds
@@ -113,13 +113,14 @@ def unit_parts(
     each = pe // sets
     payload = simd * lanes.width + (simd // lanes.granule if lanes.granule else 0)
     weight_bits = 64 if weights_in is ROMStyle.BRAM else depth
-    array = array_parts(family, each, simd, synapse_folds, lanes, weight_bits, thresholds)
+    late = _late(shared, head_latency)
+    array = array_parts(family, each, simd, synapse_folds, lanes, weight_bits, accumulator, late)
     if widths is None or weights_in is not ROMStyle.BRAM:
         widths = (each * simd,) * sets
     roms = [rom_parts(family, depth, width, weights_in) for width in widths]
-    count_bits = each * (1 if thresholds else (mw * lanes.top).bit_length())
-    folds = index_bits(depth, synapse_folds, 1 if thresholds else neuron_folds)
-    tree = array_latency(simd, 1, lanes) + sets
+    count_bits = each * (1 if accumulator else (mw * lanes.top).bit_length())
+    folds = index_bits(depth, synapse_folds, 1 if accumulator else neuron_folds)
+    tree = array_latency(simd, 1, lanes, late) + sets
     registers = (
         sets * rom_latency * payload  # operands, of which the next group takes its own
         + sets * (rom_latency - 1) * each * simd  # weights
@@ -135,6 +136,12 @@ def unit_parts(
         replay_parts(family, payload, synapse_folds, neuron_folds // groups, buffer_in_registers),
         skid_parts(o_bits),
     )
+
+
+def _late(shared: bool, head: int) -> bool:
+    """Return whether a lane is left to the thresholds; `shared`: see `SharedCounts`."""
+    # Behind constant weights, scores take longer than a cycle.
+    return shared and head == 1
 
 
 def head_latency(neuron_folds: int, synapse_folds: int, thresholds: bool) -> int:
@@ -165,8 +172,10 @@ def unit_latency(
     fixed : bool
         Whether the weights are constants.
     """
-    groups = _pe_groups(pe, simd, fixed and lanes == layouts.BITS)
-    return rom_latency + array_latency(simd, synapse_folds, lanes) + groups - 1 + head
+    shared = fixed and lanes == layouts.BITS
+    groups = _pe_groups(pe, simd, shared)
+    array = array_latency(simd, synapse_folds, lanes, _late(shared, head))
+    return rom_latency + array + groups - 1 + head
 
 
 def unit_schedule(
@@ -310,7 +319,9 @@ class MatrixVectorUnit(wiring.Component):
         if accumulators:
             scale, offset = np.ones(self.mh, np.int64), np.zeros(self.mh, np.int64)
         fixed = self.weights_in is ROMStyle.CONSTANT
-        self.pe_groups = _pe_groups(pe, simd, fixed and lanes == layouts.BITS)
+        shared = fixed and lanes == layouts.BITS
+        late = shared and thresholds is not None
+        self.pe_groups = _pe_groups(pe, simd, shared)
         self._head: ThresholdUnit | ScoreUnit | None = None
         kept: NDArray[np.int64] | None = None
         if thresholds is not None:
@@ -318,7 +329,8 @@ class MatrixVectorUnit(wiring.Component):
             if self.synapse_folds > 1:
                 kept = least  # for the accumulators
             else:
-                self._head = ThresholdUnit(least, top)
+                _, beside = step_top(simd, 1, lanes, late)
+                self._head = ThresholdUnit(least, top, late=beside)
             output = layouts.bits(pe)
         elif scale is not None and offset is not None:
             self._head = ScoreUnit(
@@ -339,6 +351,7 @@ class MatrixVectorUnit(wiring.Component):
                 counting=counting,
                 constants=weights[first : first + each] > 0 if fixed else None,
                 thresholds=None if kept is None else kept[:, first : first + each],
+                late=late,
             )
             for first in range(0, pe, each)
         ]
@@ -449,6 +462,9 @@ class MatrixVectorUnit(wiring.Component):
             with m.If(settled & en):
                 m.d.sync += fold.eq(Mux(fold == self.neuron_folds - 1, 0, fold + 1))
             m.d.comb += [head.i.eq(outputs), head.fold.eq(fold), head.en.eq(en)]
+            if isinstance(head, ThresholdUnit):
+                # Where a lane is left to the thresholds there is one group.
+                m.d.comb += head.late.eq(self._arrays[0].late)
             settled = delay(m, settled, head.latency, en, "done")
             outputs = head.o.as_value()
         m.d.comb += [skid.i.valid.eq(settled), skid.i.payload.eq(outputs)]

@@ -13,8 +13,8 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 from numpy.typing import NDArray
 
-from xnorflow.hw.agreement import CHAINED, agreement_latency, leaf_sizes, tree_level_parts
-from xnorflow.hw.carry_chain import Slot, add, chain_sums, inject
+from xnorflow.hw.agreement import agreement_latency, leaf_sizes, level_slots, tree_level_parts
+from xnorflow.hw.carry_chain import Slot, add, chain_sums, chained, inject
 from xnorflow.hw.cost import Family, Parts, distinct
 from xnorflow.hw.counting import Counting, lut4
 
@@ -22,9 +22,9 @@ __all__ = ["SharedCounts", "shared_parts"]
 
 
 @cache
-def shared_parts(family: Family, pe: int, simd: int) -> Parts:
+def shared_parts(family: Family, pe: int, simd: int, late: bool) -> Parts:
     """Return the parts of a `SharedCounts` of random weights."""
-    sizes = leaf_sizes(simd, False)
+    sizes = leaf_sizes(simd, late)
     parts = tree_level_parts(family, pe, sizes, simd - sum(sizes), shared=True)
     luts = 0.0
     for size in sizes:
@@ -41,8 +41,8 @@ def shared_parts(family: Family, pe: int, simd: int) -> Parts:
 class SharedCounts(wiring.Component):
     """Count, for many neurons with constant weights, the inputs that agree.
 
-    ``o[p] = number of s with a[s] == weight[p, s]``, as the tree of an `AgreementTree`, of which
-    neurons have all leaves in common that are alike: seven lanes have 128 patterns of weights. The
+    ``o[p] + late[p] = number of s with a[s] == weight[p, s]``, as the tree of an `AgreementTree`, of
+    which neurons have all leaves in common that are alike: seven lanes have 128 patterns of weights. The
     carry of three lanes is a majority, of which, up to its inverse, there are four, so that a
     leaf's carries are twelve LUT4s, for all patterns, and the two upper bits of each pattern's
     count a LUT4 of three of those; the lowest bit is the parity. With 256 neurons that is 0.1 LUT4
@@ -58,23 +58,38 @@ class SharedCounts(wiring.Component):
     counting : Counting
         `Counting.CCU2C` and `Counting.SB_LUT4` instantiate those.
 
+    late : bool
+        Whether a lane may be left to `late`.
+
+    Attributes
+    ----------
+    top : int
+        The largest `o`.
+    uses_late : bool
+        Whether `late` is more than 0.
+    latency : int
+
     Members
     -------
     a : In(simd)
-    o : Out(ArrayLayout(range(simd + 1), pe))
+    o : Out(ArrayLayout(range(top + 1), pe))
+    late : Out(pe)
     en : In(1)
         Clock enable of every register.
     """
 
-    def __init__(self, positive: NDArray[np.bool_], counting: Counting):
+    def __init__(self, positive: NDArray[np.bool_], counting: Counting, *, late: bool = False):
         self.pe, self.simd = positive.shape
         self.positive, self.counting = positive, counting
-        self.sizes = leaf_sizes(self.simd, False)
-        self.latency = agreement_latency(self.simd, False)
+        self.sizes = leaf_sizes(self.simd, late)
+        self.uses_late = self.simd - sum(self.sizes) == len(self.sizes)
+        self.top = self.simd - self.uses_late
+        self.latency = agreement_latency(self.simd, late)
         super().__init__(
             {
                 "a": In(self.simd),
-                "o": Out(data.ArrayLayout(bits_for(self.simd), self.pe)),
+                "o": Out(data.ArrayLayout(bits_for(self.top), self.pe)),
+                "late": Out(self.pe),
                 "en": In(1),
             }
         )
@@ -112,16 +127,16 @@ class SharedCounts(wiring.Component):
                     waiting[kind] = list(register(waiting[kind], f"wait_{level}_{int(kind)}"))
 
         wait(0)
-        ccu2c = self.counting is Counting.CCU2C
         while len(nodes[0]) > 1:
             level += 1
             pairs = len(nodes[0]) // 2
             taken = min(pairs, len(waiting[True]))
             after: list[list[tuple[Signal, int]]] = [[] for _ in nodes]
-            for start in range(0, self.pe, CHAINED):
+            count = chained(self.counting, level_slots([top for _, top in nodes[0]]))
+            for start in range(0, self.pe, count):
                 slots: list[Slot] = []
                 places = []
-                for p in range(start, min(start + CHAINED, self.pe)):
+                for p in range(start, min(start + count, self.pe)):
                     for n in range(pairs):
                         (x, x_top), (y, y_top) = nodes[p][2 * n : 2 * n + 2]
                         places.append((p, len(slots) + 1, x_top + y_top + (n < taken)))
@@ -132,7 +147,7 @@ class SharedCounts(wiring.Component):
                         slots.append(inject(*carry))
                         for bit in range(max(len(x), len(y))):
                             slots.append(add(tuple(x[bit : bit + 1]), tuple(y[bit : bit + 1])))
-                sums = chain_sums(m, [*slots, inject()], ccu2c, f"sums_{level}_{start}")
+                sums = chain_sums(m, [*slots, inject()], self.counting, f"sums_{level}_{start}")
                 for p, place, top in places:
                     bits = sums[place : place + bits_for(top)]
                     after[p].append((register(bits, f"sum_{level}_{p}_{place}"), top))
@@ -149,6 +164,8 @@ class SharedCounts(wiring.Component):
             wait(level)
         for p in range(self.pe):
             m.d.comb += self.o[p].eq(nodes[p][0][0])
+            if self.uses_late:
+                m.d.comb += self.late[p].eq(waiting[bool(self.positive[p, -1])][0])
         return m
 
 

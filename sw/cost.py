@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from xnorflow.folding import Folding
-from xnorflow.hw.accumulator import start_parts
+from xnorflow.hw.accumulator import accumulator_width, start_parts
 from xnorflow.hw.argmax import argmax_parts
 from xnorflow.hw.cost import FAMILIES, Cost, Family, Parts, merge
 from xnorflow.hw.fifo import fifo_parts
@@ -191,6 +191,7 @@ def _unit(family: Family, stage: MatrixStage, output: LoweredOutput) -> dict[str
     layer, choice = stage.layer, stage.choice
     affine = output if stage.head == "scores" else None
     _, o_bits, latency = _head(family, stage, affine)
+    accumulates = stage.head == "thresholds" and choice.simd < layer.mw
     return {
         "mh": layer.mh,
         "mw": layer.mw,
@@ -203,11 +204,20 @@ def _unit(family: Family, stage: MatrixStage, output: LoweredOutput) -> dict[str
         "rom_latency": choice.rom_latency,
         "lanes": _lanes(layer.input_bits, stage.granule),
         "groups": layer.groups,
-        "thresholds": stage.head == "thresholds" and choice.simd < layer.mw,
+        "accumulator": _accumulator(layer, stage.granule) if accumulates else 0,
         "widths": (
             _rom_widths(layer, choice.pe, choice.simd) if choice.weights_in == "bram" else None
         ),
     }
+
+
+@lru_cache(maxsize=4096)
+def _accumulator(layer: LoweredLayer, granule: int) -> int:
+    """Return the bits of accumulators that have a layer's thresholds."""
+    assert layer.thresholds is not None
+    lanes = _lanes(layer.input_bits, granule)
+    least = counts(layer.thresholds, layer.weights, lanes)
+    return accumulator_width(least, layer.mw * lanes.top)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -259,7 +269,8 @@ def _head_of(
         top, folds = layer.mw * lanes.top, layer.mw // simd
         latency = head_latency(layer.mh // pe, folds, True)
         if folds == 1:
-            return threshold_parts(family, least, top), pe, latency
+            _, late = step_top(simd, 1, lanes, layer.mh == pe)
+            return threshold_parts(family, least, top, late), pe, latency
         highest, _ = step_top(simd, folds, lanes)
         return start_parts(family, least, top, highest), pe, latency
     unit = _score_unit(layer, pe, lanes, output)

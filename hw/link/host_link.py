@@ -227,12 +227,13 @@ class PacketSender(wiring.Component):
         p = self.parameters
         m.submodules.crc = crc = SerialCRC32()
 
-        # A byte register cuts the path from the scores to the wire.
+        # A byte register cuts the path from the scores to the wire, and that from the wire back: it
+        # is filled when it is empty, which is long before the wire is free again.
         byte, last, offered, free = Signal(8), Signal(), Signal(), Signal()
         bit = Signal(range(BYTE_CYCLES + 1), init=BYTE_CYCLES)  # of the byte, for the check
         passed = bit == BYTE_CYCLES
         m.d.comb += [
-            free.eq((~self.o.valid | self.o.ready) & passed),
+            free.eq(~self.o.valid & passed),
             crc.bit.eq(self.o.payload.data.bit_select(bit[:3], 1)),
             crc.shift.eq(~passed),
         ]
