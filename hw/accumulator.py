@@ -11,9 +11,9 @@ from amaranth.utils import bits_for
 from numpy.typing import NDArray
 
 from xnorflow.hw import layouts
-from xnorflow.hw.carry_chain import Slot, add, chain_parts, chain_sums, chained, inject
+from xnorflow.hw.carry_chain import Slot, add, chain_parts, chain_sums, inject, number_sums
 from xnorflow.hw.cost import Family, Parts, merge
-from xnorflow.hw.counting import COUNTING, Counting
+from xnorflow.hw.counting import Counting
 from xnorflow.hw.pipeline import delay
 from xnorflow.hw.rom import LUT_ROM_PIECE, ROMStyle, pack_lanes, rom_parts, varying_bits
 
@@ -37,13 +37,8 @@ def accumulator_parts(family: Family, pe: int, width: int, late: bool) -> Parts:
     """Return the parts of a `ThresholdAccumulator` of `width` bits but for its starts."""
     registers = {"register": pe * width, "bare register": pe + 2}
     if family.carry_bits > 1:
-        return merge(chain_parts(family, width + 1, late, pe), registers)
-    together = chained(COUNTING[family.name], width)
-    groups = ((together, pe // together), (pe % together, 1))
-    chains = (
-        chain_parts(family, each * width + 1, late, count) for each, count in groups if each * count
-    )
-    return merge(*chains, registers)
+        return merge({"chain bit": pe * (width + 1 + (width + 1) % 2)}, registers)
+    return merge(chain_parts(family, (width,) * pe, late), registers)
 
 
 def start_parts(family: Family, thresholds: NDArray[np.integer], top: int, step_top: int) -> Parts:
@@ -189,17 +184,11 @@ class ThresholdAccumulator(wiring.Component):
                 chain = [inject(*lates[p]), *slots(p, width)]
                 totals.append(Cat(*chain_sums(m, chain, self.counting, f"sum_{p}")[1:]))
             return totals
-        highest = (_starts(self.thresholds, width) >> width - 1).any(axis=0)
-        together = chained(self.counting, width)
-        for first in range(0, self.pe, together):
-            chain, above = [], None
-            neurons = range(first, min(first + together, self.pe))
-            for p in neurons:
-                chain += [inject(*lates[p], beside=above), *slots(p, width - 1)]
-                above = accs[p][-1] | start[p][-1] if highest[p] else accs[p][-1]
-            sums = chain_sums(m, [*chain, inject(beside=above)], self.counting, f"sum_{first}")
-            totals += [Cat(*sums[n * width + 1 :][:width]) for n in range(len(neurons))]
-        return totals
+        highest = (self.thresholds == 0).any(axis=0).tolist()
+        above = [acc[-1] | start[p][-1] if highest[p] else acc[-1] for p, acc in enumerate(accs)]
+        numbers = [[inject(*lates[p]), *slots(p, width - 1)] for p in range(self.pe)]
+        sums = number_sums(m, numbers, self.counting, "sums", above)
+        return [Cat(*bits) for bits in sums]
 
     def _start(self, m: Module, width: int, begin: Value) -> Value:
         """Return the starts of the neurons that begin."""

@@ -1,6 +1,6 @@
 """Agreements of an input vector with the weights of many neurons, counted in few LUT4s."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 from numpy.typing import NDArray
 
-from xnorflow.hw.carry_chain import CHAINED, Slot, add, chain_parts, chain_sums, chained, inject
+from xnorflow.hw.carry_chain import Slot, add, chain_parts, inject, number_sums
 from xnorflow.hw.cost import Family, Parts, distinct, merge
 from xnorflow.hw.counting import COUNTING, Counting, lut4
 from xnorflow.hw.pipeline import delay
@@ -22,7 +22,6 @@ __all__ = [
     "agreement_latency",
     "agreement_parts",
     "leaf_sizes",
-    "level_slots",
     "tree_level_parts",
 ]
 
@@ -62,25 +61,6 @@ LEAF_LUTS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 7, 6: 6, 7: 7}
 SHARED_LUTS = {1: 0, 2: 1, 3: 3, 4: 4, 5: 4, 6: 6, 7: 7}
 
 
-def level_slots(tops: Sequence[int]) -> int:
-    """Return the slots of a neuron's adders of numbers up to `tops`, in pairs."""
-    pairs = zip(tops[::2], tops[1::2], strict=False)
-    return sum(bits_for(max(pair)) + 1 for pair in pairs)
-
-
-def _chains(family: Family, pe: int, slots: int, injected: bool) -> Parts:
-    """Return the parts of chains of `slots` for each neuron."""
-    together = chained(COUNTING[family.name], slots)
-    groups = ((together, pe // together), (pe % together, 1))
-    return merge(
-        *(
-            chain_parts(family, neurons * slots + 1, injected, count)
-            for neurons, count in groups
-            if slots and neurons and count
-        )
-    )
-
-
 def tree_level_parts(
     family: Family, pe: int, sizes: tuple[int, ...], behind: int, *, shared: bool
 ) -> Parts:
@@ -104,7 +84,9 @@ def tree_level_parts(
     while len(nodes) > 1:
         taken = min(len(nodes) // 2, waiting)
         pairs = list(zip(nodes[::2], nodes[1::2], strict=False))
-        lists.append(_chains(family, pe, level_slots(nodes), taken > 0))
+        lists.append(
+            chain_parts(family, tuple(bits_for(max(p)) + 1 for p in pairs) * pe, taken > 0)
+        )
         tops = [sum(pair) + (n < taken) for n, pair in enumerate(pairs)]
         lists.append({"register": sum(map(bits_for, tops)) * pe})
         if len(nodes) % 2:
@@ -137,8 +119,9 @@ def agreement_parts(family: Family, pe: int, simd: int, late: bool, weight_bits:
             lists.append({"leaf LUT": LEAF_LUTS[size] * copies, "shared LUT": SHARED_LUTS[size]})
         lists.append({"leaf LUT": behind * pe, "register": behind * pe})
     else:
-        lists.append(_chains(family, pe, sum(2 + 2 * (size > 3) for size in sizes), True))
-        lists.append(_chains(family, pe, sum(3 * (size > 3) for size in sizes), 7 in sizes))
+        triples = sum(1 + (size > 3) for size in sizes) * pe
+        lists.append(chain_parts(family, (2,) * triples, True))
+        lists.append(chain_parts(family, (3,) * sum(size > 3 for size in sizes) * pe, True))
         lists.append({"bare register": behind * (pe + 1)})
     return merge(*lists, tree_level_parts(family, pe, sizes, behind, shared=False))
 
@@ -287,22 +270,17 @@ class AgreementTree(wiring.Component):
     ) -> list[list[_Node]]:
         """Add the nodes of every neuron in pairs."""
         after: list[list[_Node]] = [[] for _ in nodes]
-        count = chained(self.counting, level_slots([top for _, top in nodes[0]]))
-        for first in range(0, self.pe, count):
-            slots: list[Slot] = []
-            places = []
-            for p in range(first, min(first + count, self.pe)):
-                for n in range(len(nodes[p]) // 2):
-                    (x, x_top), (y, y_top) = nodes[p][2 * n : 2 * n + 2]
-                    lane = waiting[p][n] if n < len(waiting[p]) else ()
-                    top = x_top + y_top + bool(lane)
-                    places.append((p, len(slots) + 1, top))
-                    slots.append(inject(*lane))
-                    slots += _added(x, y)
-            sums = chain_sums(m, [*slots, inject()], self.counting, f"sums_{level}_{first}")
-            for p, place, top in places:
-                bits = sums[place : place + bits_for(top)]
-                after[p].append((self._register(m, bits, f"sum_{level}_{p}_{place}"), top))
+        numbers, places = [], []
+        for p, row in enumerate(nodes):
+            for n in range(len(row) // 2):
+                (x, x_top), (y, y_top) = row[2 * n : 2 * n + 2]
+                lane = waiting[p][n] if n < len(waiting[p]) else ()
+                numbers.append([inject(*lane), *_added(x, y)])
+                places.append((p, n, x_top + y_top + bool(lane)))
+        sums = number_sums(m, numbers, self.counting, f"sums_{level}")
+        for (p, n, top), bits in zip(places, sums, strict=True):
+            register = self._register(m, bits[: bits_for(top)], f"sum_{level}_{p}_{n}")
+            after[p].append((register, top))
         for p, row in enumerate(nodes):
             if len(row) % 2:
                 register = self._register(m, row[-1][0], f"pass_{level}_{p}")
@@ -327,36 +305,38 @@ class AgreementTree(wiring.Component):
 
     def _chain_leaves(self, m: Module) -> list[list[_Node]]:
         """Return the bits and lanes of each neuron's leaves."""
+        # First three lanes each, of which a leaf has one or two times as many.
+        triples: list[list[Slot]] = []
+        seventh: list[tuple[Value, ...]] = []
+        for p in range(self.pe):
+            lane = 0
+            for size in self.sizes:
+                lanes = list(zip(self.a[lane:], self.w[p][lane:], strict=True))[:size]
+                for n in range(0, min(size, 6), 3):
+                    parts = [*lanes[n : min(n + 3, size)], (), ()]
+                    triples.append([inject(*parts[2]), add(parts[0], parts[1])])
+                seventh.append(lanes[6] if size > 6 else ())
+                lane += size
+        sums = iter(number_sums(m, triples, self.counting, "triples"))
+        # Then two of them and a seventh lane.
+        leaves = [
+            [next(sums) for _ in range(1 + (size > 3))]
+            for _ in range(self.pe)
+            for size in self.sizes
+        ]
+        pairs = [
+            [inject(*lane), *_added(*leaf)]
+            for lane, leaf in zip(seventh, leaves, strict=True)
+            if len(leaf) > 1
+        ]
+        counts = iter(number_sums(m, pairs, self.counting, "leaves"))
         rows: list[list[_Node]] = [[] for _ in range(self.pe)]
-        for start in range(0, self.pe, CHAINED):
-            neurons = range(start, min(start + CHAINED, self.pe))
-            # First three lanes each, of which a leaf has one or two times as many.
-            triples: list[Slot] = []
-            firsts, sevenths = [], []
-            for p in neurons:
-                lane = 0
-                for size in self.sizes:
-                    lanes = list(zip(self.a[lane:], self.w[p][lane:], strict=True))[:size]
-                    for n in range(0, min(size, 6), 3):
-                        parts = [*lanes[n : min(n + 3, size)], (), ()]
-                        triples += [inject(*parts[2]), add(parts[0], parts[1])]
-                    firsts.append((p, size, len(triples) - 2 * (1 + (size > 3))))
-                    sevenths.append(lanes[6] if size > 6 else ())
-                    lane += size
-            sums = chain_sums(m, [*triples, inject()], self.counting, f"triples_{start}")
-            # Then two of them and a seventh lane.
-            pairs: list[Slot] = []
-            for (_, size, place), lane_bits in zip(firsts, sevenths, strict=True):
-                if size > 3:
-                    x, y = sums[place + 1 : place + 3], sums[place + 3 : place + 5]
-                    pairs += [inject(*lane_bits), *_added(x, y)]
-            counts = chain_sums(m, [*pairs, inject()], self.counting, f"leaves_{start}")
-            at = 1
-            for p, size, place in firsts:
-                bits = counts[at : at + 3] if size > 3 else sums[place + 1 : place + 3]
-                at += 3 * (size > 3)
-                leaf = f"leaf_{p}_{len(rows[p])}"
-                rows[p].append((self._register(m, bits[: bits_for(size)], leaf), size))
+        for number, leaf in enumerate(leaves):
+            p, place = divmod(number, len(self.sizes))
+            size = self.sizes[place]
+            bits = next(counts) if len(leaf) > 1 else leaf[0]
+            name = f"leaf_{p}_{place}"
+            rows[p].append((self._register(m, bits[: bits_for(size)], name), size))
         return rows
 
 
@@ -483,8 +463,8 @@ class _LutLeaf:
         # The parities of both threes and the seventh lane are three lanes again.
         t = self.unlike("t", x(3, 4, 5, 6), w[5], x(0, 1, 2, 6), w[6])
         b0 = self.lut("b0", lambda a, b, e, f: a ^ b ^ e ^ f, x(0, 1, 2, 6), w[6], x(3, 4, 5), w[4])
-        # Three carries c, d, e of weight two, each a parity and whether its lanes are unlike: c ^ e,
-        # then c ^ d ^ e, and where c and e differ the carry of those is d.
+        # Three carries c, d, e of weight two, each of a parity and whether its lanes are unlike:
+        # c ^ e, then c ^ d ^ e; where c and e differ, the carry of all three is d.
         k = self.lut("k", lambda u, t, a, b: u ^ t ^ a ^ b, u, t, x(3, 4, 5, 6), w[5])
         b1 = self.lut("b1", lambda k, v, a, b: k ^ v ^ a ^ b, k, v, x(3, 4, 5), w[4])
         b0, b1, k, t = self.register([b0, b1, k, t])

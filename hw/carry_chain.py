@@ -1,7 +1,8 @@
 """Carry chains that add several small numbers side by side."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 
 from amaranth import Cat, Const, Instance, Module, Signal
 from amaranth.hdl import Value
@@ -9,26 +10,41 @@ from amaranth.hdl import Value
 from xnorflow.hw.cost import Family, Parts
 from xnorflow.hw.counting import Counting, lut4
 
-__all__ = ["Slot", "add", "chain_parts", "chain_sums", "chained", "inject"]
+__all__ = ["Slot", "add", "chain_parts", "chain_sums", "inject", "number_sums"]
 
-#: Most cells of a chain of iCE40 that has sums of several neurons: tools do not see that carries end
-#: on the way, and 32 cells take 4.5 ns on HX8K.
+#: Most slots of a chain of several numbers, but for the last one: tools do not see that carries end
+#: on the way, and take a chain for as slow as it is long.
 LONGEST = 32
 
-#: Neurons whose chains are one on ECP5, where a chain has an even number of bits.
-CHAINED = 2
+
+def _chains(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first number of each chain and the one behind its last, given their slots."""
+    first = length = 0
+    for place, size in enumerate(sizes):
+        if length and length + size > LONGEST:
+            yield first, place
+            first, length = place, 0
+        length += size
+    if length:
+        yield first, len(sizes)
 
 
-def chained(counting: Counting, slots: int) -> int:
-    """Return how many neurons, of `slots` each, have their chains in one, which costs to start."""
-    return max(1, (LONGEST - 1) // max(slots, 1)) if counting.in_luts else CHAINED
+@cache
+def chain_parts(family: Family, sizes: tuple[int, ...], injected: bool) -> Parts:
+    """Return the parts of `number_sums`.
 
-
-def chain_parts(family: Family, slots: int, injected: bool, count: float = 1) -> Parts:
-    """Return the parts of `count` chains of `chain_sums`; `injected`: the first carry is not 0."""
+    Parameters
+    ----------
+    family : Family
+    sizes : tuple of int
+        Slots of each number.
+    injected : bool
+        Whether the first carry of a chain is not 0.
+    """
+    lengths = [sum(sizes[first:end]) for first, end in _chains(sizes)]
     if family.carry_bits > 1:
-        return {"chain bit": (slots + slots % 2) * count}
-    return {"chain bit": (slots - 1) * count, "chain start": count * injected}
+        return {"chain bit": sum(length + 2 - length % 2 for length in lengths)}
+    return {"chain bit": sum(lengths), "chain start": len(lengths) * injected}
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,12 +110,9 @@ def _joined(bits: tuple[Value, ...], either: bool) -> Value:
     return bits[0] | bits[1] if either else bits[0] ^ bits[1]
 
 
-def inject(*x: Value, beside: Value | None = None) -> Slot:
-    """Return the slot that starts a number with the carry `x`; its sum is the carry before it.
-
-    With `beside`, the sum is that of this bit and the carry: the highest bit of the number before.
-    """
-    return Slot(tuple(x), new=True, beside=beside)
+def inject(*x: Value) -> Slot:
+    """Return the slot that starts a number with the carry `x`; its sum is the carry before it."""
+    return Slot(tuple(x), new=True)
 
 
 def add(x: Iterable[Value], y: Iterable[Value], *, either: bool = False) -> Slot:
@@ -125,7 +138,7 @@ def chain_sums(m: Module, slots: list[Slot], counting: Counting, name: str) -> l
         The lowest bit first; nothing is carried into it.
     counting : Counting
         `Counting.CCU2C`: those of ECP5, whose LUT4s take in the XOR before the sum.
-        `Counting.SB_LUT4`: cells of iCE40. Otherwise an addition, for any device and for simulation.
+        `Counting.SB_LUT4`: cells of iCE40. Otherwise an addition, for any device and simulation.
     name : str
         Of the chain's signals.
     """
@@ -151,6 +164,42 @@ def chain_sums(m: Module, slots: list[Slot], counting: Counting, name: str) -> l
         bit if slot.beside is None else bit ^ slot.beside
         for slot, bit in zip(slots, total, strict=True)
     ]
+
+
+def number_sums(
+    m: Module,
+    numbers: Sequence[Sequence[Slot]],
+    counting: Counting,
+    name: str,
+    beside: Sequence[Value] | None = None,
+) -> list[list[Value]]:
+    """Return the bits of small sums, several of which share a carry chain.
+
+    Parameters
+    ----------
+    m : Module
+    numbers : sequence of sequence of Slot
+        Each an `inject` and then a slot a bit; the carry out of the last one is a bit more.
+    counting, name
+        See `chain_sums`.
+    beside : sequence of Value, optional
+        A bit for each number, which its carry out is added to without a carry.
+    """
+    bits: list[list[Value]] = []
+    above = [None] * len(numbers) if beside is None else beside
+    for first, end in _chains([len(number) for number in numbers]):
+        slots: list[Slot] = []
+        before: Value | None = None
+        for number, highest in zip(numbers[first:end], above[first:end], strict=True):
+            slots += [replace(number[0], beside=before), *number[1:]]
+            before = highest
+        sums = chain_sums(
+            m, [*slots, replace(inject(), beside=before)], counting, f"{name}_{first}"
+        )
+        for number in numbers[first:end]:
+            bits.append(sums[1 : 1 + len(number)])
+            sums = sums[len(number) :]
+    return bits
 
 
 def _sb_carry(m: Module, operands: list[tuple[Value, Value]], name: str) -> list[Value]:

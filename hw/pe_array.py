@@ -36,7 +36,10 @@ def _tree_granule(lanes: Lanes) -> int | None:
 
 
 def step_top(simd: int, folds: int, lanes: Lanes, late: bool = False) -> tuple[int, bool]:
-    """Return the largest count of a step, and whether a lane comes beside it; `late`: see `PEArray`."""
+    """Return the largest count of a step, and whether a lane comes beside it.
+
+    The parameters are those of `PEArray`.
+    """
     late = (folds > 1 or late) and lanes == BITS
     late = late and simd - sum(leaf_sizes(simd, True)) == len(leaf_sizes(simd, True))
     return simd * lanes.top - late, late

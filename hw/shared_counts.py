@@ -13,8 +13,8 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 from numpy.typing import NDArray
 
-from xnorflow.hw.agreement import agreement_latency, leaf_sizes, level_slots, tree_level_parts
-from xnorflow.hw.carry_chain import Slot, add, chain_sums, chained, inject
+from xnorflow.hw.agreement import agreement_latency, leaf_sizes, tree_level_parts
+from xnorflow.hw.carry_chain import add, inject, number_sums
 from xnorflow.hw.cost import Family, Parts, distinct
 from xnorflow.hw.counting import Counting, lut4
 
@@ -41,13 +41,13 @@ def shared_parts(family: Family, pe: int, simd: int, late: bool) -> Parts:
 class SharedCounts(wiring.Component):
     """Count, for many neurons with constant weights, the inputs that agree.
 
-    ``o[p] + late[p] = number of s with a[s] == weight[p, s]``, as the tree of an `AgreementTree`, of
-    which neurons have all leaves in common that are alike: seven lanes have 128 patterns of weights. The
-    carry of three lanes is a majority, of which, up to its inverse, there are four, so that a
-    leaf's carries are twelve LUT4s, for all patterns, and the two upper bits of each pattern's
-    count a LUT4 of three of those; the lowest bit is the parity. With 256 neurons that is 0.1 LUT4
-    a synapse. Behind the leaves each neuron has adders of its own, of which each takes one lane
-    more as its carry in: ``4/15 + 5/31 + ...`` cells a lane, which is less than 0.6.
+    ``o[p] + late[p] = number of s with a[s] == weight[p, s]``, as the tree of an `AgreementTree`,
+    of which neurons have all leaves in common that are alike: seven lanes have 128 patterns of
+    weights. The carry of three lanes is a majority, of which, up to its inverse, there are four, so
+    that a leaf's carries are twelve LUT4s, for all patterns, and the two upper bits of each
+    pattern's count a LUT4 of three of those; the lowest bit is the parity. With 256 neurons that is
+    0.1 LUT4 a synapse. Behind the leaves each neuron has adders of its own, of which each takes one
+    lane more as its carry in: ``4/15 + 5/31 + ...`` cells a lane, which is less than 0.6.
 
     Latency: `agreement_latency`. One sum a cycle.
 
@@ -57,7 +57,6 @@ class SharedCounts(wiring.Component):
         Where the weights are +1.
     counting : Counting
         `Counting.CCU2C` and `Counting.SB_LUT4` instantiate those.
-
     late : bool
         Whether a lane may be left to `late`.
 
@@ -132,25 +131,21 @@ class SharedCounts(wiring.Component):
             pairs = len(nodes[0]) // 2
             taken = min(pairs, len(waiting[True]))
             after: list[list[tuple[Signal, int]]] = [[] for _ in nodes]
-            count = chained(self.counting, level_slots([top for _, top in nodes[0]]))
-            for start in range(0, self.pe, count):
-                slots: list[Slot] = []
-                places = []
-                for p in range(start, min(start + count, self.pe)):
-                    for n in range(pairs):
-                        (x, x_top), (y, y_top) = nodes[p][2 * n : 2 * n + 2]
-                        places.append((p, len(slots) + 1, x_top + y_top + (n < taken)))
-                        carry = []
-                        if n < taken:
-                            lane = self.simd - len(waiting[True]) + n
-                            carry = [waiting[bool(self.positive[p, lane])][n]]
-                        slots.append(inject(*carry))
-                        for bit in range(max(len(x), len(y))):
-                            slots.append(add(tuple(x[bit : bit + 1]), tuple(y[bit : bit + 1])))
-                sums = chain_sums(m, [*slots, inject()], self.counting, f"sums_{level}_{start}")
-                for p, place, top in places:
-                    bits = sums[place : place + bits_for(top)]
-                    after[p].append((register(bits, f"sum_{level}_{p}_{place}"), top))
+            numbers, places = [], []
+            for p, row in enumerate(nodes):
+                for n in range(pairs):
+                    (x, x_top), (y, y_top) = row[2 * n : 2 * n + 2]
+                    places.append((p, n, x_top + y_top + (n < taken)))
+                    carry = []
+                    if n < taken:
+                        lane = self.simd - len(waiting[True]) + n
+                        carry = [waiting[bool(self.positive[p, lane])][n]]
+                    bits = range(max(len(x), len(y)))
+                    added = (add(tuple(x[bit : bit + 1]), tuple(y[bit : bit + 1])) for bit in bits)
+                    numbers.append([inject(*carry), *added])
+            sums = number_sums(m, numbers, self.counting, f"sums_{level}")
+            for (p, n, top), total in zip(places, sums, strict=True):
+                after[p].append((register(total[: bits_for(top)], f"sum_{level}_{p}_{n}"), top))
             passed: dict[int, Signal] = {}
             for p, row in enumerate(nodes):
                 if len(row) % 2:

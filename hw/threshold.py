@@ -107,7 +107,7 @@ class ThresholdUnit(wiring.Component):
 
 
 def _reaches(count: Value, late: Value | None, threshold: int) -> Value:
-    """Return ``count + late >= threshold`` as a chain of functions of four bits, the lowest first."""
+    """Return ``count + late >= threshold`` as a chain of functions of four bits."""
     if not threshold:
         return Const(1, 1)
     reached: Value = Const(1, 1)
