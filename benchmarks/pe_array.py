@@ -1,6 +1,6 @@
-"""What a lane of the PE array and a synapse of a constant layer take, in LUT4s.
+"""At the limit of the devices: LUT4s of a lane and of a synapse, clocks, and compile time.
 
-    python benchmarks/pe_array.py [--family ice40|ecp5] [--no-whole] [--json FILE]
+    python benchmarks/pe_array.py [--family ice40|ecp5] [--no-whole] [--no-clock] [--json FILE]
 
 Counted is what nextpnr places for logic: on iCE40 SB_LUT4s, carries without a LUT and what it adds
 to get carries out of a chain; on ECP5 TRELLIS_COMB, which are LUT4s, two a CCU2C and what chains
@@ -9,17 +9,24 @@ and thresholds, which come from registers; everything else is in: accumulators, 
 
 For each line the table has a target, what is built for the family, the floor of its structure (its
 cells counted by pencil), and what plain synthesis makes of a description with a Python sum.
-Other designs that were tried stand below. Ends with status 1 if a target is not met.
+Other designs that were tried stand below.
+
+Clocks are those of whole designs after place and route with seed 1, asked for at the target; the
+large one takes half an hour or more, and `--no-clock` leaves them out. Compile time is that of
+`benchmarks/compilation.py`. Ends with status 1 if a target is not met.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -33,21 +40,31 @@ from rich.console import Console
 from rich.table import Table
 from synthesis import FAMILIES, Mapped, mapped
 
+from xnorflow.assemble import assemble
+from xnorflow.boards import board as boards
+from xnorflow.boards.flow import TimingNotMet, build
+from xnorflow.builder import board_top
 from xnorflow.cost import FAMILIES as MODELS
 from xnorflow.frontend import load
-from xnorflow.hw.accumulator import ThresholdAccumulator
+from xnorflow.hw.accumulator import ThresholdAccumulator, accumulator_width
 from xnorflow.hw.agreement import AgreementTree
 from xnorflow.hw.counting import COUNTING, Counting
 from xnorflow.hw.layouts import BITS
 from xnorflow.hw.mvu import counts
-from xnorflow.hw.pe_array import array_parts
+from xnorflow.hw.pe_array import array_parts, step_top
 from xnorflow.hw.pipeline import delay
 from xnorflow.hw.popcount import AdderTree
 from xnorflow.hw.shared_counts import SharedCounts
 from xnorflow.hw.threshold import ThresholdUnit, threshold_parts
 from xnorflow.lowering import lower
+from xnorflow.planning import plan
+
+FOLDINGS = Path(__file__).parent.parent / "examples/foldings"
 
 PE, SIMD, FOLDS = 8, 32, 8
+
+#: The least and the largest threshold of each PE: no neuron is always or never on.
+THRESHOLDS = np.array([[1] * PE, [SIMD * FOLDS] * PE])
 
 #: LUT4s a lane with weights that change, and with constants; a synapse of a trained layer.
 LANE, CONSTANT, SYNAPSE = 2.0, 1.3, 0.8
@@ -69,7 +86,7 @@ class RunTime(wiring.Component):
 
     def __init__(self, kind: Counting | str):
         self.kind, self.top = kind, SIMD * FOLDS
-        self.width = bits_for(self.top) + 1
+        self.width = accumulator_width(THRESHOLDS, self.top)
         super().__init__(
             {
                 "a": In(SIMD),
@@ -95,7 +112,7 @@ class RunTime(wiring.Component):
     def _built(self, m: Module, a: Value, w: data.View, t: data.View, flags: Value) -> None:
         m.submodules.tree = tree = AgreementTree(PE, SIMD, self.kind, late=True)
         m.submodules.accumulator = accumulator = _RunTimeStarts(
-            np.zeros((1, PE), int), self.top, tree.top, late=tree.uses_late, counting=self.kind
+            THRESHOLDS, self.top, tree.top, late=tree.uses_late, counting=self.kind
         )
         accumulator.start = t.as_value()
         flags = delay(m, flags, tree.latency - 1, Const(1), "flags")
@@ -122,7 +139,7 @@ class RunTime(wiring.Component):
                 count, latency = tree.o, tree.latency
             if p == 0:
                 flags = delay(m, flags, latency, Const(1), "flags")
-            acc = Signal(self.width - 1, name=f"acc_{p}")
+            acc = Signal(range(self.top + 1), name=f"acc_{p}")
             kept = acc & ~flags[1].replicate(len(acc))
             with m.If(flags[0]):
                 m.d.sync += acc.eq(kept + count)
@@ -162,9 +179,12 @@ class Fixed(wiring.Component):
         m = Module()
         a = delay(m, self.a, 1, Const(1), "in")
         if isinstance(self.kind, Counting):
-            m.submodules.counts = unit = SharedCounts(self.weights, self.kind)
-            m.submodules.head = head = ThresholdUnit(self.thresholds[None], self.inputs)
+            m.submodules.counts = unit = SharedCounts(self.weights, self.kind, late=True)
+            m.submodules.head = head = ThresholdUnit(
+                self.thresholds[None], self.inputs, late=unit.uses_late
+            )
             m.d.comb += [unit.a.eq(a), unit.en.eq(1), head.i.eq(unit.o), head.en.eq(1)]
+            m.d.comb += head.late.eq(unit.late)
             m.d.comb += self.o.eq(head.o.as_value())
             return m
         for p, row in enumerate(self.weights):
@@ -185,6 +205,83 @@ def logic(family: str, made: Mapped) -> int:
         return made.packed("TRELLIS_COMB")
     alone = made.line("LCs used as CARRY only") + made.line("LCs used to legalise carry chains.")
     return made.counts["SB_LUT4"] + alone
+
+
+#: Board, model, folding (a file, frames a second, or the fastest that fits), and target in MHz.
+CLOCKS: tuple[tuple[str, str, Path | float | None, float], ...] = (
+    ("ulx3s-85f", "mnist_sfc", FOLDINGS / "mnist_sfc_1m_ulx3s-85f.json", 150.0),
+    ("ice40-hx8k", "mnist_mini", None, 120.0),
+    ("icebreaker", "mnist_cnn", 1800.0, 40.0),
+)
+
+#: From CNV's file to RTLIL: seconds of processor time, and megabytes.
+COMPILE, MEMORY = 10.0, 2000
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A whole design after place and route.
+
+    Attributes
+    ----------
+    board, model : str
+    target_mhz, fmax_mhz : float
+    latency_cycles : int
+    lut, lut_available : int
+        Nothing is known of a design that misses its clock but what the core takes: 0.
+    seconds : float
+    met : bool
+    """
+
+    board: str
+    model: str
+    target_mhz: float
+    fmax_mhz: float
+    latency_cycles: int
+    lut: int
+    lut_available: int
+    seconds: float
+    met: bool
+
+
+def clock(board_name: str, model: str, how: Path | float | None, target: float) -> Clock:
+    """Place and route a design for its target clock."""
+    start = time.monotonic()
+    board = boards.load(board_name)
+    lowered = lower(load(str(files("xnorflow.models") / f"{model}.onnx")))
+    planned = plan(
+        lowered,
+        board,
+        clock_mhz=target,
+        folding=how if isinstance(how, Path) else None,
+        target_fps=how if isinstance(how, float) else None,
+        fastest=how is None,
+    )
+    core = assemble(lowered, planned.folding, board.family)
+    lut = 0
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            built = build(
+                lambda setting: board_top(core, lowered, board, setting),
+                board,
+                target,
+                Path(folder),
+            )
+            fmax, lut = built.fmax_mhz or 0.0, built.resources["lut"].used
+        except TimingNotMet as missed:
+            fmax = missed.fmax_mhz
+    seconds = round(time.monotonic() - start, 1)
+    return Clock(
+        board_name,
+        model,
+        target,
+        round(fmax, 1),
+        planned.latency_cycles,
+        lut,
+        board.budget.lut,
+        seconds,
+        fmax >= target,
+    )
 
 
 @dataclass(frozen=True)
@@ -255,10 +352,14 @@ def measure(
 def pencil(family: str, neurons: int, inputs: int, folds: int, lanes: int) -> float:
     """Return the LUT4s a lane of the structure: each part that is a cell counts 1."""
     model = MODELS[family]
-    parts = array_parts(model, neurons, inputs, folds, BITS, 64 if folds > 1 else 1, folds > 1)
+    width = accumulator_width(THRESHOLDS, SIMD * FOLDS) if folds > 1 else 0
+    parts = array_parts(
+        model, neurons, inputs, folds, BITS, 64 if folds > 1 else 1, width, folds == 1
+    )
     if folds == 1:
         zeros = np.zeros((1, neurons), int)
-        parts |= threshold_parts(model, zeros, inputs)
+        _, late = step_top(inputs, 1, BITS, True)
+        parts |= threshold_parts(model, zeros, inputs, late)
     total = sum(n for part, n in parts.items() if part.endswith(("LUT", "chain bit", "start")))
     if folds > 1 and model.carry_bits == 1:
         total += neurons * bits_for(inputs - 1)  # the starts come in by an OR
@@ -321,9 +422,17 @@ def designs(family: str, whole: bool, run_time: bool, fixed: bool):
 @click.option("--whole/--no-whole", default=True, help="The whole trained layer: minutes.")
 @click.option("--run-time/--no-run-time", default=True, help="Weights that change.")
 @click.option("--fixed/--no-fixed", default=True, help="Constant weights.")
+@click.option("--clock/--no-clock", "clocks", default=True, help="Whole designs: half an hour.")
+@click.option("--compile/--no-compile", "compiled", default=True, help="Time to RTLIL.")
 @click.option("--json", "json_file", metavar="FILE")
 def main(
-    family: tuple[str, ...], whole: bool, run_time: bool, fixed: bool, json_file: str | None
+    family: tuple[str, ...],
+    whole: bool,
+    run_time: bool,
+    fixed: bool,
+    clocks: bool,
+    compiled: bool,
+    json_file: str | None,
 ) -> None:
     """Measure the PE array for the families asked for, all of them by default."""
     console, results = Console(), []
@@ -354,10 +463,43 @@ def main(
                 f"{result.seconds:.0f}",
             )
         console.print(table)
+    verdicts = {True: "met", False: "[red]NOT MET"}
+    met = [result.met for result in results]
+    report: dict[str, Any] = {
+        "area": [asdict(result) | {"met": result.met} for result in results],
+    }
+    if clocks:
+        wanted = [each for each in CLOCKS if not family or boards.load(each[0]).family in family]
+        placed = [clock(*each) for each in wanted]
+        table = Table("clock", "MHz", "target", "", "latency, cycles", "LUT", "seconds")
+        for one in placed:
+            share = f"{one.lut:,} of {one.lut_available:,}" if one.lut else ""
+            table.add_row(
+                f"{one.model} on {one.board}",
+                f"{one.fmax_mhz:.1f}",
+                f"{one.target_mhz:.0f}",
+                verdicts[one.met],
+                f"{one.latency_cycles:,}",
+                share,
+                f"{one.seconds:.0f}",
+            )
+        console.print(table)
+        report["clocks"] = [asdict(one) for one in placed]
+        met += [one.met for one in placed]
+    if compiled:
+        script = Path(__file__).with_name("compilation.py")
+        done = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True)
+        taken = json.loads(done.stdout)
+        fast = taken["cpu_seconds"] < COMPILE and taken["peak_mb"] < MEMORY
+        console.print(
+            f"{taken['model']} to RTLIL: {taken['cpu_seconds']} s of processor time (target "
+            f"{COMPILE:.0f}), {taken['peak_mb']} MB (target {MEMORY}): {verdicts[fast]}"
+        )
+        report["compile"] = taken | {"target_seconds": COMPILE, "target_mb": MEMORY, "met": fast}
+        met.append(fast)
     if json_file is not None:
-        rows = [asdict(result) | {"met": result.met} for result in results]
-        Path(json_file).write_text(json.dumps(rows, indent=2) + "\n")
-    sys.exit(0 if all(result.met for result in results) else 1)
+        Path(json_file).write_text(json.dumps(report, indent=2) + "\n")
+    sys.exit(0 if all(met) else 1)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from xnorflow.boards.chains import free_chain_ends
 from xnorflow.boards.pll import PLLSetting, solve
 from xnorflow.boards.reports import PNRReport, Usage
 from xnorflow.boards.tools import Progress, Tool, ToolFailed, find, run
+from xnorflow.elaboration import uncollected
 from xnorflow.errors import UserError, WorkFailed
 from xnorflow.hw.link.protocol import uart_divisor
 
@@ -524,7 +525,8 @@ class _Flow:
                 ) from None
             platform = self.board.make_platform()
             # Source locations would make the files depend on where the package is installed.
-            plan = platform.prepare(self.top(setting), "top", emit_src=False)
+            with uncollected():
+                plan = platform.prepare(self.top(setting), "top", emit_src=False)
             commands = _write(plan, folder)
         return folder, commands, self.synthesise(folder)
 

@@ -1,5 +1,7 @@
 """Accumulators that start at their thresholds, so that the last carry is the comparison."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.hdl import Value
@@ -9,28 +11,41 @@ from amaranth.utils import bits_for
 from numpy.typing import NDArray
 
 from xnorflow.hw import layouts
-from xnorflow.hw.carry_chain import Slot, add, chain_parts, chain_sums, inject
+from xnorflow.hw.carry_chain import Slot, add, chain_parts, chain_sums, inject, number_sums
 from xnorflow.hw.cost import Family, Parts, merge
 from xnorflow.hw.counting import Counting
 from xnorflow.hw.pipeline import delay
 from xnorflow.hw.rom import LUT_ROM_PIECE, ROMStyle, pack_lanes, rom_parts, varying_bits
 
-__all__ = ["ThresholdAccumulator", "accumulator_parts", "start_parts"]
+__all__ = ["ThresholdAccumulator", "accumulator_parts", "accumulator_width", "start_parts"]
 
 
-def accumulator_parts(family: Family, pe: int, top: int, late: bool) -> Parts:
-    """Return the parts of a `ThresholdAccumulator` but for its starts."""
-    width = bits_for(top) + 1
-    return merge(
-        chain_parts(family, width + 1, late, pe), {"register": pe * width, "bare register": pe + 2}
-    )
+def accumulator_width(thresholds: NDArray[np.integer], top: int) -> int:
+    """Return the bits of a `ThresholdAccumulator`'s sums, of which the highest is the result.
+
+    Parameters
+    ----------
+    thresholds, top
+        See `ThresholdAccumulator`.
+    """
+    # 2 ** n - threshold must not be below 0, and with `top` added stay below 2 ** (n + 1).
+    most, least = int(thresholds.max()), int(thresholds.min())
+    return max(max(most - 1, 0).bit_length(), (top - least).bit_length(), 1) + 1
+
+
+def accumulator_parts(family: Family, pe: int, width: int, late: bool) -> Parts:
+    """Return the parts of a `ThresholdAccumulator` of `width` bits but for its starts."""
+    registers = {"register": pe * width, "bare register": pe + 2}
+    if family.carry_bits > 1:
+        return merge({"chain bit": pe * (width + 1 + (width + 1) % 2)}, registers)
+    return merge(chain_parts(family, (width,) * pe, late), registers)
 
 
 def start_parts(family: Family, thresholds: NDArray[np.integer], top: int, step_top: int) -> Parts:
     """Return the parts of the starts of a `ThresholdAccumulator`."""
     folds = len(thresholds)
-    width, step = bits_for(top) + 1, bits_for(step_top)
-    starts = _starts(thresholds, top)
+    width, step = accumulator_width(thresholds, top), bits_for(step_top)
+    starts = _starts(thresholds, width)
     # Starts that are 0 in all folds are not there.
     low = int(np.bitwise_count(np.bitwise_or.reduce(starts, axis=0) & ((1 << step) - 1)).sum())
     parts: Parts = {"start bit": low} if family.carry_bits == 1 else {}
@@ -40,17 +55,17 @@ def start_parts(family: Family, thresholds: NDArray[np.integer], top: int, step_
     return merge(parts, rom, {"fold bit": (folds - 1).bit_length()})
 
 
-def _starts(thresholds: NDArray[np.integer], top: int) -> NDArray[np.int64]:
-    """Return what accumulators start at, the width of `top` above 0 if the threshold is 0."""
-    return (1 << bits_for(top)) - thresholds.astype(np.int64)
+def _starts(thresholds: NDArray[np.integer], width: int) -> NDArray[np.int64]:
+    """Return what accumulators start at, of which the highest bit is set if the threshold is 0."""
+    return (1 << width - 1) - thresholds.astype(np.int64)
 
 
 class ThresholdAccumulator(wiring.Component):
     """``o[p] = (sum over a neuron's steps of i[p] + late[p]) >= thresholds[fold, p]``.
 
     A batch norm followed by a sign is one such comparison (Umuroglu et al., FINN, 2017, section
-    4.2.2). It costs nothing here: the accumulator starts at ``2 ** n - threshold``, with
-    ``2 ** n > top``, so that bit n of its last sum is the result::
+    4.2.2). It costs nothing here: the accumulator starts at ``2 ** n - threshold``, so that bit n
+    of its last sum is the result (see `accumulator_width`)::
 
         start --[first?]--|reg|--(or)--(+)--+--|acc, cleared by last|--.
                                   ^     ^   '--bit n, if last--|o|     |
@@ -59,6 +74,9 @@ class ThresholdAccumulator(wiring.Component):
 
     The accumulator is 0 in a neuron's first step and the start in all others, so that one takes the
     other's place without a multiplexer, and above the bits of `i` an adder's input is free for it.
+
+    In cells of iCE40 several neurons have one carry chain, and the highest bit of one is the sum of
+    the cell in which the next one's chain starts.
 
     Latency: 1 enabled cycle from a neuron's last step to `o`. The flags come a cycle before `i`.
 
@@ -70,7 +88,7 @@ class ThresholdAccumulator(wiring.Component):
     top : int
         The largest sum.
     step_top : int
-        The largest `i`.
+        The largest `i`, at most half of `top`.
     late : bool
         Whether `late` counts.
     counting : Counting
@@ -105,6 +123,9 @@ class ThresholdAccumulator(wiring.Component):
         self.folds, self.pe = thresholds.shape
         self.thresholds, self.top, self.counting = thresholds, top, counting
         self._uses_late = late
+        self._width = accumulator_width(thresholds, top)
+        if step_top >> self._width - 1:
+            raise ValueError(f"step_top must be at most half of top, {top}, not {step_top}")
         super().__init__(
             {
                 "first": In(1),
@@ -119,23 +140,18 @@ class ThresholdAccumulator(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        width = bits_for(self.top) + 1
+        width = self._width
         begin = self.valid & self.first
         start = Signal(data.ArrayLayout(width, self.pe))
         with m.If(self.en):
             m.d.sync += start.eq(Mux(begin, self._start(m, width, begin), 0))
-        valid, last = delay(m, Cat(self.valid, self.last), 1, self.en, "flags")
+        # The accumulators' own resets are taken by `last`, so a first cycle clears them.
+        flags = delay(m, Cat(self.valid, self.last, 1), 1, self.en, "flags")
+        valid, last = flags[0] | ~flags[2], flags[1] | ~flags[2]
         ccu2c = self.counting is Counting.CCU2C
-        for p in range(self.pe):
-            acc = Signal(width, name=f"acc_{p}")
-            bits = self.i[p]
-            slots = [inject(*([self.late[p]] if self._uses_late else []))]
-            for n in range(width):
-                if n < len(bits):
-                    slots.append(_either(acc[n], start[p][n], bits[n], ccu2c))
-                else:
-                    slots.append(add((acc[n],), (start[p][n],)))
-            total = Cat(*chain_sums(m, slots, ccu2c, f"sum_{p}")[1:])
+        accs = [Signal(width, name=f"acc_{p}", reset_less=True) for p in range(self.pe)]
+        totals = self._totals(m, accs, start)
+        for p, (acc, total) in enumerate(zip(accs, totals, strict=True)):
             if ccu2c:
                 # A reset of ECP5's flip-flops works whatever their enable says,
                 with m.If(self.en & valid & last):
@@ -146,13 +162,37 @@ class ThresholdAccumulator(wiring.Component):
                 # one of iCE40's where they are enabled.
                 with m.If(self.en & valid):
                     m.d.sync += acc.eq(Mux(last, 0, total))
-            with m.If(self.en & valid & last):
+            with m.If(self.en):
                 m.d.sync += self.o[p].eq(total[-1])
         return m
 
+    def _totals(self, m: Module, accs: list[Signal], start: data.View) -> list[Value]:
+        """Return the next sum of every neuron."""
+        bits, width = self.i.shape().elem_shape, self._width
+        lates = [[self.late[p]] if self._uses_late else [] for p in range(self.pe)]
+
+        def slots(p: int, count: int) -> Iterator[Slot]:
+            for n in range(count):
+                if n < bits:
+                    yield _either(accs[p][n], start[p][n], self.i[p][n], self.counting)
+                else:
+                    yield add((accs[p][n],), (start[p][n],))
+
+        totals: list[Value] = []
+        if self.counting is Counting.CCU2C:
+            for p in range(self.pe):
+                chain = [inject(*lates[p]), *slots(p, width)]
+                totals.append(Cat(*chain_sums(m, chain, self.counting, f"sum_{p}")[1:]))
+            return totals
+        highest = (self.thresholds == 0).any(axis=0).tolist()
+        above = [acc[-1] | start[p][-1] if highest[p] else acc[-1] for p, acc in enumerate(accs)]
+        numbers = [[inject(*lates[p]), *slots(p, width - 1)] for p in range(self.pe)]
+        sums = number_sums(m, numbers, self.counting, "sums", above)
+        return [Cat(*bits) for bits in sums]
+
     def _start(self, m: Module, width: int, begin: Value) -> Value:
         """Return the starts of the neurons that begin."""
-        words = pack_lanes(_starts(self.thresholds, self.top), width)
+        words = pack_lanes(_starts(self.thresholds, width), width)
         bits = width * self.pe
         if self.folds == 1:
             return Const(words[0], bits)
@@ -174,7 +214,7 @@ class ThresholdAccumulator(wiring.Component):
         return Cat(*pieces)
 
 
-def _either(acc: Value, start: Value, bit: Value, ccu2c: bool) -> Slot:
-    if ccu2c:
+def _either(acc: Value, start: Value, bit: Value, counting: Counting) -> Slot:
+    if counting is Counting.CCU2C:
         return add((acc, start), (bit,), either=True)
     return add((acc | start,), (bit,))

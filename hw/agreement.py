@@ -12,9 +12,10 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 from numpy.typing import NDArray
 
-from xnorflow.hw.carry_chain import Slot, add, chain_parts, chain_sums, inject
+from xnorflow.hw.carry_chain import Slot, add, chain_parts, inject, number_sums
 from xnorflow.hw.cost import Family, Parts, distinct, merge
 from xnorflow.hw.counting import COUNTING, Counting, lut4
+from xnorflow.hw.pipeline import delay
 
 __all__ = [
     "AgreementTree",
@@ -27,9 +28,8 @@ __all__ = [
 #: Most lanes of a leaf.
 LEAF = 7
 
-#: Neurons whose chains are one: a chain of CCU2C has an even number of bits, one of iCE40 a carry
-#: cell to start it. More would only look slow, since tools do not see that carries end on the way.
-CHAINED = 2
+#: Bits, the lowest first, and the largest number that they are.
+_Node = tuple[list[Value], int]
 
 #: Of a leaf with so many lanes, those whose weights' XOR stands in place of each weight.
 FORMS: dict[int, tuple[tuple[int, ...], ...]] = {
@@ -39,7 +39,7 @@ FORMS: dict[int, tuple[tuple[int, ...], ...]] = {
     4: ((0, 1), (0, 2), (0, 1, 2), (0, 1, 2, 3)),
     5: ((0, 1), (0, 2), (0, 1, 2), (3,), (3, 4)),
     6: ((0, 1), (0, 2), (3, 4), (3, 5), (0, 1, 2), (0, 1, 2, 3, 4, 5)),
-    7: ((0, 1), (0, 2), (3, 4), (3, 5), (0, 1, 2), (0, 1, 2, 3, 4, 5), (0, 1, 2, 6)),
+    7: ((0, 1), (0, 2), (3, 4), (3, 5), (3, 4, 5), (3, 4, 5, 6), (0, 1, 2, 6)),
 }
 
 
@@ -57,20 +57,8 @@ def agreement_latency(lanes: int, late: bool) -> int:
 
 
 #: Of a leaf in LUTs, by its lanes: LUT4s of each neuron, and XORs of inputs that all share.
-LEAF_LUTS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 7, 6: 6, 7: 8}
-SHARED_LUTS = {1: 0, 2: 1, 3: 3, 4: 4, 5: 4, 6: 6, 7: 9}
-
-
-def _chains(family: Family, pe: int, slots: int, injected: bool) -> Parts:
-    """Return the parts of chains of `slots` for each neuron."""
-    groups = ((CHAINED, pe // CHAINED), (pe % CHAINED, 1))
-    return merge(
-        *(
-            chain_parts(family, neurons * slots + 1, injected, count)
-            for neurons, count in groups
-            if slots and neurons and count
-        )
-    )
+LEAF_LUTS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 7, 6: 6, 7: 7}
+SHARED_LUTS = {1: 0, 2: 1, 3: 3, 4: 4, 5: 4, 6: 6, 7: 7}
 
 
 def tree_level_parts(
@@ -96,8 +84,9 @@ def tree_level_parts(
     while len(nodes) > 1:
         taken = min(len(nodes) // 2, waiting)
         pairs = list(zip(nodes[::2], nodes[1::2], strict=False))
-        slots = sum(bits_for(max(pair)) + 1 for pair in pairs)
-        lists.append(_chains(family, pe, slots, taken > 0))
+        lists.append(
+            chain_parts(family, tuple(bits_for(max(p)) + 1 for p in pairs) * pe, taken > 0)
+        )
         tops = [sum(pair) + (n < taken) for n, pair in enumerate(pairs)]
         lists.append({"register": sum(map(bits_for, tops)) * pe})
         if len(nodes) % 2:
@@ -130,8 +119,9 @@ def agreement_parts(family: Family, pe: int, simd: int, late: bool, weight_bits:
             lists.append({"leaf LUT": LEAF_LUTS[size] * copies, "shared LUT": SHARED_LUTS[size]})
         lists.append({"leaf LUT": behind * pe, "register": behind * pe})
     else:
-        lists.append(_chains(family, pe, sum(2 + 2 * (size > 3) for size in sizes), True))
-        lists.append(_chains(family, pe, sum(3 * (size > 3) for size in sizes), 7 in sizes))
+        triples = sum(1 + (size > 3) for size in sizes) * pe
+        lists.append(chain_parts(family, (2,) * triples, True))
+        lists.append(chain_parts(family, (3,) * sum(size > 3 for size in sizes) * pe, True))
         lists.append({"bare register": behind * (pe + 1)})
     return merge(*lists, tree_level_parts(family, pe, sizes, behind, shared=False))
 
@@ -153,8 +143,8 @@ class AgreementTree(wiring.Component):
     - In LUTs. The lowest bit of a count is the parity of all inputs and weights, and three lanes
       have a carry where, of a parity 1, all three or, of a parity 0, not all are alike: one LUT4 of
       two XORs of inputs and two of weights. So if those are stored in place of the weights, which
-      takes no more memory, and those of the inputs are made once for all neurons, seven lanes take
-      8 LUT4s, and six take 6.
+      takes no more memory, and those of the inputs are made once for all neurons, a lane takes a
+      LUT4 in leaves of up to seven lanes (five take 7).
     - In carry chains. A carry that is injected between two sums (see `chain_sums`) makes a full
       adder of any three lanes in two bits of a chain, XORs included in CCU2C; seven lanes take 7.
 
@@ -232,11 +222,7 @@ class AgreementTree(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        leaves = self._lut_leaves(m) if self.counting.in_luts else self._chain_leaves(m)
-        nodes = [
-            [(self._register(m, bits, f"leaf_{p}_{n}"), size) for n, (bits, size) in enumerate(row)]
-            for p, row in enumerate(leaves)
-        ]
+        nodes = self._lut_leaves(m) if self.counting.in_luts else self._chain_leaves(m)
         # Lanes that wait for their adder: with their XOR taken, or both bits of each.
         behind = range(self.simd - self._behind, self.simd)
         pairs = [[(self.a[lane], self.w[p][lane]) for lane in behind] for p in range(self.pe)]
@@ -253,17 +239,14 @@ class AgreementTree(wiring.Component):
             nodes = self._level(m, nodes, waiting, level)
             waiting = self._wait(m, [row[taken:] for row in waiting], level)
         for p in range(self.pe):
-            m.d.comb += self.o[p].eq(nodes[p][0][0])
+            m.d.comb += self.o[p].eq(Cat(*nodes[p][0][0]))
             if self.uses_late:
                 bits = waiting[p][0]
                 m.d.comb += self.late[p].eq(bits[0] if len(bits) == 1 else bits[0] ^ bits[1])
         return m
 
-    def _register(self, m: Module, bits: list[Value], name: str) -> Signal:
-        register = Signal(len(bits), name=name)
-        with m.If(self.en):
-            m.d.sync += register.eq(Cat(*bits))
-        return register
+    def _register(self, m: Module, bits: list[Value], name: str) -> list[Value]:
+        return list(delay(m, Cat(*bits), 1, self.en, name))
 
     def _wait(
         self, m: Module, waiting: list[list[tuple[Value, ...]]], level: int
@@ -272,50 +255,42 @@ class AgreementTree(wiring.Component):
         if not waiting[0]:
             return waiting
         own = [[bits[-1] for bits in row] for row in waiting]
-        own = [list(self._register(m, row, f"wait_{level}_{p}")) for p, row in enumerate(own)]
+        own = [self._register(m, row, f"wait_{level}_{p}") for p, row in enumerate(own)]
         if self.counting.in_luts:
             return [[(bit,) for bit in row] for row in own]
-        shared = list(self._register(m, [a for a, _ in waiting[0]], f"wait_{level}_a"))
+        shared = self._register(m, [a for a, _ in waiting[0]], f"wait_{level}_a")
         return [list(zip(shared, row, strict=True)) for row in own]
 
     def _level(
         self,
         m: Module,
-        nodes: list[list[tuple[Signal, int]]],
+        nodes: list[list[_Node]],
         waiting: list[list[tuple[Value, ...]]],
         level: int,
-    ) -> list[list[tuple[Signal, int]]]:
+    ) -> list[list[_Node]]:
         """Add the nodes of every neuron in pairs."""
-        after: list[list[tuple[Signal, int]]] = [[] for _ in nodes]
-        for first in range(0, self.pe, CHAINED):
-            slots: list[Slot] = []
-            places = []
-            for p in range(first, min(first + CHAINED, self.pe)):
-                for n in range(len(nodes[p]) // 2):
-                    (x, x_top), (y, y_top) = nodes[p][2 * n : 2 * n + 2]
-                    lane = waiting[p][n] if n < len(waiting[p]) else ()
-                    top = x_top + y_top + bool(lane)
-                    places.append((p, len(slots) + 1, top))
-                    slots.append(inject(*lane))
-                    slots += _added(x, y)
-            sums = chain_sums(m, [*slots, inject()], self._ccu2c, f"sums_{level}_{first}")
-            for p, place, top in places:
-                bits = sums[place : place + bits_for(top)]
-                after[p].append((self._register(m, bits, f"sum_{level}_{p}_{place}"), top))
+        after: list[list[_Node]] = [[] for _ in nodes]
+        numbers, places = [], []
+        for p, row in enumerate(nodes):
+            for n in range(len(row) // 2):
+                (x, x_top), (y, y_top) = row[2 * n : 2 * n + 2]
+                lane = waiting[p][n] if n < len(waiting[p]) else ()
+                numbers.append([inject(*lane), *_added(x, y)])
+                places.append((p, n, x_top + y_top + bool(lane)))
+        sums = number_sums(m, numbers, self.counting, f"sums_{level}")
+        for (p, n, top), bits in zip(places, sums, strict=True):
+            register = self._register(m, bits[: bits_for(top)], f"sum_{level}_{p}_{n}")
+            after[p].append((register, top))
         for p, row in enumerate(nodes):
             if len(row) % 2:
-                register = self._register(m, list(row[-1][0]), f"pass_{level}_{p}")
+                register = self._register(m, row[-1][0], f"pass_{level}_{p}")
                 after[p].append((register, row[-1][1]))
         return after
 
-    @property
-    def _ccu2c(self) -> bool:
-        return self.counting is Counting.CCU2C
-
-    def _lut_leaves(self, m: Module) -> list[list[tuple[list[Value], int]]]:
+    def _lut_leaves(self, m: Module) -> list[list[_Node]]:
         """Return the bits and lanes of each neuron's leaves."""
         cell = self.counting is Counting.SB_LUT4
-        rows: list[list[tuple[list[Value], int]]] = [[] for _ in range(self.pe)]
+        rows: list[list[_Node]] = [[] for _ in range(self.pe)]
         first = 0
         for leaf, size in enumerate(self.sizes):
             shared: dict[tuple[int, ...], Signal] = {}
@@ -323,41 +298,45 @@ class AgreementTree(wiring.Component):
                 place = f"{leaf}_{p}"
                 weights = list(self.w[p][first : first + size])
                 inputs = self.a[first : first + size]
-                rows[p].append((_LutLeaf(m, place, inputs, weights, shared, cell).bits(), size))
+                leaf_unit = _LutLeaf(m, place, inputs, weights, shared, cell, self.en)
+                rows[p].append((leaf_unit.bits(), size))
             first += size
         return rows
 
-    def _chain_leaves(self, m: Module) -> list[list[tuple[list[Value], int]]]:
+    def _chain_leaves(self, m: Module) -> list[list[_Node]]:
         """Return the bits and lanes of each neuron's leaves."""
-        rows: list[list[tuple[list[Value], int]]] = [[] for _ in range(self.pe)]
-        for start in range(0, self.pe, CHAINED):
-            neurons = range(start, min(start + CHAINED, self.pe))
-            # First three lanes each, of which a leaf has one or two times as many.
-            triples: list[Slot] = []
-            firsts, sevenths = [], []
-            for p in neurons:
-                lane = 0
-                for size in self.sizes:
-                    lanes = list(zip(self.a[lane:], self.w[p][lane:], strict=True))[:size]
-                    for n in range(0, min(size, 6), 3):
-                        parts = [*lanes[n : min(n + 3, size)], (), ()]
-                        triples += [inject(*parts[2]), add(parts[0], parts[1])]
-                    firsts.append((p, size, len(triples) - 2 * (1 + (size > 3))))
-                    sevenths.append(lanes[6] if size > 6 else ())
-                    lane += size
-            sums = chain_sums(m, [*triples, inject()], self._ccu2c, f"triples_{start}")
-            # Then two of them and a seventh lane.
-            pairs: list[Slot] = []
-            for (_, size, place), lane_bits in zip(firsts, sevenths, strict=True):
-                if size > 3:
-                    x, y = sums[place + 1 : place + 3], sums[place + 3 : place + 5]
-                    pairs += [inject(*lane_bits), *_added(x, y)]
-            counts = chain_sums(m, [*pairs, inject()], self._ccu2c, f"leaves_{start}")
-            at = 1
-            for p, size, place in firsts:
-                bits = counts[at : at + 3] if size > 3 else sums[place + 1 : place + 3]
-                at += 3 * (size > 3)
-                rows[p].append((bits[: bits_for(size)], size))
+        # First three lanes each, of which a leaf has one or two times as many.
+        triples: list[list[Slot]] = []
+        seventh: list[tuple[Value, ...]] = []
+        for p in range(self.pe):
+            lane = 0
+            for size in self.sizes:
+                lanes = list(zip(self.a[lane:], self.w[p][lane:], strict=True))[:size]
+                for n in range(0, min(size, 6), 3):
+                    parts = [*lanes[n : min(n + 3, size)], (), ()]
+                    triples.append([inject(*parts[2]), add(parts[0], parts[1])])
+                seventh.append(lanes[6] if size > 6 else ())
+                lane += size
+        sums = iter(number_sums(m, triples, self.counting, "triples"))
+        # Then two of them and a seventh lane.
+        leaves = [
+            [next(sums) for _ in range(1 + (size > 3))]
+            for _ in range(self.pe)
+            for size in self.sizes
+        ]
+        pairs = [
+            [inject(*lane), *_added(*leaf)]
+            for lane, leaf in zip(seventh, leaves, strict=True)
+            if len(leaf) > 1
+        ]
+        counts = iter(number_sums(m, pairs, self.counting, "leaves"))
+        rows: list[list[_Node]] = [[] for _ in range(self.pe)]
+        for number, leaf in enumerate(leaves):
+            p, place = divmod(number, len(self.sizes))
+            size = self.sizes[place]
+            bits = next(counts) if len(leaf) > 1 else leaf[0]
+            name = f"leaf_{p}_{place}"
+            rows[p].append((self._register(m, bits[: bits_for(size)], name), size))
         return rows
 
 
@@ -382,8 +361,10 @@ class _LutLeaf:
         w: list[Value],
         shared: dict[tuple[int, ...], Signal],
         cell: bool,
+        en: Value,
     ):
         self.m, self.place, self.a, self.w, self.shared, self.cell = m, place, a, w, shared, cell
+        self.en = en
 
     def x(self, *lanes: int) -> Value:
         """Return the XOR of inputs, which is made once for all neurons."""
@@ -398,11 +379,14 @@ class _LutLeaf:
     def lut(self, name: str, function: Callable[..., Any], *inputs: Value) -> Value:
         return lut4(self.m, f"{name}_{self.place}", function, inputs, self.cell)
 
+    def register(self, bits: list[Value]) -> list[Value]:
+        return list(delay(self.m, Cat(*bits), 1, self.en, f"leaf_{self.place}"))
+
     def unlike(self, name: str, x0: Value, w0: Value, x1: Value, w1: Value) -> Value:
         return self.lut(name, lambda a, b, c, d: (a ^ b) | (c ^ d), x0, w0, x1, w1)
 
     def bits(self) -> list[Value]:
-        """Return the count, its lowest bit first."""
+        """Return the count of a cycle ago, its lowest bit first."""
         counts = (
             self._of_1,
             self._of_2,
@@ -415,7 +399,7 @@ class _LutLeaf:
         return counts[len(self.w) - 1]()
 
     def _of_1(self) -> list[Value]:
-        return [self.lut("b0", lambda a, w: a ^ w, self.x(0), self.w[0])]
+        return self.register([self.lut("b0", lambda a, w: a ^ w, self.x(0), self.w[0])])
 
     def _of_2(self) -> list[Value]:
         x, w = self.x, self.w
@@ -423,14 +407,14 @@ class _LutLeaf:
         b1 = self.lut(
             "b1", lambda a0, w0, a1, w01: (a0 ^ w0) & (a1 ^ w0 ^ w01), x(0), w[0], x(1), w[1]
         )
-        return [b0, b1]
+        return self.register([b0, b1])
 
     def _of_3(self) -> list[Value]:
         x, w = self.x, self.w
         u = self.unlike("u", x(0, 1), w[0], x(0, 2), w[1])
         b0 = self.lut("b0", lambda a, b: a ^ b, x(0, 1, 2), w[2])
         b1 = self.lut("b1", lambda u, s, t: u ^ s ^ t, u, x(0, 1, 2), w[2])
-        return [b0, b1]
+        return self.register([b0, b1])
 
     def _of_4(self) -> list[Value]:
         x, w = self.x, self.w
@@ -439,7 +423,7 @@ class _LutLeaf:
         three = x(0, 1, 2), w[2]
         b1 = self.lut("b1", lambda u, b0, a, b: u ^ ((a ^ b) & b0), u, b0, *three)
         b2 = self.lut("b2", lambda u, b0, a, b: (u ^ 1) & (b0 ^ 1) & (a ^ b), u, b0, *three)
-        return [b0, b1, b2]
+        return self.register([b0, b1, b2])
 
     def _of_5(self) -> list[Value]:
         x, w = self.x, self.w
@@ -452,7 +436,7 @@ class _LutLeaf:
         c = self.lut("c", lambda both, s, a, b: both | (s & (a ^ b)), both, s, x(3, 4), w[4])
         b1 = self.lut("b1", lambda u, s, c: u ^ s ^ c, u, s, c)
         b2 = self.lut("b2", lambda u, s, c: (u ^ s) & c, u, s, c)
-        return [b0, b1, b2]
+        return self.register([b0, b1, b2])
 
     def _of_6(self) -> list[Value]:
         x, w = self.x, self.w
@@ -469,19 +453,22 @@ class _LutLeaf:
             c, d, e = u ^ s, v ^ s ^ b0, s & (s ^ b0)
             return (c & d) | (e & (c ^ d))
 
-        return [b0, self.lut("b1", one, u, v, s, b0), self.lut("b2", two, u, v, s, b0)]
+        b1, b2 = (self.lut(n, f, u, v, s, b0) for n, f in (("b1", one), ("b2", two)))
+        return self.register([b0, b1, b2])
 
     def _of_7(self) -> list[Value]:
         x, w = self.x, self.w
         u = self.unlike("u", x(0, 1), w[0], x(0, 2), w[1])
         v = self.unlike("v", x(3, 4), w[2], x(3, 5), w[3])
         # The parities of both threes and the seventh lane are three lanes again.
-        t = self.unlike("t", x(0, 1, 2, 3, 4, 5), w[5], x(0, 1, 2, 6), w[6])
-        c = self.lut("c", lambda u, a, b: u ^ a ^ b, u, x(0, 1, 2), w[4])
-        d = self.lut("d", lambda v, a, b, e: v ^ a ^ b ^ e, v, x(3, 4, 5), w[4], w[5])
-        b0 = self.lut(
-            "b0", lambda a, b, e, f: a ^ b ^ e ^ f, x(0, 1, 2, 3, 4, 5, 6), w[4], w[5], w[6]
+        t = self.unlike("t", x(3, 4, 5, 6), w[5], x(0, 1, 2, 6), w[6])
+        b0 = self.lut("b0", lambda a, b, e, f: a ^ b ^ e ^ f, x(0, 1, 2, 6), w[6], x(3, 4, 5), w[4])
+        # Three carries c, d, e of weight two, each of a parity and whether its lanes are unlike:
+        # c ^ e, then c ^ d ^ e; where c and e differ, the carry of all three is d.
+        k = self.lut("k", lambda u, t, a, b: u ^ t ^ a ^ b, u, t, x(3, 4, 5, 6), w[5])
+        b1 = self.lut("b1", lambda k, v, a, b: k ^ v ^ a ^ b, k, v, x(3, 4, 5), w[4])
+        b0, b1, k, t = self.register([b0, b1, k, t])
+        b2 = self.lut(
+            "b2", lambda k, b1, t, b0: (k & (b1 ^ 1)) | ((k ^ 1) & (t ^ b0)), k, b1, t, b0
         )
-        b1 = self.lut("b1", lambda c, d, t, b0: c ^ d ^ t ^ b0, c, d, t, b0)
-        b2 = self.lut("b2", lambda c, d, t, b0: (c & d) | ((t ^ b0) & (c ^ d)), c, d, t, b0)
         return [b0, b1, b2]

@@ -1,21 +1,50 @@
 """Carry chains that add several small numbers side by side."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 
 from amaranth import Cat, Const, Instance, Module, Signal
 from amaranth.hdl import Value
 
 from xnorflow.hw.cost import Family, Parts
+from xnorflow.hw.counting import Counting, lut4
 
-__all__ = ["Slot", "add", "chain_parts", "chain_sums", "inject"]
+__all__ = ["Slot", "add", "chain_parts", "chain_sums", "inject", "number_sums"]
+
+#: Most slots of a chain of several numbers, but for the last one: tools do not see that carries end
+#: on the way, and take a chain for as slow as it is long.
+LONGEST = 32
 
 
-def chain_parts(family: Family, slots: int, injected: bool, count: float = 1) -> Parts:
-    """Return the parts of `count` chains of `chain_sums`; `injected`: the first carry is not 0."""
+def _chains(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first number of each chain and the one behind its last, given their slots."""
+    first = length = 0
+    for place, size in enumerate(sizes):
+        if length and length + size > LONGEST:
+            yield first, place
+            first, length = place, 0
+        length += size
+    if length:
+        yield first, len(sizes)
+
+
+@cache
+def chain_parts(family: Family, sizes: tuple[int, ...], injected: bool) -> Parts:
+    """Return the parts of `number_sums`.
+
+    Parameters
+    ----------
+    family : Family
+    sizes : tuple of int
+        Slots of each number.
+    injected : bool
+        Whether the first carry of a chain is not 0.
+    """
+    lengths = [sum(sizes[first:end]) for first, end in _chains(sizes)]
     if family.carry_bits > 1:
-        return {"chain bit": (slots + slots % 2) * count}
-    return {"chain bit": (slots - 1) * count, "chain start": count * injected}
+        return {"chain bit": sum(length + 2 - length % 2 for length in lengths)}
+    return {"chain bit": sum(lengths), "chain start": len(lengths) * injected}
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +59,15 @@ class Slot:
         Of the two bits of `x`.
     new : bool
         The carry out is `x`, whatever comes in.
+    beside : Value or None
+        Changes the sum, by XOR, and not the carry; iCE40 only.
     """
 
     x: tuple[Value, ...]
     y: tuple[Value, ...] = ()
     either: bool = False
     new: bool = False
+    beside: Value | None = None
 
     @property
     def operands(self) -> tuple[Value, Value]:
@@ -88,7 +120,7 @@ def add(x: Iterable[Value], y: Iterable[Value], *, either: bool = False) -> Slot
     return Slot(tuple(x), tuple(y), either)
 
 
-def chain_sums(m: Module, slots: list[Slot], primitive: bool, name: str) -> list[Value]:
+def chain_sums(m: Module, slots: list[Slot], counting: Counting, name: str) -> list[Value]:
     """Return the sum of each slot of a carry chain.
 
     An `inject` between two numbers gives out the last carry of one and the first carry of the next,
@@ -104,18 +136,87 @@ def chain_sums(m: Module, slots: list[Slot], primitive: bool, name: str) -> list
     m : Module
     slots : list of Slot
         The lowest bit first; nothing is carried into it.
-    primitive : bool
-        ECP5: CCU2C, whose LUT4s take in the XOR before the sum. Otherwise an addition, for any
-        device and for simulation.
+    counting : Counting
+        `Counting.CCU2C`: those of ECP5, whose LUT4s take in the XOR before the sum.
+        `Counting.SB_LUT4`: cells of iCE40. Otherwise an addition, for any device and simulation.
     name : str
         Of the chain's signals.
     """
-    if not primitive:
-        x, y = zip(*(slot.operands for slot in slots), strict=True)
-        total = Signal(len(slots), name=name)
-        m.d.comb += total.eq(Cat(*x) + Cat(*y))
-        return list(total)
-    sums, carry = [], None
+    if counting is Counting.CCU2C:
+        return _ccu2c(m, slots, name)
+    operands = [slot.operands for slot in slots]
+    if counting is Counting.SB_LUT4:
+        carries = _sb_carry(m, operands, name)
+        sums: list[Value] = []
+        for n, (slot, (x, y), carry) in enumerate(zip(slots, operands, carries, strict=True)):
+            beside = Const(0, 1) if slot.beside is None else slot.beside
+            # nextpnr packs a carry with the LUT that has its operands at I1 and I2.
+            sums.append(
+                lut4(
+                    m, f"{name}_{n}", lambda b, x, y, c: b ^ x ^ y ^ c, (beside, x, y, carry), True
+                )
+            )
+        return sums
+    x, y = zip(*operands, strict=True)
+    total = Signal(len(slots), name=name)
+    m.d.comb += total.eq(Cat(*x) + Cat(*y))
+    return [
+        bit if slot.beside is None else bit ^ slot.beside
+        for slot, bit in zip(slots, total, strict=True)
+    ]
+
+
+def number_sums(
+    m: Module,
+    numbers: Sequence[Sequence[Slot]],
+    counting: Counting,
+    name: str,
+    beside: Sequence[Value] | None = None,
+) -> list[list[Value]]:
+    """Return the bits of small sums, several of which share a carry chain.
+
+    Parameters
+    ----------
+    m : Module
+    numbers : sequence of sequence of Slot
+        Each an `inject` and then a slot a bit; the carry out of the last one is a bit more.
+    counting, name
+        See `chain_sums`.
+    beside : sequence of Value, optional
+        A bit for each number, which its carry out is added to without a carry.
+    """
+    bits: list[list[Value]] = []
+    above = [None] * len(numbers) if beside is None else beside
+    for first, end in _chains([len(number) for number in numbers]):
+        slots: list[Slot] = []
+        before: Value | None = None
+        for number, highest in zip(numbers[first:end], above[first:end], strict=True):
+            slots += [replace(number[0], beside=before), *number[1:]]
+            before = highest
+        sums = chain_sums(
+            m, [*slots, replace(inject(), beside=before)], counting, f"{name}_{first}"
+        )
+        for number in numbers[first:end]:
+            bits.append(sums[1 : 1 + len(number)])
+            sums = sums[len(number) :]
+    return bits
+
+
+def _sb_carry(m: Module, operands: list[tuple[Value, Value]], name: str) -> list[Value]:
+    """Return the carry into each bit, in cells of iCE40."""
+    carries: list[Value] = [Const(0, 1)]
+    for n, (x, y) in enumerate(operands[:-1]):
+        carry = Signal(name=f"{name}_carry_{n}")
+        m.submodules[f"{name}_cell_{n}"] = Instance(
+            "SB_CARRY", i_I0=x, i_I1=y, i_CI=carries[-1], o_CO=carry
+        )
+        carries.append(carry)
+    return carries
+
+
+def _ccu2c(m: Module, slots: list[Slot], name: str) -> list[Value]:
+    sums: list[Value] = []
+    carry = None
     for start in range(0, len(slots), 2):
         pair = [*slots[start : start + 2], inject()][:2]
         out, after = Signal(2, name=f"{name}_{start}"), Signal(name=f"{name}_carry_{start}")

@@ -13,7 +13,7 @@ from xnorflow.hw import layouts
 from xnorflow.hw.cost import Family, Parts, index_bits, merge
 from xnorflow.hw.counting import Counting
 from xnorflow.hw.multi_threshold import MultiThresholdUnit, search_latency
-from xnorflow.hw.pe_array import PEArray, array_latency, array_parts
+from xnorflow.hw.pe_array import PEArray, array_latency, array_parts, step_top
 from xnorflow.hw.pipeline import delay
 from xnorflow.hw.plane_sum import PlaneSum, positive_planes
 from xnorflow.hw.replay_buffer import ReplayBuffer, replay_parts
@@ -176,8 +176,9 @@ def unit_parts(
     lanes: layouts.Lanes = layouts.BITS,
     groups: int = 1,
     widths: tuple[int, ...] | None = None,
-    thresholds: bool = False,
+    accumulator: int = 0,
     planes: int = 1,
+    late: bool = False,
 ) -> Parts:
     """Return the parts of a `MatrixVectorUnit` but for those of what stands behind its counts.
 
@@ -194,10 +195,12 @@ def unit_parts(
         See `MatrixVectorUnit`.
     widths : tuple of int, optional
         `rom_widths` where some bits may be alike in all words; yosys makes constants of those.
-    thresholds : bool
-        Whether the accumulators have the thresholds, so that nothing stands behind them.
+    accumulator : int
+        Bits of the accumulators, if these have the thresholds so that nothing stands behind them.
     planes : int
         Rows of a neuron.
+    late : bool
+        Whether nothing but a `ThresholdUnit` stands behind the counts.
     """
     neuron_folds, synapse_folds = mh // pe, mw // simd
     depth = neuron_folds * synapse_folds
@@ -206,14 +209,15 @@ def unit_parts(
     each = pe // sets
     payload = simd * lanes.width + (simd // lanes.granule if lanes.granule else 0)
     weight_bits = 64 if weights_in is ROMStyle.BRAM else depth
-    array = array_parts(family, each, simd, synapse_folds, lanes, weight_bits, thresholds)
+    late = late and shared
+    array = array_parts(family, each, simd, synapse_folds, lanes, weight_bits, accumulator, late)
     if widths is None or weights_in is not ROMStyle.BRAM:
         widths = (each * simd,) * sets
     roms = [rom_parts(family, depth, width, weights_in) for width in widths]
-    count_bits = each * (1 if thresholds else (mw * lanes.top).bit_length())
+    count_bits = each * (1 if accumulator else (mw * lanes.top).bit_length())
     o_beats = mh // planes // o_lanes(pe, planes)
-    folds = index_bits(depth, synapse_folds, 1 if thresholds else o_beats)
-    tree = array_latency(simd, 1, lanes) + sets
+    folds = index_bits(depth, synapse_folds, 1 if accumulator else o_beats)
+    tree = array_latency(simd, 1, lanes, late) + sets
     registers = (
         sets * rom_latency * payload  # operands, of which the next group takes its own
         + sets * (rom_latency - 1) * each * simd  # weights
@@ -270,6 +274,7 @@ def unit_latency(
     lanes: layouts.Lanes,
     head: int,
     fixed: bool,
+    late: bool,
 ) -> int:
     """Return `MatrixVectorUnit.latency`.
 
@@ -281,9 +286,13 @@ def unit_latency(
         `head_latency`, with planes that and `plane_latency`.
     fixed : bool
         Whether the weights are constants.
+    late : bool
+        Whether nothing but a `ThresholdUnit` stands behind the counts.
     """
-    groups = _pe_groups(pe, simd, fixed and lanes == layouts.BITS)
-    return rom_latency + array_latency(simd, synapse_folds, lanes) + groups - 1 + head
+    shared = fixed and lanes == layouts.BITS
+    groups = _pe_groups(pe, simd, shared)
+    array = array_latency(simd, synapse_folds, lanes, shared and late)
+    return rom_latency + array + groups - 1 + head
 
 
 def unit_schedule(
@@ -455,11 +464,14 @@ class MatrixVectorUnit(wiring.Component):
         if accumulators:
             scale, offset = np.ones(self.mh, np.int64), np.zeros(self.mh, np.int64)
         fixed = self.weights_in is ROMStyle.CONSTANT
-        self.pe_groups = _pe_groups(pe, simd, fixed and lanes == layouts.BITS)
+        shared = fixed and lanes == layouts.BITS
+        self.pe_groups = _pe_groups(pe, simd, shared)
         top = count_top(self.mw, lanes, coefficients)
         self._sum = None
         if coefficients is not None:
             self._sum = PlaneSum(coefficients, pe, self.mw * lanes.top)
+        bits = thresholds is not None and thresholds.size == self.mh
+        late = shared and bits and coefficients is None
         self._head: ThresholdUnit | MultiThresholdUnit | ScoreUnit | None = None
         kept: NDArray[np.int64] | None = None
         output = layouts.bits(self.o_lanes)
@@ -477,7 +489,8 @@ class MatrixVectorUnit(wiring.Component):
             elif self.synapse_folds > 1 and self._sum is None:
                 kept = least[0]  # for the accumulators
             else:
-                self._head = ThresholdUnit(least[0], top)
+                _, beside = step_top(simd, 1, lanes, late)
+                self._head = ThresholdUnit(least[0], top, late=beside)
         elif scale is not None and offset is not None:
             self._head = score_unit(weights, scale, offset, pe, lanes, coefficients)
             output = layouts.scores(self.o_lanes, signed(self._head.width))
@@ -491,6 +504,7 @@ class MatrixVectorUnit(wiring.Component):
                 counting=counting,
                 constants=weights[first : first + each] > 0 if fixed else None,
                 thresholds=None if kept is None else kept[:, first : first + each],
+                late=late,
             )
             for first in range(0, pe, each)
         ]
@@ -506,6 +520,7 @@ class MatrixVectorUnit(wiring.Component):
             lanes=lanes,
             head=sum(unit.latency for unit in (self._sum, self._head) if unit is not None),
             fixed=fixed,
+            late=late,
         )
         super().__init__({"i": In(stream.Signature(payload)), "o": Out(stream.Signature(output))})
 
@@ -604,6 +619,9 @@ class MatrixVectorUnit(wiring.Component):
             with m.If(settled & en):
                 m.d.sync += fold.eq(Mux(fold == self.neuron_folds - 1, 0, fold + 1))
             m.d.comb += [head.i.eq(outputs), head.fold.eq(fold), head.en.eq(en)]
+            if isinstance(head, ThresholdUnit) and head.uses_late:
+                # Where a lane is left to the thresholds there is one group.
+                m.d.comb += head.late.eq(self._arrays[0].late)
             settled = delay(m, settled, head.latency, en, "done")
             outputs = head.o.as_value()
         m.d.comb += [skid.i.valid.eq(settled), skid.i.payload.eq(outputs)]

@@ -35,9 +35,12 @@ def _tree_granule(lanes: Lanes) -> int | None:
     return lanes.granule if gated else None
 
 
-def step_top(simd: int, folds: int, lanes: Lanes) -> tuple[int, bool]:
-    """Return the largest count of a step, and whether a lane comes beside it."""
-    late = folds > 1 and lanes == BITS
+def step_top(simd: int, folds: int, lanes: Lanes, late: bool = False) -> tuple[int, bool]:
+    """Return the largest count of a step, and whether a lane comes beside it.
+
+    The parameters are those of `PEArray`.
+    """
+    late = (folds > 1 or late) and lanes == BITS
     late = late and simd - sum(leaf_sizes(simd, True)) == len(leaf_sizes(simd, True))
     return simd * lanes.top - late, late
 
@@ -50,22 +53,23 @@ def array_parts(
     folds: int,
     lanes: Lanes,
     weight_bits: int,
-    thresholds: bool = False,
+    width: int = 0,
+    late: bool = False,
 ) -> Parts:
     """Return the parts of a `PEArray`, but for the thresholds themselves.
 
     Parameters
     ----------
-    family, pe, simd, folds, lanes
+    family, pe, simd, folds, lanes, late
         See `PEArray`.
     weight_bits : int
         The words that the weights come from.
-    thresholds : bool
-        Whether the accumulators have thresholds.
+    width : int
+        Bits of accumulators with thresholds, 0 if they have none; see `accumulator_width`.
     """
     granule = _tree_granule(lanes)
     if lanes == BITS and weight_bits == 1:
-        lists = [shared_parts(family, pe, simd)]
+        lists = [shared_parts(family, pe, simd, late)]
     elif lanes == BITS:
         lists = [agreement_parts(family, pe, simd, folds > 1, weight_bits)]
     else:
@@ -73,10 +77,10 @@ def array_parts(
     if lanes.granule is not None and granule is None:
         lists.append({"gated lane": pe * simd})
     if folds > 1:
-        top, flags = folds * simd * lanes.top, 3 if thresholds else 2
-        if thresholds:
-            _, late = step_top(simd, folds, lanes)
-            lists.append(accumulator_parts(family, pe, top, late))
+        top, flags = folds * simd * lanes.top, 3 if width else 2
+        if width:
+            _, beside = step_top(simd, folds, lanes)
+            lists.append(accumulator_parts(family, pe, width, beside))
         else:
             # All neurons have the lowest bit in common that flags alone make.
             lowest = 1 if lanes.halves else pe
@@ -86,10 +90,10 @@ def array_parts(
     return merge(*lists)
 
 
-def array_latency(simd: int, folds: int, lanes: Lanes = BITS) -> int:
+def array_latency(simd: int, folds: int, lanes: Lanes = BITS, late: bool = False) -> int:
     """Return `PEArray.latency`."""
     if lanes == BITS:
-        return agreement_latency(simd, folds > 1) + (folds > 1)
+        return agreement_latency(simd, folds > 1 or late) + (folds > 1)
     return tree_latency(simd, lanes.top, _tree_granule(lanes)) + (folds > 1)
 
 
@@ -126,11 +130,15 @@ class PEArray(wiring.Component):
         see `SharedCounts`. Only with a single fold.
     thresholds : ndarray of int, shape (neuron folds, pe), optional
         Those of the neurons, one fold behind the other; only with several `folds`.
+    late : bool
+        Whether a lane may be left to `late`; only with constants.
 
     Attributes
     ----------
     top : int
         The largest count, ``folds * simd * lanes.top``.
+    uses_late : bool
+        Whether `late` is more than 0.
     latency : int
         That of the adder tree, and 1 more for the accumulator when `folds` is above 1.
 
@@ -142,8 +150,10 @@ class PEArray(wiring.Component):
         Weight bits of this step, as `encode` gives them.
     valid, first, last : In(1)
         A step is present; it is its neuron's first, or last.
-    o : Out(ArrayLayout(range(top + 1), pe))
+    o : Out(ArrayLayout(range(top + 1 - uses_late), pe))
         With thresholds ArrayLayout(1, pe).
+    late : Out(pe)
+        What is to be added to `o`.
     en : In(1)
         Clock enable of every register.
     """
@@ -158,6 +168,7 @@ class PEArray(wiring.Component):
         counting: Counting = Counting.LUTS,
         constants: NDArray[np.bool_] | None = None,
         thresholds: NDArray[np.integer] | None = None,
+        late: bool = False,
     ):
         for name, value in (("pe", pe), ("simd", simd), ("folds", folds)):
             if value < 1:
@@ -169,18 +180,22 @@ class PEArray(wiring.Component):
             raise ValueError(f"PEArray takes constants only with one fold, not {folds}")
         if thresholds is not None and folds == 1:
             raise ValueError("PEArray takes thresholds only with several folds, not 1")
+        if late and constants is None:
+            raise ValueError("PEArray leaves a lane to `late` only with constants")
         self.pe, self.simd, self.folds, self.lanes = pe, simd, folds, lanes
         self._tree_granule = _tree_granule(lanes)
         self.top = folds * simd * lanes.top
         self._agreement: AgreementTree | SharedCounts | None = None
+        self.uses_late = False
         if lanes == BITS and constants is not None:
-            self._agreement = SharedCounts(constants, counting)
+            self._agreement = SharedCounts(constants, counting, late=late)
+            self.uses_late = self._agreement.uses_late
         elif lanes == BITS:
             self._agreement = AgreementTree(pe, simd, counting, late=folds > 1)
-        self.latency = array_latency(simd, folds, lanes)
+        self.latency = array_latency(simd, folds, lanes, late)
         self._tree_latency = self.latency - (folds > 1)
         self._accumulator: ThresholdAccumulator | None = None
-        output = data.ArrayLayout(bits_for(self.top), pe)
+        output = data.ArrayLayout(bits_for(self.top - self.uses_late), pe)
         if thresholds is not None:
             highest, late = step_top(simd, folds, lanes)
             self._accumulator = ThresholdAccumulator(
@@ -195,6 +210,7 @@ class PEArray(wiring.Component):
                 "first": In(1),
                 "last": In(1),
                 "o": Out(output),
+                "late": Out(pe),
                 "en": In(1),
             }
         )
@@ -227,6 +243,7 @@ class PEArray(wiring.Component):
         counts, late = self._counts(m)
         if self.folds == 1:
             m.d.comb += [self.o[index].eq(count) for index, count in enumerate(counts)]
+            m.d.comb += self.late.eq(Cat(*late))
             return m
 
         # The flags travel beside the counts; with thresholds they come a cycle before.
@@ -263,8 +280,8 @@ class PEArray(wiring.Component):
             m.d.comb += tree.a.eq(self.a)
             if isinstance(tree, AgreementTree):
                 m.d.comb += tree.w.eq(self.w)
-                if tree.uses_late:
-                    late = list(tree.late)
+            if tree.uses_late:
+                late = list(tree.late)
             m.d.comb += tree.en.eq(self.en)
             return [tree.o[index] for index in range(self.pe)], late
         counts: list[Value] = []

@@ -13,8 +13,8 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 from numpy.typing import NDArray
 
-from xnorflow.hw.agreement import CHAINED, agreement_latency, leaf_sizes, tree_level_parts
-from xnorflow.hw.carry_chain import Slot, add, chain_sums, inject
+from xnorflow.hw.agreement import agreement_latency, leaf_sizes, tree_level_parts
+from xnorflow.hw.carry_chain import add, inject, number_sums
 from xnorflow.hw.cost import Family, Parts, distinct
 from xnorflow.hw.counting import Counting, lut4
 
@@ -22,9 +22,9 @@ __all__ = ["SharedCounts", "shared_parts"]
 
 
 @cache
-def shared_parts(family: Family, pe: int, simd: int) -> Parts:
+def shared_parts(family: Family, pe: int, simd: int, late: bool) -> Parts:
     """Return the parts of a `SharedCounts` of random weights."""
-    sizes = leaf_sizes(simd, False)
+    sizes = leaf_sizes(simd, late)
     parts = tree_level_parts(family, pe, sizes, simd - sum(sizes), shared=True)
     luts = 0.0
     for size in sizes:
@@ -41,13 +41,13 @@ def shared_parts(family: Family, pe: int, simd: int) -> Parts:
 class SharedCounts(wiring.Component):
     """Count, for many neurons with constant weights, the inputs that agree.
 
-    ``o[p] = number of s with a[s] == weight[p, s]``, as the tree of an `AgreementTree`, of which
-    neurons have all leaves in common that are alike: seven lanes have 128 patterns of weights. The
-    carry of three lanes is a majority, of which, up to its inverse, there are four, so that a
-    leaf's carries are twelve LUT4s, for all patterns, and the two upper bits of each pattern's
-    count a LUT4 of three of those; the lowest bit is the parity. With 256 neurons that is 0.1 LUT4
-    a synapse. Behind the leaves each neuron has adders of its own, of which each takes one lane
-    more as its carry in: ``4/15 + 5/31 + ...`` cells a lane, which is less than 0.6.
+    ``o[p] + late[p] = number of s with a[s] == weight[p, s]``, as the tree of an `AgreementTree`,
+    of which neurons have all leaves in common that are alike: seven lanes have 128 patterns of
+    weights. The carry of three lanes is a majority, of which, up to its inverse, there are four, so
+    that a leaf's carries are twelve LUT4s, for all patterns, and the two upper bits of each
+    pattern's count a LUT4 of three of those; the lowest bit is the parity. With 256 neurons that is
+    0.1 LUT4 a synapse. Behind the leaves each neuron has adders of its own, of which each takes one
+    lane more as its carry in: ``4/15 + 5/31 + ...`` cells a lane, which is less than 0.6.
 
     Latency: `agreement_latency`. One sum a cycle.
 
@@ -57,24 +57,38 @@ class SharedCounts(wiring.Component):
         Where the weights are +1.
     counting : Counting
         `Counting.CCU2C` and `Counting.SB_LUT4` instantiate those.
+    late : bool
+        Whether a lane may be left to `late`.
+
+    Attributes
+    ----------
+    top : int
+        The largest `o`.
+    uses_late : bool
+        Whether `late` is more than 0.
+    latency : int
 
     Members
     -------
     a : In(simd)
-    o : Out(ArrayLayout(range(simd + 1), pe))
+    o : Out(ArrayLayout(range(top + 1), pe))
+    late : Out(pe)
     en : In(1)
         Clock enable of every register.
     """
 
-    def __init__(self, positive: NDArray[np.bool_], counting: Counting):
+    def __init__(self, positive: NDArray[np.bool_], counting: Counting, *, late: bool = False):
         self.pe, self.simd = positive.shape
         self.positive, self.counting = positive, counting
-        self.sizes = leaf_sizes(self.simd, False)
-        self.latency = agreement_latency(self.simd, False)
+        self.sizes = leaf_sizes(self.simd, late)
+        self.uses_late = self.simd - sum(self.sizes) == len(self.sizes)
+        self.top = self.simd - self.uses_late
+        self.latency = agreement_latency(self.simd, late)
         super().__init__(
             {
                 "a": In(self.simd),
-                "o": Out(data.ArrayLayout(bits_for(self.simd), self.pe)),
+                "o": Out(data.ArrayLayout(bits_for(self.top), self.pe)),
+                "late": Out(self.pe),
                 "en": In(1),
             }
         )
@@ -112,30 +126,26 @@ class SharedCounts(wiring.Component):
                     waiting[kind] = list(register(waiting[kind], f"wait_{level}_{int(kind)}"))
 
         wait(0)
-        ccu2c = self.counting is Counting.CCU2C
         while len(nodes[0]) > 1:
             level += 1
             pairs = len(nodes[0]) // 2
             taken = min(pairs, len(waiting[True]))
             after: list[list[tuple[Signal, int]]] = [[] for _ in nodes]
-            for start in range(0, self.pe, CHAINED):
-                slots: list[Slot] = []
-                places = []
-                for p in range(start, min(start + CHAINED, self.pe)):
-                    for n in range(pairs):
-                        (x, x_top), (y, y_top) = nodes[p][2 * n : 2 * n + 2]
-                        places.append((p, len(slots) + 1, x_top + y_top + (n < taken)))
-                        carry = []
-                        if n < taken:
-                            lane = self.simd - len(waiting[True]) + n
-                            carry = [waiting[bool(self.positive[p, lane])][n]]
-                        slots.append(inject(*carry))
-                        for bit in range(max(len(x), len(y))):
-                            slots.append(add(tuple(x[bit : bit + 1]), tuple(y[bit : bit + 1])))
-                sums = chain_sums(m, [*slots, inject()], ccu2c, f"sums_{level}_{start}")
-                for p, place, top in places:
-                    bits = sums[place : place + bits_for(top)]
-                    after[p].append((register(bits, f"sum_{level}_{p}_{place}"), top))
+            numbers, places = [], []
+            for p, row in enumerate(nodes):
+                for n in range(pairs):
+                    (x, x_top), (y, y_top) = row[2 * n : 2 * n + 2]
+                    places.append((p, n, x_top + y_top + (n < taken)))
+                    carry = []
+                    if n < taken:
+                        lane = self.simd - len(waiting[True]) + n
+                        carry = [waiting[bool(self.positive[p, lane])][n]]
+                    bits = range(max(len(x), len(y)))
+                    added = (add(tuple(x[bit : bit + 1]), tuple(y[bit : bit + 1])) for bit in bits)
+                    numbers.append([inject(*carry), *added])
+            sums = number_sums(m, numbers, self.counting, f"sums_{level}")
+            for (p, n, top), total in zip(places, sums, strict=True):
+                after[p].append((register(total[: bits_for(top)], f"sum_{level}_{p}_{n}"), top))
             passed: dict[int, Signal] = {}
             for p, row in enumerate(nodes):
                 if len(row) % 2:
@@ -149,6 +159,8 @@ class SharedCounts(wiring.Component):
             wait(level)
         for p in range(self.pe):
             m.d.comb += self.o[p].eq(nodes[p][0][0])
+            if self.uses_late:
+                m.d.comb += self.late[p].eq(waiting[bool(self.positive[p, -1])][0])
         return m
 
 

@@ -15,6 +15,7 @@ from amaranth.back import rtlil
 from amaranth.hdl import Value
 from numpy.typing import NDArray
 
+from xnorflow.elaboration import uncollected
 from xnorflow.hw.core import StreamingCore
 from xnorflow.progress import Progress, quiet
 from xnorflow.sim.cxxrtl.compile import Design, load_library
@@ -53,7 +54,8 @@ def run_core(
     compiling("compile", "the core", 0, None)
     watched = [stage for stage in core.stages if watch_layers and has_elements(stage)]
     wrapper = CoreWrapper(core, watched)
-    text = rtlil.convert(wrapper, name="top", ports=wrapper.ports, emit_src=False)
+    with uncollected():
+        text = rtlil.convert(wrapper, name="top", ports=wrapper.ports, emit_src=False)
     taps = " ".join(f"TAP({number})" for number in range(len(watched)))
     design = Design(
         "read_rtlil top.il",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from xnorflow.boards.board import Board
 from xnorflow.boards.flow import READ, synthesis_command
+from xnorflow.elaboration import uncollected
 from xnorflow.hw.core import StreamingCore
 from xnorflow.progress import Progress, quiet
 from xnorflow.sim.cxxrtl.compile import Design, load_library
@@ -58,7 +59,9 @@ def netlist(core: StreamingCore, board: Board) -> Design:
     The core is mapped by the command that a build for `board` maps it with.
     """
     wrapper = CoreWrapper(core)
-    sources = {"top.il": rtlil.convert(wrapper, name="top", ports=wrapper.ports, emit_src=False)}
+    with uncollected():
+        text = rtlil.convert(wrapper, name="top", ports=wrapper.ports, emit_src=False)
+    sources = {"top.il": text}
     if board.family == "ecp5":
         model = files("xnorflow.sim.netlist").joinpath("ecp5_cells.v")
         sources["ecp5_cells.v"] = model.read_text(encoding="utf-8")

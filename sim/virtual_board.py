@@ -22,6 +22,7 @@ from amaranth.lib import io
 
 from xnorflow.boards.board import Board
 from xnorflow.boards.top import RESET_US, BoardTop
+from xnorflow.elaboration import uncollected
 from xnorflow.hw.core import StreamingCore
 from xnorflow.hw.link.host_link import UARTHostLink
 from xnorflow.hw.link.protocol import BITS_PER_BYTE
@@ -117,7 +118,8 @@ def circuit_of_top(top: BoardTop) -> Circuit:
     """
     core, link = cast(StreamingCore, top.core), cast(UARTHostLink, top.link).parameters
     pins = _PinsOnly(top)
-    text = rtlil.convert(pins, name="top", ports=pins.ports, emit_src=False)
+    with uncollected():
+        text = rtlil.convert(pins, name="top", ports=pins.ports, emit_src=False)
     defines = () if top.board.led is None else ("XNORFLOW_LED",)
     return Circuit(
         Design("read_rtlil top.il", {"top.il": text}, defines=defines),

@@ -15,7 +15,7 @@ import numpy as np
 from amaranth.utils import bits_for
 
 from xnorflow.folding import Folding
-from xnorflow.hw.accumulator import start_parts
+from xnorflow.hw.accumulator import accumulator_width, start_parts
 from xnorflow.hw.argmax import argmax_parts
 from xnorflow.hw.cost import FAMILIES, Cost, Family, Parts, merge
 from xnorflow.hw.fifo import fifo_parts
@@ -212,6 +212,7 @@ def _unit(family: Family, stage: MatrixStage, output: LoweredOutput) -> dict[str
     layer, choice = stage.layer, stage.choice
     affine = output if stage.head == "scores" else None
     _, o_bits, latency = _head(family, stage, affine)
+    accumulates = _is_plain(layer, stage.head) and choice.simd < layer.mw
     return {
         "mh": layer.rows,
         "mw": layer.mw,
@@ -224,12 +225,22 @@ def _unit(family: Family, stage: MatrixStage, output: LoweredOutput) -> dict[str
         "rom_latency": choice.rom_latency,
         "lanes": _lanes(layer.input_bits, stage.granule),
         "groups": layer.groups,
-        "thresholds": _in_accumulators(layer, stage.head, choice.simd),
+        "accumulator": _accumulator(layer, stage.granule) if accumulates else 0,
         "planes": layer.planes,
+        "late": _is_plain(layer, stage.head),
         "widths": (
             _rom_widths(layer, choice.pe, choice.simd) if choice.weights_in == "bram" else None
         ),
     }
+
+
+@lru_cache(maxsize=4096)
+def _accumulator(layer: LoweredLayer, granule: int) -> int:
+    """Return the bits of accumulators that have a layer's thresholds."""
+    assert layer.thresholds is not None
+    lanes = _lanes(layer.input_bits, granule)
+    least = counts(layer.thresholds, layer.weights, lanes)
+    return accumulator_width(least, layer.mw * lanes.top)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -256,14 +267,13 @@ _HeadKey = tuple[LoweredLayer, int, int, str, int]
 
 def _head_key(stage: MatrixStage) -> _HeadKey:
     layer, choice = stage.layer, stage.choice
-    simd = choice.simd if _in_accumulators(layer, stage.head, choice.simd) else layer.mw
+    simd = choice.simd if _is_plain(layer, stage.head) else layer.mw
     return layer, choice.pe, stage.granule, stage.head, simd
 
 
-def _in_accumulators(layer: LoweredLayer, head: str, simd: int) -> bool:
-    """Return whether a unit's accumulators hold its thresholds."""
-    plain = layer.coefficients is None and layer.o_levels == 1
-    return head == "thresholds" and plain and simd < layer.mw
+def _is_plain(layer: LoweredLayer, head: str) -> bool:
+    """Return whether nothing but one threshold a neuron stands behind a unit's counts."""
+    return head == "thresholds" and layer.coefficients is None and layer.o_levels == 1
 
 
 def _head(
@@ -300,8 +310,10 @@ def _head_of(
             parts = multi_threshold_parts(family, least, top)
             return merge(first, parts), given * bits_for(len(least)), latency + wait
         latency = head_latency(layer.mh // given, folds, True)
+        plain = layer.coefficients is None
         if folds == 1:
-            return merge(first, threshold_parts(family, least[0], top)), given, latency + wait
+            _, late = step_top(simd, 1, lanes, plain and layer.mh == pe)
+            return merge(first, threshold_parts(family, least[0], top, late)), given, latency + wait
         highest, _ = step_top(simd, folds, lanes)
         return start_parts(family, least[0], top, highest), given, latency
     unit = _score_unit(layer, pe, lanes, output)

@@ -160,6 +160,7 @@ def _unit_latency(stage: MatrixStage) -> int:
         lanes=lanes,
         head=head,
         fixed=choice.weights_in == "constant",
+        late=stage.head == "thresholds" and layer.coefficients is None and layer.o_levels == 1,
     )
 
 

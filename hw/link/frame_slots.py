@@ -57,7 +57,7 @@ class FrameSlots(wiring.Component):
     def __init__(self, parameters: LinkParameters):
         self.parameters = parameters
         self.cycles_per_frame = parameters.delivery_cycles
-        self.latency = self.cycles_per_frame + 1
+        self.latency = self.cycles_per_frame + 2
         super().__init__(
             {
                 "data": In(8),
@@ -98,21 +98,26 @@ class FrameSlots(wiring.Component):
         with m.If(self.answered):
             m.d.sync += answering.eq(answering + 1)
 
-        # Bit `position` of a frame is addressed in one cycle and moves into the beat in the next.
+        # Bit `position` of a frame is addressed in one cycle, its byte stands in a register of its
+        # own two later, since block RAM is slow, and then it moves into the beat.
         position = Signal(range(8 << offset_bits))
-        fetched, bit = Signal(), Signal(3)
+        fetched, place = Signal(), Signal(3)
+        kept, byte, bit = Signal(), Signal(8), Signal(3)
         lane = Signal(range(p.i_lanes))
-        fetch, shift = Signal(), Signal()
+        fetch, keep, shift = Signal(), Signal(), Signal()
         m.d.comb += [
-            shift.eq(fetched & ~self.o.valid),
-            fetch.eq((reading != writing) & (~fetched | shift)),
+            shift.eq(kept & ~self.o.valid),
+            keep.eq(fetched & (~kept | shift)),
+            fetch.eq((reading != writing) & (~fetched | keep)),
             read.en.eq(fetch),
             read.addr.eq(Cat(position[3:], reading[:slot_bits])),
         ]
         with m.If(shift):
-            m.d.sync += fetched.eq(0)
+            m.d.sync += kept.eq(0)
+        with m.If(keep):
+            m.d.sync += [kept.eq(1), byte.eq(read.data), bit.eq(place), fetched.eq(0)]
         with m.If(fetch):
-            m.d.sync += [fetched.eq(1), bit.eq(position[:3])]
+            m.d.sync += [fetched.eq(1), place.eq(position[:3])]
             with m.If(position == p.i_bits - 1):
                 m.d.sync += [position.eq(0), reading.eq(reading + 1)]
             with m.Else():
@@ -121,7 +126,7 @@ class FrameSlots(wiring.Component):
             m.d.sync += self.o.valid.eq(0)
         with m.If(shift):
             beat = self.o.payload.as_value()
-            m.d.sync += beat.eq(Cat(beat[1:], read.data.bit_select(bit, 1)))
+            m.d.sync += beat.eq(Cat(beat[1:], byte.bit_select(bit, 1)))
             with m.If(lane == p.i_lanes - 1):
                 m.d.sync += [lane.eq(0), self.o.valid.eq(1)]
             with m.Else():

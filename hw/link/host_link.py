@@ -82,7 +82,7 @@ class PacketReceiver(wiring.Component):
     Members
     -------
     i : In(stream.Signature(decoded))
-        A byte takes `BYTE_CYCLES`, the end of a packet one.
+        A byte takes `BYTE_CYCLES`, the end of a packet two: it is judged, and then acted upon.
     data, offset, store, commit : Out
     full : In
         To `FrameSlots`.
@@ -111,7 +111,8 @@ class PacketReceiver(wiring.Component):
         m = Module()
         p = self.parameters
         m.submodules.crc = crc = SerialCRC32()
-        end = self.i.valid & self.i.payload.end
+        judged = Signal()
+        end = self.i.valid & self.i.payload.end & judged
         bit = Signal(range(BYTE_CYCLES))
         checking = self.i.valid & ~self.i.payload.end
         byte = checking & (bit == BYTE_CYCLES - 1)
@@ -134,19 +135,22 @@ class PacketReceiver(wiring.Component):
             self.offset.eq(count if p.segments == 1 else Cat(count[: exact_log2(longest)], place)),
         ]
 
+        m.d.sync += judged.eq(self.i.valid & self.i.payload.end & ~judged)
         fault = Signal(self.o.payload.code.shape())  # 0 if there is none
         with m.If(~crc.match | ~self.i.payload.whole):
-            m.d.comb += fault.eq(Fault.DAMAGED)
+            m.d.sync += fault.eq(Fault.DAMAGED)
         with m.Elif(~segment & ~identify & ~poll):
-            m.d.comb += fault.eq(Fault.TYPE)
+            m.d.sync += fault.eq(Fault.TYPE)
         with m.Elif(~identify & ~greeted):
-            m.d.comb += fault.eq(Fault.STRANGER)
+            m.d.sync += fault.eq(Fault.STRANGER)
         with m.Elif(segment & (sequence != self.expected)):
-            m.d.comb += fault.eq(Fault.ORDER)
+            m.d.sync += fault.eq(Fault.ORDER)
         with m.Elif(count != Mux(segment, length + CRC_BYTES, CRC_BYTES)):
-            m.d.comb += fault.eq(Fault.LENGTH)
+            m.d.sync += fault.eq(Fault.LENGTH)
         with m.Elif(segment & blocked):
-            m.d.comb += fault.eq(Fault.OVERRUN)
+            m.d.sync += fault.eq(Fault.OVERRUN)
+        with m.Else():
+            m.d.sync += fault.eq(0)
         good = fault == 0
 
         with m.If(checking):
@@ -227,12 +231,13 @@ class PacketSender(wiring.Component):
         p = self.parameters
         m.submodules.crc = crc = SerialCRC32()
 
-        # A byte register cuts the path from the scores to the wire.
+        # A byte register cuts the path from the scores to the wire, and that from the wire back: it
+        # is filled when it is empty, which is long before the wire is free again.
         byte, last, offered, free = Signal(8), Signal(), Signal(), Signal()
         bit = Signal(range(BYTE_CYCLES + 1), init=BYTE_CYCLES)  # of the byte, for the check
         passed = bit == BYTE_CYCLES
         m.d.comb += [
-            free.eq((~self.o.valid | self.o.ready) & passed),
+            free.eq(~self.o.valid & passed),
             crc.bit.eq(self.o.payload.data.bit_select(bit[:3], 1)),
             crc.shift.eq(~passed),
         ]

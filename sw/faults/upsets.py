@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from xnorflow.errors import UserError
 from xnorflow.faults.regions import (
     Comparator,
     Region,
@@ -26,7 +27,14 @@ from xnorflow.faults.regions import (
     regions,
 )
 from xnorflow.golden import activations
-from xnorflow.lowered import LoweredLayer, LoweredNetwork, LoweredStage, LoweredThreshold
+from xnorflow.lowered import (
+    LoweredJoin,
+    LoweredLayer,
+    LoweredNetwork,
+    LoweredPool,
+    LoweredStage,
+    LoweredThreshold,
+)
 
 __all__ = ["Faulty", "Upsets"]
 
@@ -90,9 +98,21 @@ class Upsets:
         As it is without faults.
     regions : tuple of Region
         Where bits can flip.
+
+    Raises
+    ------
+    UserError
+        If a layer has weights or activations of several bits, or the network has shortcuts.
     """
 
     def __init__(self, lowered: LoweredNetwork):
+        for stage in lowered.stages:
+            if _several(stage):
+                raise UserError(
+                    f"stage {stage.name!r} has several bits a weight or an activation, or ends a "
+                    f"shortcut, where the study of faults does not know the memories; give a "
+                    f"network of single bits that is a chain"
+                )
         self.lowered = lowered
         shapes = element_shapes(lowered)
         self._comparators: dict[int, Comparator] = comparators(lowered, shapes)
@@ -142,6 +162,19 @@ class Upsets:
         """
         masks = {region.stage: (region, _words(bits, region.width)) for region, bits in flips}
         return Faulty(self.lowered, masks=masks)
+
+
+def _several(stage: LoweredStage) -> bool:
+    """Return whether a stage is none of those that a network of single bits has."""
+    match stage:
+        case LoweredLayer():
+            return stage.coefficients is not None or stage.o_levels > 1
+        case LoweredThreshold():
+            return stage.thresholds.ndim > 1
+        case LoweredPool():
+            return stage.op == "max"
+        case LoweredJoin():
+            return True
 
 
 def _words(bits: NDArray[np.bool_], width: int) -> NDArray:

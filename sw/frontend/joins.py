@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Literal
 
 from xnorflow.frontend.bases import common_ops, merge_bases
 from xnorflow.frontend.chain import Chain, Content, Layout
@@ -177,7 +178,7 @@ def _not_a_shortcut(main: Chain, side: Chain, node: Node) -> Obstacle | None:
     )
 
 
-def _join(main: Chain, side: Chain, node: Node, how: str) -> Chain:
+def _join(main: Chain, side: Chain, node: Node, how: Literal["add", "append", "prepend"]) -> Chain:
     """Return the main branch with a shortcut at its end."""
     fork = common_ops([main, side])
     contents = {main.content, side.content}

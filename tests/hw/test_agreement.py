@@ -5,16 +5,17 @@ from itertools import product
 
 import numpy as np
 import pytest
-from amaranth import Const, Module, Signal
+from amaranth import Cat, Const, Module, Signal
 from amaranth.back import rtlil
 from amaranth.sim import Simulator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipeline_bench import lanes_of, run_pipeline
 
+from xnorflow.cost import FAMILIES
 from xnorflow.hw.accumulator import ThresholdAccumulator
 from xnorflow.hw.agreement import LEAF, AgreementTree, agreement_latency, leaf_sizes
-from xnorflow.hw.carry_chain import add, chain_sums, inject
+from xnorflow.hw.carry_chain import LONGEST, add, chain_parts, chain_sums, inject, number_sums
 from xnorflow.hw.counting import Counting, lut4
 from xnorflow.hw.pe_array import PEArray
 from xnorflow.hw.rom import pack_lanes
@@ -69,18 +70,20 @@ def test_agreement_tree_counts_agreeing_lanes(pe, simd, counting, late, seed):
 
 
 @settings(max_examples=25)
-@given(pe=st.integers(1, 12), simd=st.integers(1, 70), seed=seeds)
-def test_shared_counts_are_those_of_constant_weights(pe, simd, seed):
+@given(pe=st.integers(1, 12), simd=st.integers(1, 70), late=st.booleans(), seed=seeds)
+def test_shared_counts_are_those_of_constant_weights(pe, simd, late, seed):
     rng = np.random.default_rng(seed)
     weights, a = rng.random((pe, simd)) < 0.5, rng.random((9, simd)) < 0.5
     weights[0], weights[-1] = True, False
     a[0], a[1], a[2] = True, False, weights[pe // 2]
-    counts = SharedCounts(weights, Counting.LUTS)
+    counts = SharedCounts(weights, Counting.LUTS, late=late)
     inputs = {"a": pack_bits(a, simd)}
-    got = run_pipeline(counts, inputs, ["o"], counts.latency, seed=seed)
+    got = run_pipeline(counts, inputs, ["o", "late"], counts.latency, seed=seed)
     width = counts.o.shape().elem_shape
-    found = [lanes_of(row[0], width, pe) for row in got]
-    assert found == (a[:, None] == weights).sum(axis=2).tolist()
+    found = np.array([lanes_of(row[0], width, pe) for row in got])
+    beside = np.array([lanes_of(row[1], 1, pe) for row in got])
+    assert np.array_equal(found + beside, (a[:, None] == weights).sum(axis=2))
+    assert counts.uses_late == (late and simd % 8 == 0) or not beside.any()
 
 
 @pytest.mark.parametrize("lanes", range(1, LEAF + 1))
@@ -153,7 +156,7 @@ def test_an_injected_carry_starts_a_number_and_shows_the_one_before():
     sums = chain_sums(
         m,
         [inject(bits[0]), add((bits[1],), (bits[2],)), inject(bits[3]), add((), ()), inject()],
-        False,
+        Counting.LUTS,
         "sums",
     )
     seen = []
@@ -166,6 +169,62 @@ def test_an_injected_carry_starts_a_number_and_shows_the_one_before():
     sim.run()
     # 1 + 1 + 1 = 3: sum 1, carry out 1; then 0.
     assert seen[1:] == [1, 1, 0, 0]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    widths=st.lists(st.integers(1, 9), min_size=1, max_size=14),
+    beside=st.booleans(),
+    seed=seeds,
+)
+def test_numbers_in_chains_are_added_as_if_each_were_alone(widths, beside, seed):
+    rng = np.random.default_rng(seed)
+    x, y = ([int(rng.integers(0, 1 << width)) for width in widths] for _ in range(2))
+    carries, tops = (rng.integers(0, 2, len(widths)).tolist() for _ in range(2))
+    m = Module()
+    numbers = [
+        [
+            inject(Const(carry, 1)),
+            *(add((Const(a, w)[n],), (Const(b, w)[n],)) for n in range(w)),
+        ]
+        for a, b, carry, w in zip(x, y, carries, widths, strict=True)
+    ]
+    above = [Const(top, 1) for top in tops] if beside else None
+    sums = number_sums(m, numbers, Counting.LUTS, "sums", above)
+    seen = []
+
+    async def look(ctx):
+        seen.extend(ctx.get(Cat(*bits)) for bits in sums)
+
+    sim = Simulator(m)
+    sim.add_testbench(look)
+    sim.run()
+    flips = [top << width if beside else 0 for top, width in zip(tops, widths, strict=True)]
+    assert seen == [a + b + c ^ f for a, b, c, f in zip(x, y, carries, flips, strict=True)]
+
+
+def test_a_chain_is_only_longer_than_the_longest_for_a_single_number():
+    for family, starts in (("ice40", 4), ("ecp5", 0)):
+        # Six of five slots are a chain of 30, and one of 40 is one of its own.
+        parts = chain_parts(FAMILIES[family], (5,) * 13 + (40,), True)
+        assert parts.get("chain start", 0) == starts
+    assert chain_parts(FAMILIES["ice40"], (5,) * 13 + (40,), True)["chain bit"] == 105
+    # Of an even number of bits each, with the last carry.
+    assert chain_parts(FAMILIES["ecp5"], (5,) * 13 + (40,), True)["chain bit"] == 32 + 32 + 6 + 42
+    assert LONGEST == 32
+
+
+@pytest.mark.parametrize("text", ["0", "1"])
+def test_cells_of_ice40_share_the_operands_of_their_carry(text):
+    m = Module()
+    x, y, top = Signal(name="x"), Signal(name="y"), Signal(name="top")
+    slots = [[inject(x), add((x,), (y,))], [inject(y), add((x,), (y,))]]
+    sums = number_sums(m, slots, Counting.SB_LUT4, "sums", [top, top] if text == "1" else None)
+    out = Signal(4)
+    m.d.comb += out.eq(Cat(*(bit for bits in sums for bit in bits)))
+    rtl = rtlil.convert(m, ports=[x, y, top, out], emit_src=False)
+    assert rtl.count("SB_CARRY") == 4
+    assert rtl.count("cell \\SB_LUT4") == 5
 
 
 def test_a_lut4_cell_has_the_functions_truth_table():
@@ -187,15 +246,22 @@ def test_a_lut4_cell_has_the_functions_truth_table():
     step_top=st.integers(1, 20),
     late=st.booleans(),
     counting=st.sampled_from(SIMULATED),
+    spread=st.sampled_from([None, 0.0, 0.3]),
     seed=seeds,
 )
 def test_accumulator_compares_with_its_folds_threshold(
-    folds, pe, steps, step_top, late, counting, seed
+    folds, pe, steps, step_top, late, counting, spread, seed
 ):
     rng = np.random.default_rng(seed)
     top = steps * (step_top + late)
-    thresholds = rng.integers(0, top + 2, (folds, pe))
-    thresholds[0, 0], thresholds[-1, -1] = 0, top + 1
+    if spread is None:
+        thresholds = rng.integers(0, top + 2, (folds, pe))
+        thresholds[0, 0], thresholds[-1, -1] = 0, top + 1
+    else:
+        # As of a trained layer, whose accumulators are narrower.
+        middle, about = rng.integers(0, top + 2), int(spread * top)
+        around = middle + rng.integers(-about, about + 1, (folds, pe))
+        thresholds = around.clip(0, top + 1)
     neurons = 4 * folds
     counts = rng.integers(0, step_top + 1, (neurons, steps, pe))
     more = rng.integers(0, 2, (neurons, steps, pe)) if late else np.zeros_like(counts)
@@ -230,6 +296,16 @@ def test_accumulator_refuses_thresholds_out_of_range(bad):
 def test_accumulator_wants_a_row_of_thresholds_for_each_fold():
     with pytest.raises(ValueError, match=r"must have shape \(folds, pe\), not \(3,\)"):
         ThresholdAccumulator(np.zeros(3, int), 8, 4, late=False, counting=Counting.LUTS)
+
+
+def test_accumulator_refuses_counts_that_come_in_a_single_step():
+    with pytest.raises(ValueError, match="at most half of top, 8, not 8"):
+        ThresholdAccumulator(np.array([[4]]), 8, 8, late=False, counting=Counting.LUTS)
+
+
+def test_pe_array_leaves_a_lane_only_with_constants():
+    with pytest.raises(ValueError, match="only with constants"):
+        PEArray(1, 8, 1, late=True)
 
 
 def test_pe_array_wants_one_step_for_constants():

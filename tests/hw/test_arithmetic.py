@@ -152,6 +152,27 @@ def test_constant_thresholds_are_reached_from_themselves_on(top):
     assert [row[0] for row in got] == pack_bits(rows >= thresholds, top + 2)
 
 
+@pytest.mark.parametrize("top", [1, 2, 8, 9, 16, 17, 40])
+def test_constant_thresholds_count_a_late_lane(top):
+    thresholds = np.arange(top + 2)
+    counts = np.repeat(np.arange(top), 2)
+    late = np.arange(2 * top) % 2
+    unit = ThresholdUnit(thresholds[None], top, late=True)
+    rows, lates = (np.repeat(each[:, None], top + 2, axis=1) for each in (counts, late))
+    inputs = {
+        "i": pack_lanes(rows, unit.i.shape().elem_shape),
+        "late": pack_bits(lates > 0, top + 2),
+        "fold": [0] * len(rows),
+    }
+    got = run_pipeline(unit, inputs, ["o"], 1, seed=top)
+    assert [row[0] for row in got] == pack_bits(rows + lates >= thresholds, top + 2)
+
+
+def test_threshold_unit_takes_a_late_lane_only_with_one_fold():
+    with pytest.raises(ValueError, match="only with one fold, not 2"):
+        ThresholdUnit(np.ones((2, 1), int), 8, late=True)
+
+
 @pytest.mark.parametrize("bad", [-1, 10])
 def test_threshold_unit_refuses_thresholds_out_of_range(bad):
     with pytest.raises(ValueError, match=r"thresholds must lie in 0\.\.9"):

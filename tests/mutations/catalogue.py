@@ -439,8 +439,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "agreement: carry of seven lanes without the third one",
         "hw/agreement.py",
-        "(c & d) | ((t ^ b0) & (c ^ d))",
-        "(c & d) | (t & (c ^ d))",
+        "(k & (b1 ^ 1)) | ((k ^ 1) & (t ^ b0))",
+        "(k & (b1 ^ 1)) | ((k ^ 1) & t)",
         _AGREEMENT + "test_a_leaf_counts_every_pattern",
     ),
     Mutation(
@@ -481,9 +481,30 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "accumulator: > instead of >=",
         "hw/accumulator.py",
-        "return (1 << bits_for(top)) - thresholds.astype(np.int64)",
-        "return (1 << bits_for(top)) - 1 - thresholds.astype(np.int64)",
+        "return (1 << width - 1) - thresholds.astype(np.int64)",
+        "return (1 << width - 1) - 1 - thresholds.astype(np.int64)",
         _AGREEMENT + "test_accumulator_compares_with_its_folds_threshold",
+    ),
+    Mutation(
+        "accumulator: a bit too narrow for its thresholds",
+        "hw/accumulator.py",
+        "(top - least).bit_length(), 1) + 1",
+        "(top - least).bit_length(), 1)",
+        _AGREEMENT + "test_accumulator_compares_with_its_folds_threshold",
+    ),
+    Mutation(
+        "carry chain: a number's last carry goes on in the next number",
+        "hw/carry_chain.py",
+        "bits.append(sums[1 : 1 + len(number)])",
+        "bits.append(sums[: len(number)])",
+        _AGREEMENT + "test_agreement_tree_counts_agreeing_lanes",
+    ),
+    Mutation(
+        "threshold: a late lane that counts only if all others do",
+        "hw/threshold.py",
+        "(n >> 1) + (n & 1) >= least",
+        "(n >> 1) >= least",
+        _ARITHMETIC + "test_constant_thresholds_count_a_late_lane",
     ),
     Mutation(
         "accumulator: always the first fold's thresholds",
@@ -867,8 +888,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "slots: bits of a byte from the top",
         "hw/link/frame_slots.py",
-        "beat.eq(Cat(beat[1:], read.data.bit_select(bit, 1)))",
-        "beat.eq(Cat(beat[1:], read.data.bit_select(bit ^ 7, 1)))",
+        "beat.eq(Cat(beat[1:], byte.bit_select(bit, 1)))",
+        "beat.eq(Cat(beat[1:], byte.bit_select(bit ^ 7, 1)))",
         _HOST + "TestFrames::test_go_to_the_core_and_their_results_come_back",
     ),
     Mutation(
