@@ -293,7 +293,7 @@ def _made(
     return Recipe(name, dataset, topology, **{**common, **settings})
 
 
-_SMALL: dict[str, Any] = {"epochs": 8, "scale": 0.0}
+_SMALL: dict[str, Any] = {"epochs": 5, "scale": 0.0}
 
 _ALL = (
     _made("mnist_sfc", "mnist", "mlp", epochs=100, rotate=7.0, scale=0.07),
