@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from test_train import (
+from trained_networks import (
     channels_first,
     numpy_logits,
     qonnx_logits,
