@@ -464,9 +464,14 @@ class _Graph:
     def quant(self, name: str, x: str, scale: float, zero_point: float, bits: int) -> str:
         numbers = {"scale": scale, "zero_point": zero_point, "bits": float(bits)}
         inputs = [self.constant(f"{name}_{k}", np.float32(v)) for k, v in numbers.items()]
-        attributes = {"signed": 0, "narrow": 0}
         return self.node(
-            "Quant", name, [x, *inputs], domain=QONNX_DOMAIN, rounding_mode="ROUND", **attributes
+            "Quant",
+            name,
+            [x, *inputs],
+            domain=QONNX_DOMAIN,
+            signed=0,
+            narrow=0,
+            rounding_mode="ROUND",
         )
 
     def activation(self, index: str, x: str, activation: Activation, one: str) -> str:

@@ -284,8 +284,8 @@ def _identity(
 ) -> dict[str, str]:
     """Return what makes a training this one, by the words a person knows it by."""
     assert frames.y is not None
-    digest = hashlib.sha256(np.ascontiguousarray(frames.x))
-    digest.update(np.ascontiguousarray(frames.y))
+    digest = hashlib.sha256(frames.x.tobytes())
+    digest.update(frames.y.tobytes())
     return {
         "the recipe": repr(recipe),
         "the data": digest.hexdigest(),

@@ -88,7 +88,7 @@ def stored_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d | ShiftNorm) -> Norm:
     if isinstance(norm, ShiftNorm):
         # The root of 1 is 1: the factor is stored as it is.
         gamma, var, eps = norm.factor(var), torch.ones_like(var), 0.0
-    return Norm(*(_array(n) for n in (gamma, norm.bias, mean, var)), eps)
+    return Norm(_array(gamma), _array(norm.bias), _array(mean), _array(var), eps)
 
 
 def _array(x: Tensor) -> np.ndarray:
