@@ -59,7 +59,8 @@ $(BREVITAS)/.done: tests/interop/brevitas-requirements.txt
 
 # Live modules need torch, Brevitas and xnorflow in one environment; so do the tests that the other
 # environment skips.
-WITH_TORCH := tests/sw/test_live.py tests/sw/test_frontend_torch.py tests/sw/test_train.py
+WITH_TORCH := tests/sw/test_live.py tests/sw/test_frontend_torch.py tests/sw/test_train.py \
+	tests/sw/test_train_methods.py
 $(INTEROP)/live/.done: tests/interop/live_models.py $(WITH_TORCH) $(BREVITAS)/.done $(SOURCES)
 	$(BREVITAS)/bin/python -m pip install --quiet '.[test]'
 	$(BREVITAS)/bin/python $<

@@ -4,7 +4,8 @@ A data file is an ``.npz`` with ``x`` (N,H,W,C or N,F; uint8 or float32) and opt
 The full data sets come as the files of their authors, either from a folder that the user names or
 from a public mirror into the cache folder, where their checksums are verified; or as the user's own
 data files. The idx format is the one described by LeCun, Cortes and Burges with MNIST, the records
-of CIFAR-10's binary version those described by Krizhevsky.
+of CIFAR-10's binary version those described by Krizhevsky, the arrays of SVHN's cropped digits
+those described by Netzer et al. ("Reading digits in natural images", 2011).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ __all__ = [
     "CIFAR10",
     "FASHION_MNIST",
     "MNIST",
+    "SVHN",
     "Frames",
     "PublishedSet",
     "Split",
@@ -155,7 +157,19 @@ CIFAR10 = PublishedSet(
     md5=(("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d13530"),),
 )
 
-_SETS = {"mnist": MNIST, "fashion-mnist": FASHION_MNIST, "cifar10": CIFAR10}
+SVHN = PublishedSet(
+    name="svhn",
+    title="SVHN",
+    image_shape=(32, 32, 3),
+    mirrors=("http://ufldl.stanford.edu/housenumbers/",),
+    # The authors publish no sums; these are torchvision's.
+    md5=(
+        ("train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373"),
+        ("test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3"),
+    ),
+)
+
+_SETS = {"mnist": MNIST, "fashion-mnist": FASHION_MNIST, "cifar10": CIFAR10, "svhn": SVHN}
 
 
 def load_npz(path: str | Path) -> Frames:
@@ -208,7 +222,7 @@ def load_dataset(
     Parameters
     ----------
     name : str
-        ``mnist``, ``fashion-mnist`` or ``cifar10``.
+        ``mnist``, ``fashion-mnist``, ``cifar10`` or ``svhn``.
     split : {"train", "test"}
         Which part.
     data_dir : str or Path, optional
@@ -221,12 +235,13 @@ def load_dataset(
     Returns
     -------
     Frames
-        ``x`` uint8 of shape (N, 28, 28, 1), of CIFAR-10 (N, 32, 32, 3); ``y`` of shape (N,).
+        ``x`` uint8 of shape (N, 28, 28, 1), of CIFAR-10 and SVHN (N, 32, 32, 3); ``y`` (N,).
 
     Raises
     ------
     UserError
-        There is no such data set, or a file in `data_dir` is missing or is not what its name says.
+        There is no such data set, or a file in `data_dir` is missing or is not what its name says,
+        or SVHN's files are to be read without scipy.
     WorkFailed
         No mirror gave the published file.
     """
@@ -242,6 +257,8 @@ def load_dataset(
             raise UserError(f"`data_dir={folder}` is not a folder; name one with the data set")
         if any((folder / f"{part}.npz").is_file() for part in ("train", "test")):
             return _load_own(folder / f"{split}.npz", dataset)
+    if dataset is SVHN:
+        return _load_svhn(folder, split)
     return _load_cifar10(folder, split) if dataset is CIFAR10 else _load_idx(folder, split)
 
 
@@ -367,6 +384,34 @@ def _load_cifar10(folder: Path, split: Split) -> Frames:
         raise UserError(f"{path} is not CIFAR-10's binary version; fetch it again")
     x = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return Frames(np.ascontiguousarray(x), records[:, 0].astype(np.int64))
+
+
+def _load_svhn(folder: Path, split: Split) -> Frames:
+    """Read ``X`` (32, 32, 3, N) and ``y`` (N, 1) of a ``.mat`` file, in which 10 is the digit 0."""
+    path = folder / f"{split}_32x32.mat"
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise UserError(
+            "reading SVHN's files needs scipy; install it with: pip install 'xnorflow[train]'"
+        ) from error
+    try:
+        with open(path, "rb") as file:
+            content = loadmat(file)
+        x, y = np.asarray(content["X"]), np.asarray(content["y"]).reshape(-1)
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise UserError(f"cannot read the data set file {path}: {error.strerror}") from error
+    except (*_DAMAGE, NotImplementedError) as error:
+        raise UserError(f"{path} is not a file of SVHN's cropped digits; fetch it again") from error
+    if (
+        x.dtype != np.uint8
+        or x.shape[:3] != SVHN.image_shape
+        or x.shape[3:] != y.shape
+        or not len(y)
+        or not np.isin(y, np.arange(1, 11)).all()
+    ):
+        raise UserError(f"{path} is not a file of SVHN's cropped digits; fetch it again")
+    return Frames(np.ascontiguousarray(x.transpose(3, 0, 1, 2)), y.astype(np.int64) % 10)
 
 
 def _load_idx(folder: Path, split: Split) -> Frames:

@@ -4,19 +4,26 @@ The file reads ``image`` (N, H, W, C), raw 0..255, and writes ``logits`` (N, cla
 
     Transpose (if a convolution follows, else Flatten)
       -> Sub(threshold) -> BipolarQuant, or for 8-bit pixels Sub(128) -> Mul(1/128)
-      -> Conv -> MaxPool -> BatchNormalization -> BipolarQuant   for each hidden convolution
-      -> Gemm(transB=1) -> BatchNormalization -> BipolarQuant    for each hidden dense layer
+      -> Conv -> MaxPool -> BatchNormalization -> activation     for each hidden convolution
+      -> Gemm(transB=1) -> BatchNormalization -> activation      for each hidden dense layer
       -> Gemm(transB=1) -> Mul(gain) -> Add(bias)                for the last
 
-with each layer's weights from ``int8 initializer -> Cast -> BipolarQuant``.
+A layer's weights and the activations are one of
 
-`BipolarQuant` is QONNX's quantizer to -1 and +1, with ``sign(0) = +1``. The bytes depend on the
-parameters alone.
+- signs: ``int8 initializer -> Cast -> BipolarQuant``, with a scale where they have a gain;
+  ``BipolarQuant``;
+- levels: ``int8 initializer -> Cast -> Mul -> Quant``; ``Quant``;
+- sums of signs: ``Add`` of ``Mul(alpha_m)`` of a ``Conv`` or ``Gemm`` with signs each; ``Add`` of
+  ``Mul(beta_n)`` of ``Sub(shift_n) -> BipolarQuant``.
+
+A shortcut is an ``Add`` of two layers' sums, before the batch norm. `BipolarQuant` is QONNX's
+quantizer to -1 and +1, with ``sign(0) = +1``. The bytes depend on the parameters alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +35,18 @@ from xnorflow.errors import UserError
 
 __all__ = [
     "PIXEL_CENTER",
+    "Activation",
+    "BaseActivation",
+    "Bases",
     "HiddenLayer",
+    "LevelActivation",
+    "Levels",
+    "Norm",
     "OutputLayer",
+    "SignActivation",
+    "Signs",
     "TrainedNetwork",
+    "Weights",
     "save_qonnx",
     "to_qonnx",
 ]
@@ -48,44 +64,188 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def _check_weights(weights: NDArray) -> None:
+def _check_signs(signs: NDArray, axes: tuple[int, ...], shape: str) -> None:
     _require(
-        weights.dtype == np.int8 and weights.ndim in (2, 4) and bool(np.all(np.abs(weights) == 1)),
-        "weights must be int8 of shape (MH, MW) or (MH, C, K, K), each -1 or +1",
+        signs.dtype == np.int8 and signs.ndim in axes and bool(np.all(np.abs(signs) == 1)),
+        f"weights must be int8 of shape {shape}, each -1 or +1",
     )
 
 
 @dataclass(frozen=True, eq=False)
-class HiddenLayer:
-    """A binary layer: ``sign(batch_norm(max_pool(weights @ x)))``, or a convolution alike.
+class Signs:
+    """Weights ``scale * signs``.
 
     Attributes
     ----------
-    weights : ndarray of int8, shape (MH, MW), or (MH, C, K, K) of a convolution
+    signs : ndarray of int8, shape (MH, MW), or (MH, C, K, K) of a convolution
         Each -1 or +1.
-    gamma, beta, mean, var : ndarray of float32, shape (MH,)
-        Batch norm at inference.
-    eps : float
-        Its epsilon.
-    padding : int
-        Zeros around the image of a convolution.
-    pool : int
-        Size of the max-pooling windows; 1 for none.
+    scale : ndarray of float32, shape () or (MH,)
+        Positive: one for the layer, or one for each output channel.
     """
 
-    weights: NDArray[np.int8]
+    signs: NDArray[np.int8]
+    scale: NDArray[np.float32] = field(default_factory=lambda: np.ones((), np.float32))
+
+    def __post_init__(self) -> None:
+        _check_signs(self.signs, (2, 4), "(MH, MW) or (MH, C, K, K)")
+        _require(
+            self.scale.dtype == np.float32 and self.scale.shape in ((), self.signs.shape[:1]),
+            f"scale must be float32 of shape () or {self.signs.shape[:1]}",
+        )
+        _require(bool(np.all(self.scale > 0)), "a scale of weights must be positive")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weights."""
+        return self.signs.shape
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """Weights ``odd / (2^bits - 1)``.
+
+    Attributes
+    ----------
+    odd : ndarray of int16, shape (MH, MW), or (MH, C, K, K) of a convolution
+        Odd integers from ``1 - 2^bits`` to ``2^bits - 1``.
+    bits : int
+        2 to 8.
+    """
+
+    odd: NDArray[np.int16]
+    bits: int
+
+    def __post_init__(self) -> None:
+        _require(2 <= self.bits <= 8, f"levels must have 2 to 8 bits, not {self.bits}")
+        _require(
+            self.odd.dtype == np.int16
+            and self.odd.ndim in (2, 4)
+            and bool(np.all(self.odd % 2 == 1))
+            and int(np.abs(self.odd).max(initial=1)) < 2**self.bits,
+            f"levels must be int16 of shape (MH, MW) or (MH, C, K, K), odd, of {self.bits} bits",
+        )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weights."""
+        return self.odd.shape
+
+
+@dataclass(frozen=True, eq=False)
+class Bases:
+    """Weights ``sum over m of alphas[m] * signs[m]``.
+
+    Attributes
+    ----------
+    signs : ndarray of int8, shape (M, MH, MW), or (M, MH, C, K, K) of a convolution
+        Each -1 or +1.
+    alphas : ndarray of float32, shape (M, MH)
+        For each base and output channel.
+    """
+
+    signs: NDArray[np.int8]
+    alphas: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        _check_signs(self.signs, (3, 5), "(M, MH, MW) or (M, MH, C, K, K)")
+        _require(
+            self.alphas.dtype == np.float32 and self.alphas.shape == self.signs.shape[:2],
+            f"alphas must be float32 of shape {self.signs.shape[:2]}",
+        )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weights."""
+        return self.signs.shape[1:]
+
+
+Weights = Signs | Levels | Bases
+
+
+@dataclass(frozen=True)
+class SignActivation:
+    """``sign(x)``."""
+
+
+@dataclass(frozen=True)
+class LevelActivation:
+    """``round((2^bits - 1) * clip(x, 0, 1)) / (2^bits - 1)``, halves to even.
+
+    Attributes
+    ----------
+    bits : int
+    """
+
+    bits: int
+
+
+@dataclass(frozen=True, eq=False)
+class BaseActivation:
+    """``sum over n of betas[n] * sign(x - shifts[n])``.
+
+    Attributes
+    ----------
+    betas, shifts : ndarray of float32, shape (N,)
+        Betas are positive, so that the sum rises with ``x``.
+    """
+
+    betas: NDArray[np.float32]
+    shifts: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        _require(
+            self.betas.shape == self.shifts.shape and bool(np.all(self.betas > 0)),
+            "betas must be positive, as many as shifts",
+        )
+
+
+Activation = SignActivation | LevelActivation | BaseActivation
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """Batch norm at inference, ``gamma * (x - mean) / sqrt(var + eps) + beta``.
+
+    Attributes
+    ----------
+    gamma, beta, mean, var : ndarray of float32, shape (MH,)
+    eps : float
+    """
+
     gamma: NDArray[np.float32]
     beta: NDArray[np.float32]
     mean: NDArray[np.float32]
     var: NDArray[np.float32]
     eps: float
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenLayer:
+    """A hidden layer: ``activation(norm(max_pool(weights @ x) + shortcut))``, dense or convolution.
+
+    Attributes
+    ----------
+    weights : Weights
+    norm : Norm
+    activation : Activation
+    padding : int
+        Zeros around the image of a convolution.
+    pool : int
+        Size of the max-pooling windows; 1 for none.
+    shortcut : bool
+        Whether to add what enters the batch norm of the layer before.
+    """
+
+    weights: Weights
+    norm: Norm
+    activation: Activation = field(default_factory=SignActivation)
     padding: int = 0
     pool: int = 1
+    shortcut: bool = False
 
     def __post_init__(self) -> None:
-        _check_weights(self.weights)
         for key in ("gamma", "beta", "mean", "var"):
-            value = getattr(self, key)
+            value = getattr(self.norm, key)
             _require(
                 value.dtype == np.float32 and value.shape == self.weights.shape[:1],
                 f"{key} must be float32 of shape {self.weights.shape[:1]}",
@@ -98,20 +258,19 @@ class OutputLayer:
 
     Attributes
     ----------
-    weights : ndarray of int8, shape (classes, MW)
-        Each -1 or +1.
+    weights : Weights
+        Of shape (classes, MW).
     gain : float
         Positive, one for all classes.
     bias : ndarray of float32, shape (classes,)
         Added after the gain.
     """
 
-    weights: NDArray[np.int8]
+    weights: Weights
     gain: float
     bias: NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        _check_weights(self.weights)
         _require(self.gain > 0, "gain must be positive")
         _require(
             self.bias.dtype == np.float32 and self.bias.shape == self.weights.shape[:1],
@@ -146,16 +305,20 @@ class TrainedNetwork:
 
     def __post_init__(self) -> None:
         shape: tuple[int, ...] = self.image_shape
-        for layer in self.hidden:
-            shape = _shape_after(layer, shape)
-        width = int(np.prod(shape))
+        for index, layer in enumerate(self.hidden):
+            before, shape = shape, _shape_after(layer, shape)
+            _require(
+                not layer.shortcut or (index > 0 and before == shape),
+                f"no shortcut leads from {before} to {shape}",
+            )
+        width = prod(shape)
         _require(self.output.weights.shape[1:] == (width,), f"the last layer must take {width}")
 
 
 def _shape_after(layer: HiddenLayer, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape of a frame behind a layer, (H, W, C) or (F,)."""
-    if layer.weights.ndim == 2:
-        width = int(np.prod(shape))
+    if len(layer.weights.shape) == 2:
+        width = prod(shape)
         _require(layer.weights.shape[1] == width, f"a layer does not take {width} inputs")
         return layer.weights.shape[:1]
     kernel = layer.weights.shape[2]
@@ -184,7 +347,7 @@ def to_qonnx(model: TrainedNetwork, metadata: dict[str, str]) -> onnx.ModelProto
         Opset 13 plus the QONNX domain.
     """
     graph = _Graph()
-    images = any(layer.weights.ndim == 4 for layer in model.hidden)
+    images = any(len(layer.weights.shape) == 4 for layer in model.hidden)
     if images:
         x = graph.node("Transpose", "channels_first", ["image"], perm=[0, 3, 1, 2])
     else:
@@ -199,24 +362,28 @@ def to_qonnx(model: TrainedNetwork, metadata: dict[str, str]) -> onnx.ModelProto
     else:
         x = graph.node("Sub", "center", [x, threshold])
         x = graph.sign("input_sign", x, one)
+    sums = ""
     for index, layer in enumerate(model.hidden):
-        if layer.weights.ndim == 4:
-            x = graph.conv(f"conv{index}", x, layer, one)
+        before = sums
+        if len(layer.weights.shape) == 4:
+            sums = graph.conv(f"conv{index}", x, layer, one)
         else:
             if images:
                 x = graph.node("Flatten", "flatten", [x], axis=1)
                 images = False
-            x = graph.dense(f"fc{index}", x, layer.weights, one)
+            sums = graph.layer(f"fc{index}", x, layer.weights, one)
+        if layer.shortcut:
+            sums = graph.node("Add", f"shortcut{index}", [sums, before])
         norm = f"bn{index}"
         parameters = [
-            graph.constant(f"{norm}_{key}", getattr(layer, key))
+            graph.constant(f"{norm}_{key}", getattr(layer.norm, key))
             for key in ("gamma", "beta", "mean", "var")
         ]
-        x = graph.node("BatchNormalization", norm, [x, *parameters], epsilon=layer.eps)
-        x = graph.sign(f"sign{index}", x, one)
+        x = graph.node("BatchNormalization", norm, [sums, *parameters], epsilon=layer.norm.eps)
+        x = graph.activation(str(index), x, layer.activation, one)
     if images:
         x = graph.node("Flatten", "flatten", [x], axis=1)
-    x = graph.dense(f"fc{len(model.hidden)}", x, model.output.weights, one)
+    x = graph.layer(f"fc{len(model.hidden)}", x, model.output.weights, one)
     x = graph.node("Mul", "gain", [x, graph.constant("gain_value", np.float32(model.output.gain))])
     bias = graph.constant("bias_value", model.output.bias)
     graph.node("Add", "bias", [x, bias], output="logits")
@@ -283,7 +450,7 @@ class _Graph:
         inputs: list[str],
         output: str | None = None,
         domain: str = "",
-        **attributes: int | float | list[int],
+        **attributes: int | float | str | list[int],
     ) -> str:
         result = output or f"{name}_out"
         node = helper.make_node(kind, inputs, [result], name, domain=domain)
@@ -294,24 +461,90 @@ class _Graph:
     def sign(self, name: str, x: str, scale: str) -> str:
         return self.node("BipolarQuant", name, [x, scale], domain=QONNX_DOMAIN)
 
-    def weights(self, name: str, weights: NDArray[np.int8], scale: str) -> str:
+    def quant(self, name: str, x: str, scale: float, zero_point: float, bits: int) -> str:
+        numbers = {"scale": scale, "zero_point": zero_point, "bits": float(bits)}
+        inputs = [self.constant(f"{name}_{k}", np.float32(v)) for k, v in numbers.items()]
+        return self.node(
+            "Quant",
+            name,
+            [x, *inputs],
+            domain=QONNX_DOMAIN,
+            signed=0,
+            narrow=0,
+            rounding_mode="ROUND",
+        )
+
+    def activation(self, index: str, x: str, activation: Activation, one: str) -> str:
+        if isinstance(activation, SignActivation):
+            return self.sign(f"sign{index}", x, one)
+        if isinstance(activation, LevelActivation):
+            steps = 2**activation.bits - 1
+            return self.quant(f"quant{index}", x, 1 / steps, 0.0, activation.bits)
+        parts = []
+        for n, (beta, shift) in enumerate(zip(activation.betas, activation.shifts, strict=True)):
+            name = f"base{index}_{n}"
+            y = self.node("Sub", f"{name}_shift", [x, self.constant(f"{name}_v", shift)])
+            y = self.sign(f"{name}_sign", y, one)
+            parts.append(self.node("Mul", f"{name}_mul", [y, self.constant(f"{name}_beta", beta)]))
+        return self.total(f"act{index}", parts)
+
+    def total(self, name: str, parts: list[str]) -> str:
+        x, *others = parts
+        for n, other in enumerate(others):
+            x = self.node("Add", f"{name}_add{n}", [x, other])
+        return x
+
+    def signs(self, name: str, weights: Signs, one: str) -> str:
         # One byte a weight instead of four; the cast gives back the float that the layer wants.
-        stored = self.constant(f"{name}_weights", weights)
+        stored = self.constant(f"{name}_weights", weights.signs)
         cast = self.node("Cast", f"{name}_cast", [stored], to=TensorProto.FLOAT)
+        scale = one
+        if weights.scale.ndim or weights.scale != 1:
+            shape = (*weights.scale.shape, *[1] * (weights.signs.ndim - 1))
+            per_channel = weights.scale.reshape(shape) if weights.scale.ndim else weights.scale
+            scale = self.constant(f"{name}_scale", per_channel)
         return self.sign(f"{name}_weight_sign", cast, scale)
 
-    def dense(self, name: str, x: str, weights: NDArray[np.int8], scale: str) -> str:
-        return self.node("Gemm", name, [x, self.weights(name, weights, scale)], transB=1)
-
-    def conv(self, name: str, x: str, layer: HiddenLayer, scale: str) -> str:
-        kernel = list(layer.weights.shape[2:])
-        y = self.node(
-            "Conv",
-            name,
-            [x, self.weights(name, layer.weights, scale)],
-            kernel_shape=kernel,
-            pads=[layer.padding] * 4,
+    def levels(self, name: str, weights: Levels) -> str:
+        steps = 2**weights.bits - 1
+        kind = np.int8 if weights.bits < 8 else np.int16
+        stored = self.constant(f"{name}_weights", weights.odd.astype(kind))
+        cast = self.node("Cast", f"{name}_cast", [stored], to=TensorProto.FLOAT)
+        latent = self.node(
+            "Mul", f"{name}_unit", [cast, self.constant(f"{name}_step", np.float32(1 / steps))]
         )
+        return self.quant(f"{name}_weight_quant", latent, 2 / steps, steps / 2, weights.bits)
+
+    def layer(
+        self,
+        name: str,
+        x: str,
+        weights: Weights,
+        one: str,
+        conv: dict[str, list[int]] | None = None,
+    ) -> str:
+        """Add a dense layer, or a convolution with the attributes `conv`."""
+        if isinstance(weights, Bases):
+            parts = []
+            for m, (signs, alphas) in enumerate(zip(weights.signs, weights.alphas, strict=True)):
+                base = f"{name}_{m}"
+                y = self.layer(base, x, Signs(signs), one, conv)
+                shape = (1, -1, *[1] * (signs.ndim - 2))
+                alpha = self.constant(f"{base}_alpha", alphas.reshape(shape))
+                parts.append(self.node("Mul", f"{base}_mul", [y, alpha]))
+            return self.total(name, parts)
+        if isinstance(weights, Signs):
+            stored = self.signs(name, weights, one)
+        else:
+            stored = self.levels(name, weights)
+        if conv is None:
+            return self.node("Gemm", name, [x, stored], transB=1)
+        return self.node("Conv", name, [x, stored], None, "", **conv)
+
+    def conv(self, name: str, x: str, layer: HiddenLayer, one: str) -> str:
+        kernel = list(layer.weights.shape[2:])
+        attributes = {"kernel_shape": kernel, "pads": [layer.padding] * 4}
+        y = self.layer(name, x, layer.weights, one, attributes)
         if layer.pool == 1:
             return y
         size = [layer.pool] * 2

@@ -1,11 +1,21 @@
-"""Named training recipes: everything besides the data that a trained model depends on."""
+"""Training recipes: everything besides the data that a trained model depends on.
+
+A recipe is a data set, a topology, a method of binarization, and the settings of the training.
+`recipe_for` makes one of any combination; `RECIPES` are the ones with a name.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from math import prod
+from types import MappingProxyType
+from typing import Any
 
-__all__ = ["RECIPES", "Conv", "Dense", "Recipe"]
+from xnorflow.errors import UserError
+from xnorflow.train.methods import Method
+
+__all__ = ["DATASETS", "RECIPES", "TOPOLOGIES", "Conv", "Dense", "Recipe", "Topology", "recipe_for"]
 
 
 @dataclass(frozen=True)
@@ -22,12 +32,20 @@ class Conv:
         Rows and columns of zeros on each side (true zeros: they add nothing).
     pool : int
         Max-pooling of the accumulators over windows of this size; 1 for none.
+    shortcut : bool
+        Add the accumulators of the layer before, as they enter its batch norm (Liu et al.,
+        "Bi-Real Net", 2018). Both layers' outputs must have one shape, and nothing is pooled.
     """
 
     channels: int
     kernel: int = 3
     padding: int = 0
     pool: int = 1
+    shortcut: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shortcut and self.pool != 1:
+            raise ValueError("a convolution with a shortcut does not pool")
 
     def size(self, before: int) -> int:
         """Return the output's rows or columns for an input's."""
@@ -48,23 +66,44 @@ class Dense:
 
 
 @dataclass(frozen=True)
+class Topology:
+    """The hidden layers of a network, for frames of any shape.
+
+    Attributes
+    ----------
+    summary : str
+        One line for the help.
+    hidden : tuple of Conv or Dense
+        In data-flow order; a dense layer of ten neurons follows.
+    gain : float
+        See `Recipe`.
+    """
+
+    summary: str
+    hidden: tuple[Conv | Dense, ...]
+    gain: float
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A binarized network and how it is trained.
 
     Attributes
     ----------
     name : str
-        Name on the command line.
-    summary : str
-        One line for the help.
-    dataset : str
-        ``mnist``, ``fashion-mnist`` or ``cifar10``.
+        Name on the command line, or made of the three that follow.
+    dataset, topology : str
+        Of `DATASETS` and `TOPOLOGIES`.
+    method : Method
+        What weights and hidden activations are.
     image_shape : tuple of int
         Its frames, (H, W, C).
     hidden : tuple of Conv or Dense
         Hidden layers, in data-flow order; a dense layer of ten neurons follows.
     epochs : int
         Passes over the training frames.
+    batch_norm : str
+        ``plain``, or ``shift``: factors are powers of two (Hubara et al., 2016).
     gain : float
         Step of the logits for one accumulator step, a power of two. It sets how sharp the softmax
         of the loss can get, and matters: halving 1/4 took mnist_mini from 95.6 % to 96.3 % on
@@ -92,12 +131,14 @@ class Recipe:
     """
 
     name: str
-    summary: str
     dataset: str
+    topology: str
     image_shape: tuple[int, int, int]
     hidden: tuple[Conv | Dense, ...]
     epochs: int
     gain: float
+    method: Method = field(default_factory=Method)
+    batch_norm: str = "plain"
     threshold: float | None = 127.5
     batch: int = 128
     peak_rate: float = 0.01
@@ -118,86 +159,80 @@ class Recipe:
             if isinstance(layer, Conv):
                 rows, columns = (layer.size(size) for size in before[:2])
                 shapes.append((rows, columns, layer.channels))
+                if layer.shortcut and shapes[-1] != before:
+                    raise ValueError(f"no shortcut leads from {before} to {shapes[-1]}")
             else:
                 shapes.append((layer.neurons,))
         return (*shapes, (10,))
 
     @property
+    def weights(self) -> tuple[int, ...]:
+        """Number of weights of each layer, from the pixels to the classes."""
+        layers = (*self.hidden, Dense(10))
+        return tuple(
+            layer.kernel**2 * before[-1] * layer.channels
+            if isinstance(layer, Conv)
+            else prod(before) * layer.neurons
+            for layer, before in zip(layers, self.shapes, strict=False)
+        )
+
+    @property
     def weight_bits(self) -> int:
-        """Number of binary weights."""
-        total = 0
-        for layer, before in zip(self.hidden, self.shapes, strict=False):
-            if isinstance(layer, Conv):
-                total += layer.kernel**2 * before[-1] * layer.channels
-            else:
-                total += prod(before) * layer.neurons
-        return total + prod(self.shapes[-2]) * 10
+        """Number of bits of all weights, the coefficients of bases left aside."""
+        last = len(self.hidden)
+        return sum(
+            count * self.method.bits_per_weight(index == 0, index == last)
+            for index, count in enumerate(self.weights)
+        )
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        norm = ", shift-based batch norm" if self.batch_norm == "shift" else ""
+        return f"{self.dataset}, {TOPOLOGIES[self.topology].summary}; {self.method.text}{norm}"
 
 
-_DIGITS = (28, 28, 1)
+_STAGES = (
+    Conv(16, kernel=5, pool=2),
+    Conv(24, padding=1, pool=2),
+    Conv(24, padding=1),
+    Conv(32, padding=1),
+    Conv(32, padding=1),
+    Conv(64, pool=2),
+)
 
-_ALL = (
-    Recipe(
-        name="mnist_sfc",
-        summary="MNIST, 784-256-256-256-10, the SFC of the FINN paper",
-        dataset="mnist",
-        image_shape=_DIGITS,
-        hidden=(Dense(256), Dense(256), Dense(256)),
-        epochs=100,
-        gain=1 / 32,
-        rotate=7.0,
-        scale=0.07,
-        elastic=0.4,
+TOPOLOGIES = {
+    "mlp": Topology(
+        "256-256-256, the SFC of the FINN paper", (Dense(256), Dense(256), Dense(256)), 1 / 32
     ),
-    Recipe(
-        name="mnist_mini",
-        summary="MNIST, 784-144-80-10, sized for the block RAMs of an iCE40UP5K",
-        dataset="mnist",
-        image_shape=_DIGITS,
-        hidden=(Dense(144), Dense(80)),
-        epochs=150,
-        gain=1 / 8,
+    "mlp-mini": Topology(
+        "144-80, sized for the block RAMs of an iCE40UP5K", (Dense(144), Dense(80)), 1 / 8
     ),
-    Recipe(
-        name="mnist_cnn",
-        summary="MNIST, three 3x3 convolutions of 32, 48 and 64 channels, for an iCE40UP5K",
-        dataset="mnist",
-        image_shape=_DIGITS,
-        hidden=(Conv(32, pool=2), Conv(48, pool=2), Conv(64)),
-        epochs=25,
-        gain=1 / 32,
-        rotate=10.0,
-        scale=0.1,
-        elastic=0.4,
+    "cnn": Topology(
+        "three 3x3 convolutions of 32, 48 and 64 channels",
+        (Conv(32, pool=2), Conv(48, pool=2), Conv(64)),
+        1 / 32,
     ),
-    Recipe(
-        name="fashion_cnn",
-        summary="Fashion-MNIST, 8-bit pixels, zero-padded 3x3 convolutions of 32 to 128 channels",
-        dataset="fashion-mnist",
-        image_shape=_DIGITS,
-        hidden=(
+    "cnn-small": Topology("six convolutions of 16 to 64 channels", _STAGES, 1 / 16),
+    "residual": Topology(
+        "cnn-small with two shortcuts",
+        tuple(replace(layer, shortcut=index in (2, 4)) for index, layer in enumerate(_STAGES)),
+        1 / 16,
+    ),
+    "cnn-padded": Topology(
+        "four 3x3 convolutions of 32 to 128 channels, 128",
+        (
             Conv(32, padding=1),
             Conv(64, padding=1, pool=2),
             Conv(64, padding=1, pool=2),
             Conv(128),
             Dense(128),
         ),
-        epochs=14,
-        gain=1 / 16,
-        threshold=None,
-        peak_rate=0.005,
-        rotate=0.0,
-        scale=0.05,
-        elastic=0.0,
-        flip=True,
-        bfloat16=True,
+        1 / 16,
     ),
-    Recipe(
-        name="cifar10_cnv",
-        summary="CIFAR-10, 8-bit pixels, the CNV of the FINN paper",
-        dataset="cifar10",
-        image_shape=(32, 32, 3),
-        hidden=(
+    "cnv": Topology(
+        "six 3x3 convolutions of 64 to 256 channels, 512-512, the CNV of the FINN paper",
+        (
             Conv(64),
             Conv(64, pool=2),
             Conv(128),
@@ -207,18 +242,109 @@ _ALL = (
             Dense(512),
             Dense(512),
         ),
-        epochs=24,
-        gain=1 / 32,
-        threshold=None,
-        batch=100,
-        peak_rate=0.005,
-        shift=4.0,
-        rotate=0.0,
-        scale=0.0,
-        elastic=0.0,
-        flip=True,
-        bfloat16=True,
+        1 / 32,
     ),
+}
+
+# What a data set's frames look like, and how they may be deformed and still be of their class.
+_GREY: dict[str, Any] = {"image_shape": (28, 28, 1)}
+_BYTES: dict[str, Any] = {"threshold": None, "peak_rate": 0.005}
+_COLOURS: dict[str, Any] = {**_BYTES, "image_shape": (32, 32, 3), "batch": 100}
+DATASETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "mnist": {**_GREY, "epochs": 25, "rotate": 10.0, "scale": 0.1, "elastic": 0.4},
+        "fashion-mnist": {
+            **_GREY,
+            **_BYTES,
+            "epochs": 10,
+            "flip": True,
+            "rotate": 0.0,
+            "scale": 0.05,
+            "elastic": 0.0,
+        },
+        "cifar10": {
+            **_COLOURS,
+            "epochs": 24,
+            "flip": True,
+            "shift": 4.0,
+            "rotate": 0.0,
+            "scale": 0.0,
+            "elastic": 0.0,
+        },
+        "svhn": {
+            **_COLOURS,
+            "epochs": 24,
+            "shift": 2.0,
+            "rotate": 5.0,
+            "scale": 0.1,
+            "elastic": 0.0,
+        },
+    }
+)
+
+
+def _made(
+    name: str, dataset: str, topology: str, method: Method | None = None, **settings: Any
+) -> Recipe:
+    chosen = TOPOLOGIES[topology]
+    method = method or Method()
+    gain = chosen.gain * method.gain
+    common = {"hidden": chosen.hidden, "gain": gain, "method": method, **DATASETS[dataset]}
+    return Recipe(name, dataset, topology, **{**common, **settings})
+
+
+_SMALL: dict[str, Any] = {"epochs": 5, "scale": 0.0}
+
+_ALL = (
+    _made("mnist_sfc", "mnist", "mlp", epochs=100, rotate=7.0, scale=0.07),
+    _made("mnist_mini", "mnist", "mlp-mini", epochs=150, rotate=5.0, scale=0.05, elastic=0.3),
+    _made("mnist_cnn", "mnist", "cnn"),
+    _made("fashion_cnn", "fashion-mnist", "cnn-padded", epochs=14, bfloat16=True),
+    _made("cifar10_cnv", "cifar10", "cnv", bfloat16=True),
+    _made("fashion_bnn", "fashion-mnist", "cnn-small", Method("bnn"), **_SMALL),
+    _made("fashion_xnor", "fashion-mnist", "cnn-small", Method("xnor"), **_SMALL),
+    _made("fashion_dorefa", "fashion-mnist", "cnn-small", Method("dorefa"), **_SMALL),
+    _made("fashion_abc", "fashion-mnist", "cnn-small", Method("abc"), **_SMALL),
+    _made("fashion_residual", "fashion-mnist", "residual", **_SMALL),
 )
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
+
+
+def recipe_for(dataset: str, topology: str, method: Method) -> Recipe:
+    """Return the recipe of a combination.
+
+    One with a name is that recipe. Others of a named recipe's data set and topology have its
+    settings of the training, the rest those of the data set.
+
+    Parameters
+    ----------
+    dataset, topology : str
+        Of `DATASETS` and `TOPOLOGIES`.
+    method : Method
+
+    Raises
+    ------
+    UserError
+        There is no such data set or topology, or its layers do not fit the frames.
+    """
+    for kind, name, known in (
+        ("data set", dataset, DATASETS),
+        ("topology", topology, TOPOLOGIES),
+    ):
+        if name not in known:
+            raise UserError(f"there is no {kind} '{name}'; choose one of: {', '.join(known)}")
+    alike = [r for r in RECIPES.values() if (r.dataset, r.topology) == (dataset, topology)]
+    for recipe in alike:
+        if recipe.method == method:
+            return recipe
+    name = f"{dataset}_{topology}_{method.name}"
+    made = _made(name, dataset, topology, method)
+    if alike:
+        made = replace(alike[0], name=name, method=method, gain=made.gain)
+    if min(min(shape) for shape in made.shapes) < 1:
+        raise UserError(
+            f"the images of {dataset} are too small for the topology {topology}; "
+            f"choose another of: {', '.join(TOPOLOGIES)}"
+        )
+    return made

@@ -5,6 +5,7 @@ import hashlib
 import io
 import pickle
 import struct
+import sys
 import tarfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from xnorflow.datasets import (
     CIFAR10,
     FASHION_MNIST,
     MNIST,
+    SVHN,
     Frames,
     PublishedSet,
     Split,
@@ -292,7 +294,56 @@ def test_a_wrong_cifar_archive_is_refused(tmp_path: Path) -> None:
     refused("test", "directory")
 
 
-@pytest.mark.parametrize("dataset", [MNIST, FASHION_MNIST, CIFAR10])
+def test_svhn_files_read_as_frames_in_nhwc_and_ten_is_the_digit_0(tmp_path: Path) -> None:
+    scipy_io = pytest.importorskip("scipy.io")
+    rng = np.random.default_rng(7)
+    for split, compressed in (("train", True), ("test", False)):
+        x = rng.integers(0, 256, (32, 32, 3, 12), np.uint8)
+        y = np.array([[10, *range(1, 11), 1]], np.uint8).T
+        path = tmp_path / f"{split}_32x32.mat"
+        scipy_io.savemat(path, {"X": x, "y": y}, do_compression=compressed)
+        frames = load_dataset("svhn", split, tmp_path)
+        assert frames.y is not None
+        assert frames.x.shape == (12, 32, 32, 3)
+        np.testing.assert_array_equal(frames.x[5, 1, 2], x[1, 2, :, 5])
+        assert frames.y.tolist() == [0, *range(1, 10), 0, 1]
+
+
+def test_a_wrong_svhn_file_is_refused(tmp_path: Path) -> None:
+    scipy_io = pytest.importorskip("scipy.io")
+    path = tmp_path / "train_32x32.mat"
+    x, y = np.zeros((32, 32, 3, 2), np.uint8), np.array([[1], [10]], np.uint8)
+
+    def refused(says: str) -> None:
+        with pytest.raises(UserError, match=says):
+            load_dataset("svhn", "train", tmp_path)
+
+    refused("No such file")
+    wrong: tuple[dict[str, np.ndarray], ...] = (
+        {"X": x},
+        {"X": x.astype(np.float32), "y": y},
+        {"X": x[..., :1], "y": y},
+        {"X": x[:31], "y": y},
+        {"X": x, "y": y - np.uint8(1)},
+        {"X": x[..., :0], "y": y[:0]},
+    )
+    for content in wrong:
+        scipy_io.savemat(path, content)
+        refused("not a file of SVHN's cropped digits; fetch it again")
+    scipy_io.savemat(path, {"X": x, "y": y}, do_compression=True)
+    whole = path.read_bytes()
+    for damaged in (b"", b"hello", whole[: len(whole) // 2]):
+        path.write_bytes(damaged)
+        refused("not a file of SVHN's cropped digits; fetch it again")
+
+
+def test_without_scipy_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(UserError, match=r"needs scipy; .*pip install 'xnorflow\[train\]'"):
+        load_dataset("svhn", "train", tmp_path)
+
+
+@pytest.mark.parametrize("dataset", [MNIST, FASHION_MNIST, CIFAR10, SVHN])
 def test_a_folder_of_npz_files_stands_for_any_set(tmp_path: Path, dataset: PublishedSet) -> None:
     rng = np.random.default_rng(4)
     name = dataset.name.replace("_", "-")
@@ -343,8 +394,10 @@ def test_a_folder_with_half_of_the_npz_files_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_set_is_refused_with_the_names_of_the_known(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'svhn'; choose one of: mnist, fashion-mnist, cifar10"):
-        load_dataset("svhn", "test", tmp_path)
+    with pytest.raises(
+        UserError, match="'letters'; choose one of: mnist, fashion-mnist, cifar10, svhn"
+    ):
+        load_dataset("letters", "test", tmp_path)
 
 
 def test_a_data_dir_that_is_a_file_is_refused(tmp_path: Path) -> None:

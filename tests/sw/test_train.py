@@ -1,8 +1,6 @@
 """Training recipes, the QONNX export and the command; what needs torch is skipped without it."""
 
-import gzip
 import json
-import struct
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,7 +9,6 @@ from importlib import resources
 from itertools import pairwise
 from math import frexp, prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -20,18 +17,28 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
-from qonnx.core.modelwrapper import ModelWrapper
-from qonnx.core.onnx_exec import execute_onnx
-from qonnx.transformation.infer_shapes import InferShapes
+from trained_networks import (
+    channels_first,
+    numpy_logits,
+    qonnx_logits,
+    run,
+    write_sample_as_idx,
+)
 
 from xnorflow.cli.train import train_command
 from xnorflow.datasets import sample_digits
 from xnorflow.errors import UserError
 from xnorflow.train.export import (
     QONNX_DOMAIN,
+    BaseActivation,
+    Bases,
     HiddenLayer,
+    Levels,
+    Norm,
     OutputLayer,
+    Signs,
     TrainedNetwork,
+    Weights,
     save_qonnx,
     to_qonnx,
 )
@@ -61,51 +68,16 @@ def random_net(
             padding, pool = layer.padding, layer.pool
         else:
             kernel, padding, pool = weights(outputs, prod(before)), 0, 1
-        layers.append(HiddenLayer(kernel, gamma, beta, mean, var, 1e-5, padding, pool))
+        norm = Norm(gamma, beta, mean, var, 1e-5)
+        layers.append(HiddenLayer(Signs(kernel), norm, padding=padding, pool=pool))
     bias = rng.integers(-3, 4, classes).astype(np.float32)
-    output = OutputLayer(weights(classes, prod(shapes[-2])), 0.25, bias)
+    output = OutputLayer(Signs(weights(classes, prod(shapes[-2]))), 0.25, bias)
     return TrainedNetwork("random", image_shape, threshold, tuple(layers), output)
 
 
-def numpy_logits(model: TrainedNetwork, x: np.ndarray) -> np.ndarray:
-    """Compute the meaning of `TrainedNetwork` in float64, written independently of the exporter."""
-    a = x.astype(np.float64)
-    a = (a - 128) / 128 if model.threshold is None else np.where(a >= model.threshold, 1.0, -1.0)
-    if any(layer.weights.ndim == 4 for layer in model.hidden):
-        a = a.transpose(0, 3, 1, 2)
-    for layer in model.hidden:
-        if layer.weights.ndim == 4:
-            kernel, pad = layer.weights.shape[2], layer.padding
-            framed = np.pad(a, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-            windows = sliding_window_view(framed, (kernel, kernel), (2, 3))
-            sums = np.einsum("nchwij,ocij->nohw", windows, layer.weights)
-            pool = layer.pool
-            pooled = sliding_window_view(sums, (pool, pool), (2, 3))[:, :, ::pool, ::pool]
-            sums = pooled.max((4, 5))
-        else:
-            sums = a.reshape(len(a), -1) @ layer.weights.T
-        each = (-1, *[1] * (sums.ndim - 2))
-        norm = (sums - layer.mean.reshape(each)) / np.sqrt(
-            layer.var.astype(np.float64).reshape(each) + layer.eps
-        )
-        a = np.where(norm * layer.gamma.reshape(each) + layer.beta.reshape(each) >= 0, 1.0, -1.0)
-    flat = a.reshape(len(a), -1)
-    return model.output.gain * (flat @ model.output.weights.T) + model.output.bias
-
-
-def channels_first(x: np.ndarray) -> Any:
-    """Return frames (N, H, W, C) as the tensor that the trained network takes."""
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)).astype(np.float32))
-
-
-def qonnx_logits(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
-    model = ModelWrapper(proto)
-    model.set_tensor_shape("image", list(x.shape))
-    model = model.transform(InferShapes())
-    logits: np.ndarray = execute_onnx(model, {"image": x.astype(np.float32)})["logits"]
-    return logits
+def signs_of(weights: Weights) -> np.ndarray:
+    assert isinstance(weights, Signs)
+    return weights.signs
 
 
 @st.composite
@@ -165,7 +137,7 @@ def test_torch_the_file_and_the_parameters_agree(case: str) -> None:
     image_shape, hidden, threshold = NETS[case]
     torch.set_num_threads(1)
     torch.manual_seed(6)
-    net = BinarizedNet(Recipe("toy", "", "", image_shape, hidden, 1, 0.25, threshold))
+    net = BinarizedNet(Recipe("toy", "", "", image_shape, hidden, 1, 0.25, threshold=threshold))
     x = np.random.default_rng(6).integers(0, 256, (64, *image_shape), np.uint8)
     with torch.no_grad():
         net.bias.uniform_(-1, 1)
@@ -187,7 +159,7 @@ def test_a_pixel_at_the_threshold_is_plus_one() -> None:
     model = random_net(0, (), (1, 1, 1), classes=1)
     at, below = np.float32(99.5), np.nextafter(np.float32(99.5), np.float32(0))
     logits = qonnx_logits(to_qonnx(model, {}), np.array([at, below]).reshape(2, 1, 1, 1))
-    weight, bias = model.output.weights[0, 0], model.output.bias[0]
+    weight, bias = signs_of(model.output.weights)[0, 0], model.output.bias[0]
     assert logits[:, 0].tolist() == [0.25 * weight + bias, -0.25 * weight + bias]
 
 
@@ -195,7 +167,7 @@ def test_a_byte_enters_exactly_as_its_distance_from_the_middle() -> None:
     model = random_net(0, (), (1, 1, 1), None, classes=1)
     x = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
     logits = qonnx_logits(to_qonnx(model, {}), x)[:, 0]
-    weight, bias = model.output.weights[0, 0], model.output.bias[0]
+    weight, bias = signs_of(model.output.weights)[0, 0], model.output.bias[0]
     np.testing.assert_array_equal((logits - bias) / 0.25 * weight * 128, np.arange(-128, 128))
 
 
@@ -218,12 +190,23 @@ def test_a_model_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_parameters_that_do_not_fit_together_are_refused() -> None:
     good = random_net(3, (Dense(4),), (4, 4, 1))
-    layer = good.hidden[0]
-    parameters = (layer.gamma, layer.beta, layer.mean, layer.var, layer.eps)
+    layer, signs = good.hidden[0], signs_of(good.hidden[0].weights)
     with pytest.raises(ValueError, match="each -1 or"):
-        HiddenLayer(layer.weights * np.int8(2), *parameters)
+        Signs(signs * np.int8(2))
+    with pytest.raises(ValueError, match="scale must be float32"):
+        Signs(signs, np.ones(3, np.float32))
+    with pytest.raises(ValueError, match="scale of weights must be positive"):
+        Signs(signs, np.float32(0) * np.ones((), np.float32))
+    with pytest.raises(ValueError, match="odd, of 2 bits"):
+        Levels(signs.astype(np.int16) * np.int16(5), 2)
+    with pytest.raises(ValueError, match="2 to 8 bits, not 1"):
+        Levels(signs.astype(np.int16), 1)
+    with pytest.raises(ValueError, match="alphas"):
+        Bases(signs[None], np.ones((2, 4), np.float32))
+    with pytest.raises(ValueError, match="betas must be positive"):
+        BaseActivation(np.zeros(1, np.float32), np.zeros(1, np.float32))
     with pytest.raises(ValueError, match="gamma"):
-        HiddenLayer(layer.weights[:3], *parameters)
+        HiddenLayer(Signs(signs[:3]), layer.norm)
     with pytest.raises(ValueError, match="gain"):
         OutputLayer(good.output.weights, 0.0, good.output.bias)
     with pytest.raises(ValueError, match="15 inputs"):
@@ -237,11 +220,19 @@ def test_parameters_that_do_not_fit_together_are_refused() -> None:
         TrainedNetwork("bad", (4, 4, 1), 1.0, (layer, *cnn.hidden), cnn.output)
     with pytest.raises(ValueError, match="larger than"):
         TrainedNetwork("bad", (4, 2, 1), 1.0, cnn.hidden, cnn.output)
+    with pytest.raises(ValueError, match=r"no shortcut leads from \(4, 4, 1\)"):
+        TrainedNetwork("bad", (4, 4, 1), 1.0, (replace(cnn.hidden[0], shortcut=True),), cnn.output)
 
 
 # Shapes and sums by hand: kernel rows x columns x input channels x output channels, or inputs x
 # neurons.
-TOPOLOGIES = {
+SMALL_CNN = (
+    [(28, 28, 1), (12, 12, 16), (6, 6, 24), (6, 6, 24), (6, 6, 32), (6, 6, 32), (2, 2, 64), (10,)],
+    400 + 3456 + 5184 + 6912 + 9216 + 18432 + 2560,
+)
+COUNTED = {
+    **{f"fashion_{name}": (SMALL_CNN[0], SMALL_CNN[1]) for name in ("bnn", "xnor", "residual")},
+    **{f"fashion_{name}": (SMALL_CNN[0], 2 * SMALL_CNN[1]) for name in ("dorefa", "abc")},
     "mnist_sfc": ([(28, 28, 1), (256,), (256,), (256,), (10,)], 200704 + 2 * 65536 + 2560),
     "mnist_mini": ([(28, 28, 1), (144,), (80,), (10,)], 112896 + 11520 + 800),
     "mnist_cnn": (
@@ -272,7 +263,7 @@ TOPOLOGIES = {
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_has_the_shapes_and_weight_bits_counted_by_hand(name: str) -> None:
-    shapes, weight_bits = TOPOLOGIES[name]
+    shapes, weight_bits = COUNTED[name]
     assert list(RECIPES[name].shapes) == shapes
     assert RECIPES[name].weight_bits == weight_bits
 
@@ -290,9 +281,9 @@ def test_the_torch_network_of_a_recipe_has_its_weights(name: str) -> None:
     from xnorflow.train.net import BinarizedNet
 
     model = BinarizedNet(RECIPES[name]).trained()
-    weights = [layer.weights for layer in (*model.hidden, model.output)]
-    assert sum(w.size for w in weights) == RECIPES[name].weight_bits
-    assert [len(w) for w in weights] == [shape[-1] for shape in RECIPES[name].shapes[1:]]
+    shapes = [layer.weights.shape for layer in (*model.hidden, model.output)]
+    assert tuple(prod(shape) for shape in shapes) == RECIPES[name].weights
+    assert [shape[0] for shape in shapes] == [shape[-1] for shape in RECIPES[name].shapes[1:]]
 
 
 def test_gains_are_powers_of_two() -> None:
@@ -361,17 +352,27 @@ def test_a_bend_repeats_with_its_seed_and_is_small() -> None:
     assert 0.1 < moved.mean() < moved.max() < 4
 
 
-def run(*arguments: str) -> None:
-    """Run the command and let its errors through, as the command line's entry point does."""
-    CliRunner().invoke(train_command, arguments, standalone_mode=False, catch_exceptions=False)
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["cifar"], "no recipe 'cifar'.*mnist_sfc, mnist_mini"),
         (["mnist_cnn", "--data-dir", "absent"], "`data_dir=absent` is not a folder"),
         (["mnist_mini", "--epochs", "0"], "--epochs 0"),
+        ([], "nothing to train; give RECIPE, or --dataset and --topology"),
+        (["--dataset", "mnist"], "nothing to train; give RECIPE, or --dataset and --topology"),
+        (["mnist_mini", "--method", "abc"], "mnist_mini has its method; leave --method or mnist"),
+        (["--dataset", "letters", "--topology", "mlp"], "no data set 'letters'.*svhn"),
+        (["--dataset", "mnist", "--topology", "lstm"], "no topology 'lstm'.*residual"),
+        (["--dataset", "mnist", "--topology", "cnv"], "too small for the topology cnv"),
+        (
+            ["--dataset", "mnist", "--topology", "mlp", "--method", "twn"],
+            "no method 'twn'.*bnn, xnor, dorefa, abc",
+        ),
+        (["mnist_mini", "--weight-bits", "2"], "--weight-bits belongs to the method dorefa, not"),
+        (["fashion_dorefa", "--weight-bits", "9"], "--weight-bits 9 is out of range; give 1 to 8"),
+        (["mnist_mini", "--last-bits", "0"], "--last-bits 0 is out of range"),
+        (["mnist_mini", "--patience", "0"], "--patience 0"),
+        (["mnist_mini", "--rate", "0"], "--rate 0.0 is out of range"),
         (["mnist_mini", "--seed", "-1"], "--seed -1"),
         (["mnist_mini", "--output", "absent/model.onnx"], "--output absent/model.onnx"),
         (["mnist_mini", "--output", "."], "--output . is a folder"),
@@ -402,16 +403,6 @@ def test_the_command_and_the_exporter_do_not_import_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def write_sample_as_idx(folder: Path) -> None:
-    digits = sample_digits()
-    assert digits.y is not None
-    for part in ("train", "t10k"):
-        images = struct.pack(">4I", 0x803, 1000, 28, 28) + digits.x.tobytes()
-        labels = struct.pack(">2I", 0x801, 1000) + digits.y.astype(np.uint8).tobytes()
-        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images, 1))
-        (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels, 1))
 
 
 SMALL = {
@@ -534,7 +525,8 @@ def test_the_shipped_model_has_the_recipes_shape_and_its_stated_accuracy(name: s
         else (layer.neurons, prod(before))
         for layer, before in zip((*recipe.hidden, Dense(10)), recipe.shapes, strict=False)
     ]
-    assert [tuple(array.dims) for array in arrays] == weights
+    bases = recipe.method.weight_bases if recipe.method.name == "abc" else 1
+    assert [tuple(array.dims) for array in arrays] == [w for w in weights for _ in range(bases)]
     metadata = {p.key: p.value for p in proto.metadata_props}
     assert metadata["recipe"] == name
     assert metadata["epochs"] == str(recipe.epochs)
@@ -555,14 +547,18 @@ def test_the_exporter_still_writes_the_bytes_of_a_shipped_model(name: str, tmp_p
     eps = [n.attribute[0].f for n in proto.graph.node if n.op_type == "BatchNormalization"]
     hidden = tuple(
         HiddenLayer(
-            arrays[f"fc{index}_weights"],
-            *(arrays[f"bn{index}_{key}"] for key in ("gamma", "beta", "mean", "var")),
-            eps=eps[index],
+            Signs(arrays[f"fc{index}_weights"]),
+            Norm(
+                *(arrays[f"bn{index}_{key}"] for key in ("gamma", "beta", "mean", "var")),
+                eps=eps[index],
+            ),
         )
         for index in range(len(recipe.hidden))
     )
     output = OutputLayer(
-        arrays[f"fc{len(hidden)}_weights"], float(arrays["gain_value"]), arrays["bias_value"]
+        Signs(arrays[f"fc{len(hidden)}_weights"]),
+        float(arrays["gain_value"]),
+        arrays["bias_value"],
     )
     model = TrainedNetwork(name, recipe.image_shape, recipe.threshold, hidden, output)
     save_qonnx(model, tmp_path / "again.onnx", {p.key: p.value for p in proto.metadata_props})
