@@ -142,6 +142,12 @@ class Family:
             cells = lut
         return Cost(lut, int(parts.get("bram", 0)), ff, carry, cells, int(parts.get("dsp", 0)))
 
+    @property
+    def bram_bits(self) -> int:
+        """Bits of a block RAM."""
+        depth, width = self.bram_shapes[-1]
+        return depth * width
+
     def adder(self, part: str, width: int, count: float = 1, lowest: float | None = None) -> Parts:
         """Return the parts of `count` adders, subtractors or comparators of `width` bits.
 

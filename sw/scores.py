@@ -19,6 +19,9 @@ __all__ = ["integer_scores"]
 _PRODUCT_BITS = 60
 """Largest size of a score's product ``scale * acc`` before the search gives up."""
 
+_MANY_CLASSES = 64
+"""From more classes on, offsets that are integers are taken as they are: pairs take minutes."""
+
 _LATTICE_POINTS = 1 << 20
 """Most accumulators a class for which scales of their own are ranked: it takes seconds."""
 
@@ -103,6 +106,10 @@ def integer_scores(
     UserError
         If no candidate ranks exactly whose products with accumulators fit `_PRODUCT_BITS`.
     """
+    whole = _whole_offsets(chain) if len(chain) > _MANY_CLASSES else None
+    if whole is not None and abs(whole).max() < 1 << _PRODUCT_BITS:
+        scales = np.ones(len(chain), np.int64)
+        return scales, _shifted(scales, whole, low, high)
     # A class whose logit is constant has a single accumulator value as far as ranking goes.
     lattices = [
         range(first, last + 1, step) if scale.terms else range(1)
@@ -132,6 +139,17 @@ def integer_scores(
         f"{where}: its logits come so close to each other that ranking them exactly takes more "
         f"than {_PRODUCT_BITS} bits; use one batch-norm scale for all classes"
     )
+
+
+def _whole_offsets(chain: Chain) -> NDArray[np.int64] | None:
+    """Return the offsets in units of a scale that all classes have, if these are integers."""
+    scale = chain[0][0]
+    if not scale.terms or not _one_scale(chain):
+        return None
+    offsets = [(offset / scale).rational() for _, offset in chain]
+    if any(offset is None or offset.denominator > 1 for offset in offsets):
+        return None
+    return np.array([int(offset) for offset in offsets if offset is not None], np.int64)
 
 
 def _one_scale(chain: Chain) -> bool:

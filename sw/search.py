@@ -54,6 +54,9 @@ PATIENCE = 3
 #: Partial foldings that the FIFOs of a complete one count for: they take about as long.
 FIFO_STEPS = 10
 
+#: Bits of a LUT4 as a memory.
+LUT_BITS = 16
+
 #: What a block RAM counts, in LUTs, where the fewest LUTs are asked for: it settles ties only.
 TIE = 1e-6
 
@@ -102,6 +105,7 @@ class _Search:
     def __init__(
         self, family: Family, lowered: LoweredNetwork, budget: Budget, timed: bool = False
     ):
+        _check_room(family, lowered, budget)
         self.timed = timed
         self.family, self.lowered, self.budget = family, lowered, budget
         self.tables: Tables = tables(lowered, family)
@@ -462,3 +466,21 @@ def _fitting(search: _Search, best: Complete | None) -> Complete:
         else f"its memories alone take more than {budget.bram} block RAMs"
     )
     raise WorkFailed(f"the network does not fit: {needed}; take a larger board")
+
+
+def _check_room(family: Family, lowered: LoweredNetwork, budget: Budget) -> None:
+    """Refuse weights that no folding can hold, before all foldings are listed.
+
+    Raises
+    ------
+    WorkFailed
+        If they are more bits than block RAMs and LUTs hold; the message says how many.
+    """
+    bits = sum(layer.rows * layer.mw for layer in lowered.layers)
+    rams, luts = budget.bram * family.bram_bits, int(budget.lut) * LUT_BITS
+    if bits > rams + luts:
+        raise WorkFailed(
+            f"the network does not fit: its weights are {bits:,} bits, but the block RAMs to be "
+            f"had hold {rams:,} and the LUTs together {luts:,}; take a board with {bits:,} bits of "
+            "block RAM, or fewer or narrower layers"
+        )

@@ -202,3 +202,20 @@ def test_padding_between_levels_counts_in_finer_units():
     check(network, lowered, np.random.default_rng(1).normal(size=(4, 3, 3, 2)).astype("f4"))
     first, second = (s for s in lowered.stages if isinstance(s, LoweredLayer))
     assert (first.o_levels, second.levels, second.window.pad.tolist()) == (4, 4, [3, 3])
+
+
+def test_many_classes_of_one_scale_are_ranked_by_their_offsets():
+    rng = np.random.default_rng(2)
+    network = Network(
+        "many",
+        (40,),
+        (
+            Affine("middle", offset=(Fraction(-1, 2),)),
+            Sign("s"),
+            Affine("zero_one", (Fraction(1, 2),), (Fraction(1, 2),)),
+            Dense("fc", rng.choice([-1, 1], (200, 40))),
+        ),
+    )
+    lowered = lower(network)
+    assert np.all(lowered.output.scale == 1)
+    check(network, lowered, rng.integers(0, 2, (6, 40)).astype(np.uint8))

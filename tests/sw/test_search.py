@@ -173,3 +173,10 @@ def test_nothing_fits_at_infinite_cycles_only_if_nothing_fits():
     with pytest.raises(WorkFailed, match=r"even the smallest folding takes about \d+ LUT"):
         least(lowered_network([64, 32, 10]), FAMILIES["ice40"], Budget(50, 8))
     assert least(lowered_network([64, 32, 10]), FAMILIES["ice40"], Budget(5000, 8)).cycles < inf
+
+
+def test_weights_beyond_all_memories_are_refused_at_once_with_their_bits():
+    weights = np.ones((512, 40_000), np.int8)
+    lowered = lower(Network("large", (40_000,), (Sign("s"), Dense("fc", weights))))
+    with pytest.raises(WorkFailed, match=r"weights are 20,480,000 bits.*hold 40,960.*320,000"):
+        fastest(lowered, FAMILIES["ice40"], Budget(20_000, 10))
