@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Matrix-vector unit (MVU): the arithmetic of one binary layer."""
 
 from functools import cache

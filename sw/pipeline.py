@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The pipeline: the stages of the hardware, in order, that a network and a folding make.
 
 A list of plain numbers: cost, timing, assembly and reports all read this one list, so that none

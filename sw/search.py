@@ -277,25 +277,13 @@ class _Search:
             self.walk(cycles, bounds, weight), lambda it: it.share(self.budget), effort
         )
 
-    def leanest(self, cycles: float, effort: int | None) -> tuple[Complete | None, float]:
-        """Return the fewest LUTs at a number of cycles, and what no folding can beat."""
-        bounds = self.bounds(cycles)
-        if bounds[0][0, -1] > self.budget.lut:
-            return None, inf
-        walk = self.walk(cycles, bounds, (1.0, TIE))
-        return self.best(walk, lambda it: it.lut + TIE * it.bram, effort)
-
     def fastest(self, effort: int | None) -> tuple[Complete | None, float]:
-        """Return the fewest cycles, with the fewest LUTs, and what no folding can beat.
-
-        Block RAMs that are left over speed nothing up; LUTs that are do, since they are easier to
-        place and route.
-        """
+        """Return the fewest cycles, with the least sum of shares, and what no folding can beat."""
         paces = self.tables.paces()
         tried: dict[int, tuple[Complete | None, float]] = {}
 
         def attempt(index: int) -> bool:
-            tried[index] = self.leanest(paces[index], effort)
+            tried[index] = self.smallest(paces[index], effort)
             return tried[index][0] is not None
 
         # More cycles never need more hardware: each border is found by bisection.
@@ -326,7 +314,11 @@ class _Search:
 
     def least(self, effort: int | None) -> tuple[Complete | None, float]:
         """Return the fewest LUTs, and what no folding can beat."""
-        return self.leanest(inf, effort)
+        bounds = self.bounds(inf)
+        if bounds[0][0, -1] > self.budget.lut:
+            return None, inf
+        walk = self.walk(inf, bounds, (1.0, TIE))
+        return self.best(walk, lambda it: it.lut + TIE * it.bram, effort)
 
     def quickest(self, effort: int | None) -> tuple[Complete | None, float]:
         """Return the least latency, and what no folding can beat."""
@@ -392,7 +384,7 @@ def smallest(
 def fastest(
     lowered: LoweredNetwork, family: Family, budget: Budget, effort: int | None = EFFORT
 ) -> Found:
-    """Return the folding of fewest cycles a frame that fits; of several, that of fewest LUTs.
+    """Return the folding of fewest cycles a frame that fits; of several, the smallest.
 
     Parameters
     ----------
