@@ -401,7 +401,7 @@ def _load_svhn(folder: Path, split: Split) -> Frames:
         x, y = np.asarray(content["X"]), np.asarray(content["y"]).reshape(-1)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise UserError(f"cannot read the data set file {path}: {error.strerror}") from error
-    except (*_DAMAGE, MatReadError) as error:
+    except (*_DAMAGE, IndexError, MatReadError) as error:
         raise UserError(f"{path} is not a file of SVHN's cropped digits; fetch it again") from error
     if (
         x.dtype != np.uint8
