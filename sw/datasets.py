@@ -390,7 +390,7 @@ def _load_svhn(folder: Path, split: Split) -> Frames:
     """Read ``X`` (32, 32, 3, N) and ``y`` (N, 1) of a ``.mat`` file, in which 10 is the digit 0."""
     path = folder / f"{split}_32x32.mat"
     try:
-        from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError, loadmat
     except ImportError as error:
         raise UserError(
             "reading SVHN's files needs scipy; install it with: pip install 'xnorflow[train]'"
@@ -401,7 +401,7 @@ def _load_svhn(folder: Path, split: Split) -> Frames:
         x, y = np.asarray(content["X"]), np.asarray(content["y"]).reshape(-1)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise UserError(f"cannot read the data set file {path}: {error.strerror}") from error
-    except (*_DAMAGE, NotImplementedError) as error:
+    except (*_DAMAGE, IndexError, MatReadError) as error:
         raise UserError(f"{path} is not a file of SVHN's cropped digits; fetch it again") from error
     if (
         x.dtype != np.uint8

@@ -338,7 +338,7 @@ def test_a_wrong_svhn_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_scipy_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    monkeypatch.setitem(sys.modules, "scipy.io.matlab", None)
     with pytest.raises(UserError, match=r"needs scipy; .*pip install 'xnorflow\[train\]'"):
         load_dataset("svhn", "train", tmp_path)
 
