@@ -247,7 +247,7 @@ def _check_layer(
     for key, legal in (("pe", legal_pe(layer)), ("simd", legal_simd(layer))):
         if not _is_whole(entry[key]) or entry[key] not in legal:
             raise UserError(
-                f"{where}: {key} is {entry[key]!r} but must be one of the divisors {legal}"
+                f"{where}: {key} is {entry[key]!r} but must divide {legal[-1]}; legal are {legal}"
             )
     depth = (layer.rows // entry["pe"]) * (layer.mw // entry["simd"])
     weights_in = entry.get("weights_in", default_weights_in(depth))

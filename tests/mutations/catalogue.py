@@ -702,9 +702,16 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "core: latency without that of the arg-max",
         "hw/core.py",
-        "self.latency = int(times[-1]) + self._argmax.latency",
-        "self.latency = int(times[-1])",
+        "self.latency = int(self._schedule()[-1]) + self._argmax.latency",
+        "self.latency = int(self._schedule()[-1])",
         "tests/sim/test_verify.py::test_latency_and_cycles_per_frame_are_the_predicted_ones",
+    ),
+    Mutation(
+        "core: a shortcut that is a frame late in the schedule",
+        "hw/core.py",
+        "times = stage.unit.schedule(times, *others)",
+        "times = stage.unit.schedule(times, *[side + 10_000 for side in others])",
+        "tests/sim/test_verify_family.py::test_a_shortcut_past_windows_has_the_fifo_that_full_speed_needs",
     ),
     # --- windows ---
     Mutation(

@@ -8,6 +8,7 @@ from amaranth import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+from family_networks import FamilyMaker
 from foldings import random_folding
 from random_networks import random_cnn, random_frames, random_network
 
@@ -20,6 +21,7 @@ from xnorflow.folding import LayerFolding
 from xnorflow.frontend import load
 from xnorflow.golden import quantize
 from xnorflow.hw.fifo import StreamFIFO
+from xnorflow.lowered import LoweredJoin
 from xnorflow.lowering import lower
 from xnorflow.planning import plan
 from xnorflow.sim.cxxrtl.compile import load_library
@@ -74,6 +76,25 @@ def test_a_familys_own_cells_count_like_those_that_are_simulated(board, inputs):
     result = verify(core, lowered, frames, engine="netlist", board=load_board(board))
     assert result.mismatches == 0
     assert result.timing_as_predicted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.parametrize("seed", [5, 9])
+def test_levels_planes_and_shortcuts_are_bit_exact_as_cells(board, seed):
+    lowered = lower(FamilyMaker(seed).network())
+    kinds = {type(stage) for stage in lowered.stages}
+    assert LoweredJoin in kinds
+    assert any(layer.planes > 1 for layer in lowered.layers)
+    assert any(layer.o_levels > 1 for layer in lowered.layers)
+    rng = np.random.default_rng(seed)
+    folding = random_folding(rng, lowered)
+    frames = rng.integers(0, lowered.input.levels + 1, (8, lowered.input.features))
+    core = assemble(lowered, folding, load_board(board).family)
+    result = verify(
+        core, lowered, frames, engine="netlist", board=load_board(board), stall=0.3, seed=seed
+    )
+    assert result.mismatches == 0
 
 
 class TestRefusals:

@@ -121,5 +121,8 @@ def test_a_shortcut_past_windows_has_the_fifo_that_full_speed_needs():
     # Two windows of 3 x 3 hold back a row and a pixel each.
     (depth,) = fifo_depths(stages).sides[join]
     assert 22 <= depth <= 40
-    result = verify(assemble(lowered, folding), lowered, frames, watch_layers=True)
+    core = assemble(lowered, folding)
+    result = verify(core, lowered, frames, watch_layers=True)
     assert (result.mismatches, result.cycles_per_frame) == (0, cycles_per_frame(lowered, folding))
+    # Stages with no cycle to spare hold each other up while the pipeline fills.
+    assert core.latency <= result.latency_cycles <= 1.1 * core.latency
