@@ -1,5 +1,6 @@
 """Synthesised cores against the golden model, and the models of cells that yosys has none of."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,6 @@ from amaranth import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-from family_networks import FamilyMaker
 from foldings import random_folding
 from random_networks import random_cnn, random_frames, random_network
 
@@ -21,8 +21,8 @@ from xnorflow.folding import LayerFolding
 from xnorflow.frontend import load
 from xnorflow.golden import quantize
 from xnorflow.hw.fifo import StreamFIFO
-from xnorflow.lowered import LoweredJoin
 from xnorflow.lowering import lower
+from xnorflow.network import Dense, Join, Network, Quantize
 from xnorflow.planning import plan
 from xnorflow.sim.cxxrtl.compile import load_library
 from xnorflow.sim.cxxrtl_engine import drive
@@ -80,21 +80,36 @@ def test_a_familys_own_cells_count_like_those_that_are_simulated(board, inputs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("board", BOARDS)
-@pytest.mark.parametrize("seed", [5, 9])
-def test_levels_planes_and_shortcuts_are_bit_exact_as_cells(board, seed):
-    lowered = lower(FamilyMaker(seed).network())
-    kinds = {type(stage) for stage in lowered.stages}
-    assert LoweredJoin in kinds
-    assert any(layer.planes > 1 for layer in lowered.layers)
-    assert any(layer.o_levels > 1 for layer in lowered.layers)
-    rng = np.random.default_rng(seed)
-    folding = random_folding(rng, lowered)
-    frames = rng.integers(0, lowered.input.levels + 1, (8, lowered.input.features))
-    core = assemble(lowered, folding, load_board(board).family)
-    result = verify(
-        core, lowered, frames, engine="netlist", board=load_board(board), stall=0.3, seed=seed
+def test_levels_planes_and_a_shortcut_are_bit_exact_as_cells(board):
+    rng = np.random.default_rng(4)
+    planes = np.array([[1] * 6, [2] * 6])
+    pairs = [rng.choice([-3, -1, 1, 3], (6, inputs)) for inputs in (8, 6)]
+    three = [Quantize(name, Fraction(6), Fraction(0), -1, 2) for name in "ab"]
+    network = Network(
+        "family",
+        (8,),
+        (
+            Quantize("in", Fraction(1), Fraction(0), 0, 3),
+            Dense("first", pairs[0], coefficients=planes),
+            three[0],
+            Dense("second", pairs[1], coefficients=planes),
+            Join("add", 2, (), "add"),
+            three[1],
+            Dense("last", rng.choice([-1, 1], (3, 6))),
+        ),
     )
+    lowered = lower(network)
+    folding = {
+        "first": LayerFolding(1, 2, "lut"),
+        "second": LayerFolding(4, 3, "lut"),
+        "last": LayerFolding(1, 6, "lut"),
+    }
+    frames = quantize(lowered, rng.integers(0, 4, (30, 8)).astype(np.uint8))
+    core = assemble(lowered, folding, load_board(board).family)
+    given = {"engine": "netlist", "board": load_board(board)}
+    result = verify(core, lowered, frames, **given, stall=0.3, seed=4)
     assert result.mismatches == 0
+    assert len(np.unique(result.classes)) > 1
 
 
 class TestRefusals:
