@@ -117,7 +117,7 @@ def main(
         for kind, (_, sizes) in KINDS.items():
             for size in (0.0, *sizes):
                 rows.append((kind, f"{size:.4f}", name, measure(net, test, kind, size)))
-                print(*rows[-1])
+                print(*rows[-1], flush=True)
     with Path(f"{output}.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("disturbance", "size", "network", "accuracy"), *rows])
     figure = go.Figure(

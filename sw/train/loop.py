@@ -292,7 +292,8 @@ def _identity(
         "--epochs": str(epochs),
         "--seed": str(seed),
         "--patience": str(patience),
-        "torch's version": torch.__version__,
+        # A plain string: torch's own class is not read back from a checkpoint.
+        "torch's version": str(torch.__version__),
     }
 
 

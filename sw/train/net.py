@@ -60,8 +60,9 @@ class QuantizedConv(nn.Module):
 class BinarizedNet(nn.Module):
     """A network with quantized weights and hidden activations; the first inputs may be pixels.
 
-    The last layer has one gain and, per class, a bias. With method ``bnn`` the bias is in whole
-    accumulator steps, so that the class is an integer comparison.
+    The last layer has one gain and, per class, a bias. Where its sums are of signs, the bias is in
+    whole accumulator steps, so that the class is an integer comparison; elsewhere it is any number,
+    which leaves no ties for rounding to break.
 
     Parameters
     ----------
@@ -103,7 +104,8 @@ class BinarizedNet(nn.Module):
     def offset(self) -> Tensor:
         """Return what is added to the last layer's sums, with a straight-through gradient."""
         exact = self.bias / self.gain
-        if self.recipe.method.name != "bnn":
+        method = self.recipe.method
+        if method.name != "bnn" or method.last_bits is not None:
             return exact
         return exact + (exact.round() - exact).detach()
 

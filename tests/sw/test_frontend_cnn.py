@@ -30,7 +30,7 @@ from xnorflow.network import (
     Quantize,
     Sign,
 )
-from xnorflow.train.export import HiddenLayer, OutputLayer, TrainedNetwork, to_qonnx
+from xnorflow.train.export import HiddenLayer, Norm, OutputLayer, Signs, TrainedNetwork, to_qonnx
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -138,7 +138,8 @@ def trained(rng: np.random.Generator, threshold: float | None) -> TrainedNetwork
         channels = shape[0]
         gamma, beta, mean = (rng.normal(0, s, channels).astype(np.float32) for s in (1, 0.5, 2))
         var = rng.uniform(1, 4, channels).astype(np.float32)
-        return HiddenLayer(weights, gamma, beta, mean, var, 1e-5, padding, pool)
+        norm = Norm(gamma, beta, mean, var, 1e-5)
+        return HiddenLayer(Signs(weights), norm, padding=padding, pool=pool)
 
     layers = (
         hidden(6, 2, 3, 3, padding=1, pool=2),
@@ -146,7 +147,7 @@ def trained(rng: np.random.Generator, threshold: float | None) -> TrainedNetwork
         hidden(7, 5 * 3 * 3),
     )
     signs = rng.choice(np.array([-1, 1], np.int8), (4, 7))
-    output = OutputLayer(signs, 0.25, rng.normal(0, 1, 4).astype(np.float32))
+    output = OutputLayer(Signs(signs), 0.25, rng.normal(0, 1, 4).astype(np.float32))
     return TrainedNetwork("trained", (8, 9, 2), threshold, layers, output)
 
 
