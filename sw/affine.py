@@ -5,12 +5,13 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xnorflow.errors import UserError
 from xnorflow.network import Affine, BatchNorm
 from xnorflow.surd import Surd
 
-__all__ = ["Chain", "apply", "same"]
+__all__ = ["Chain", "apply", "same", "turned"]
 
 Chain = list[tuple[Surd, Surd]]
 """Per channel the scale (of one term at most) and the offset since the last unit."""
@@ -19,6 +20,14 @@ Chain = list[tuple[Surd, Surd]]
 def same(one: tuple[Surd, Surd], two: tuple[Surd, Surd]) -> bool:
     """Return whether two maps are equal; a number may be written in more than one way."""
     return one == two or not ((one[0] - two[0]).terms or (one[1] - two[1]).terms)
+
+
+def turned(chain: Chain, polarity: NDArray[np.int64]) -> Chain:
+    """Return the maps times `polarity`, -1 or 1 for each channel."""
+    return [
+        (scale, offset) if p > 0 else (-scale, -offset)
+        for (scale, offset), p in zip(chain, polarity, strict=True)
+    ]
 
 
 def apply(op: Affine | BatchNorm, chain: Chain, where: str) -> Chain:

@@ -13,7 +13,6 @@ from xnorflow.folding import Folding, widths
 from xnorflow.hw.core import CoreStage, Shortcut, StreamingCore, StreamUnit
 from xnorflow.hw.counting import COUNTING, Counting
 from xnorflow.hw.fifo import StreamFIFO
-from xnorflow.hw.join import JoinUnit
 from xnorflow.hw.layouts import Lanes
 from xnorflow.hw.mvu import MatrixVectorUnit
 from xnorflow.hw.parallel_window import ParallelWindow
@@ -37,6 +36,7 @@ from xnorflow.pipeline import (
     Stage,
     ThresholdStage,
     WindowStage,
+    make_join,
     pipeline,
 )
 
@@ -67,7 +67,8 @@ def assemble(lowered: LoweredNetwork, folding: Folding, family: str | None = Non
         if isinstance(stage, JoinStage):
             source = places[stage.source]
             side = _side(stage, depths.sides[index], built[source], output)
-            unit: StreamUnit = _join(stage, payload, _payload(side or [built[source]]))
+            elements = payload.elem_shape, _payload([built[source], *side]).elem_shape
+            unit: StreamUnit = make_join(stage, elements)
             shortcut = Shortcut(source, tuple(side))
         else:
             unit = component(stage, payload, output, family)
@@ -108,19 +109,6 @@ def _side(
     before = [source, *built]
     built += _fifo(f"{join.name}_side", _payload(before), last, before[-1].o_beats)
     return built
-
-
-def _join(stage: JoinStage, main: data.ArrayLayout, side: data.ArrayLayout) -> JoinUnit:
-    join = stage.join
-    ranges = tuple(zip(join.low, join.high, strict=True))
-    return JoinUnit(
-        (main.elem_shape, side.elem_shape),
-        (join.shape[-1], join.side_channels),
-        lanes=stage.lanes,
-        how=join.how,
-        gains=join.gains,
-        ranges=(ranges[0], ranges[1]),
-    )
 
 
 def component(

@@ -212,7 +212,7 @@ def _unit(family: Family, stage: MatrixStage, output: LoweredOutput) -> dict[str
     layer, choice = stage.layer, stage.choice
     affine = output if stage.head == "scores" else None
     _, o_bits, latency = _head(family, stage, affine)
-    accumulates = _is_plain(layer, stage.head) and choice.simd < layer.mw
+    accumulates = stage.is_plain and choice.simd < layer.mw
     return {
         "mh": layer.rows,
         "mw": layer.mw,
@@ -227,7 +227,7 @@ def _unit(family: Family, stage: MatrixStage, output: LoweredOutput) -> dict[str
         "groups": layer.groups,
         "accumulator": _accumulator(layer, stage.granule) if accumulates else 0,
         "planes": layer.planes,
-        "late": _is_plain(layer, stage.head),
+        "late": stage.is_plain,
         "widths": (
             _rom_widths(layer, choice.pe, choice.simd) if choice.weights_in == "bram" else None
         ),
@@ -267,13 +267,8 @@ _HeadKey = tuple[LoweredLayer, int, int, str, int]
 
 def _head_key(stage: MatrixStage) -> _HeadKey:
     layer, choice = stage.layer, stage.choice
-    simd = choice.simd if _is_plain(layer, stage.head) else layer.mw
+    simd = choice.simd if stage.is_plain else layer.mw
     return layer, choice.pe, stage.granule, stage.head, simd
-
-
-def _is_plain(layer: LoweredLayer, head: str) -> bool:
-    """Return whether nothing but one threshold a neuron stands behind a unit's counts."""
-    return head == "thresholds" and layer.coefficients is None and layer.o_levels == 1
 
 
 def _head(

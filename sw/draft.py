@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from xnorflow.affine import Chain
+from xnorflow.affine import Chain, turned
 from xnorflow.levels import Levels
 from xnorflow.lowered import LoweredLayer, LoweredPool, LoweredStage, LoweredThreshold, Window
 
@@ -50,11 +50,7 @@ class Draft:
         """
         assert self.quantized is not None
         assert self.levels is not None
-        chain = [
-            (scale, offset) if p > 0 else (-scale, -offset)
-            for (scale, offset), p in zip(self.quantized, polarity, strict=True)
-        ]
-        layer, pools, low, high, chain = self.folded(chain)
+        layer, pools, low, high, chain = self.folded(turned(self.quantized, polarity))
         thresholds = self.levels.thresholds(chain, polarity, low, high, self.step)
         if not pools:
             return [replace(layer, thresholds=thresholds)]
@@ -67,7 +63,7 @@ class Draft:
 
     def sent_on(self) -> tuple[list[LoweredStage], int, int]:
         """Return the stages that send on accumulators or sums as they are, and their range."""
-        low, high = int(self.layer.acc_min.min()), int(self.layer.acc_max.max())
+        low, high = self.layer.o_range
         pools = self._pools(low, high)
         if pools:
             low, high = pools[-1].o_range

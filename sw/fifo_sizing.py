@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,7 +160,7 @@ def _shortcut(
 ) -> tuple[list[int], NDArray[np.int64]]:
     """Return the depths before a shortcut's stages, and when pixels come to its end."""
     depths = [0] * len(stage.side)
-    for node in _nodes(list(stage.side), len(before.needs)):
+    for node in _nodes(stage.side, len(before.needs)):
         taken, given = _run(node, arrivals)
         depths[node.stage] = _depth(before, node, arrivals, taken)
         arrivals, before = given, node
@@ -176,10 +175,8 @@ def _both(main: NDArray[np.int64], side: NDArray[np.int64], service: int) -> NDA
 
 def _side_depth(stage: JoinStage, arrivals: NDArray[np.int64], taken: NDArray[np.int64]) -> int:
     """Return the beats that wait at the end of a shortcut at most."""
-    waiting = np.searchsorted(arrivals, taken, side="right") - np.arange(len(taken))
-    pixels = prod(stage.join.shape[:-1])
-    beats = pixels * stage.join.side_channels // stage.lanes // pixels
-    return int(waiting.max()) * beats + SLACK
+    beats = stage.join.side_channels // stage.lanes
+    return int(_waiting(arrivals, taken).max()) * beats + SLACK
 
 
 def fifos(stages: list[Stage]) -> list[Fifo]:
@@ -204,13 +201,17 @@ def _depth(
     before: _Node, node: _Node, arrivals: NDArray[np.int64], taken: NDArray[np.int64]
 ) -> int:
     """Return the beats that wait between two nodes at most."""
-    # When pixel n is taken late, all that arrived until then wait with it.
-    waiting = np.searchsorted(arrivals, taken, side="right") - np.arange(len(taken))
+    waiting = _waiting(arrivals, taken)
     most = int(waiting[taken > arrivals + node.accept].max(initial=0))
     # Elsewhere than behind a parallel window, which must not be held up, one pixel may always be
     # under way in the registers of the stages around.
     kept = most if before.moves else most - 1
     return kept * node.beats + SLACK if kept > 0 else 0
+
+
+def _waiting(arrivals: NDArray[np.int64], taken: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many pixels wait when each is taken: all that arrived until then."""
+    return np.searchsorted(arrivals, taken, side="right") - np.arange(len(taken))
 
 
 def _run(node: _Node, arrivals: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -23,7 +23,7 @@ from math import lcm, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from xnorflow.affine import Chain, apply, same
+from xnorflow.affine import Chain, apply, same, turned
 from xnorflow.draft import Draft
 from xnorflow.errors import UserError
 from xnorflow.input_thresholds import quantizer_thresholds, sign_threshold, step_thresholds
@@ -417,13 +417,9 @@ class _Walk:
         """Quantize integers that a stage sends on: what comes out rises with them."""
         chain = self._of_channels(f"quantizer {name!r}")
         polarity = np.array([-1 if scale.sign() < 0 else 1 for scale, _ in chain], np.int64)
-        rising = [
-            (scale, offset) if p > 0 else (-scale, -offset)
-            for (scale, offset), p in zip(chain, polarity, strict=True)
-        ]
         low, high = (np.full(len(chain), end, np.int64) for end in (self.low, self.levels))
         rows = self._levels_of_channels(levels, name)
-        thresholds = rows.thresholds(rising, polarity, low, high, 1)
+        thresholds = rows.thresholds(turned(chain, polarity), polarity, low, high, 1)
         # On a shortcut there may be no stage yet.
         last = self.stages[-1].name if self.stages else self.layer
         self.stages.append(LoweredThreshold(f"{last}_threshold", thresholds, self.image))
@@ -546,7 +542,9 @@ class _Walk:
         if place < 0:
             return False
         stage = self.stages[place]
-        if place in self.tapped or not isinstance(stage, LoweredLayer | LoweredThreshold):
+        if not isinstance(stage, LoweredLayer | LoweredThreshold) or any(
+            n >= place for n in self.tapped
+        ):
             return False
         if stage.thresholds is None or stage.thresholds.ndim == 1:
             return False
@@ -554,8 +552,6 @@ class _Walk:
         self.stages[place] = replace(stage, thresholds=thresholds)
         for later, pool in enumerate(self.stages[place + 1 :], start=place + 1):
             assert isinstance(pool, LoweredPool)
-            if later in self.tapped:
-                return False
             self.stages[later] = replace(pool, high=pool.high * steps)
         return True
 

@@ -16,6 +16,7 @@ from itertools import pairwise
 from math import gcd, prod
 
 import numpy as np
+from amaranth.hdl import ShapeLike
 
 from xnorflow.folding import Folding, LayerFolding, widths
 from xnorflow.hw.join import JoinUnit, narrowest
@@ -47,6 +48,7 @@ __all__ = [
     "cycles_per_frame",
     "join_unit",
     "linked",
+    "make_join",
     "owned_pipeline",
     "pipeline",
     "segment",
@@ -252,6 +254,12 @@ class MatrixStage:
     def name(self) -> str:
         """The layer's name."""
         return self.layer.name
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing but one threshold a neuron stands behind the counts."""
+        layer = self.layer
+        return self.head == "thresholds" and layer.coefficients is None and layer.o_levels == 1
 
     @property
     def i_bits(self) -> int:
@@ -648,10 +656,16 @@ def _side_stages(
 @cache
 def join_unit(stage: JoinStage) -> JoinUnit:
     """Return a join as the integers' ranges have it, for what it costs and when it gives beats."""
+    main, side = zip(stage.join.low, stage.join.high, strict=True)
+    return make_join(stage, (narrowest(*main), narrowest(*side)))
+
+
+def make_join(stage: JoinStage, elements: tuple[ShapeLike, ShapeLike]) -> JoinUnit:
+    """Return the hardware of a join whose streams, main and shortcut, have these elements."""
     join = stage.join
     main, side = zip(join.low, join.high, strict=True)
     return JoinUnit(
-        (narrowest(*main), narrowest(*side)),
+        elements,
         (join.shape[-1], join.side_channels),
         lanes=stage.lanes,
         how=join.how,

@@ -107,8 +107,7 @@ def _waited(times: NDArray[np.int64], depth: int) -> NDArray[np.int64]:
 def _schedule(stage: Stage, arrivals: NDArray[np.int64]) -> NDArray[np.int64]:
     match stage:
         case JoinStage():
-            # Alone: the shortcut's beats are there already.
-            return join_unit(stage).schedule(arrivals, np.zeros(_side_beats(stage), np.int64))
+            raise TypeError("a join has two inputs")
         case ConverterStage(i_lanes=i_lanes, o_lanes=o_lanes):
             return _converter(i_lanes, o_lanes).schedule(arrivals)
         case ResizeStage():
@@ -131,10 +130,6 @@ def _folds(stage: MatrixStage) -> tuple[int, int]:
     """Return the synapse folds of a unit, and how often it reads a vector."""
     layer, choice = stage.layer, stage.choice
     return layer.mw // choice.simd, layer.rows // layer.groups // choice.pe
-
-
-def _side_beats(stage: JoinStage) -> int:
-    return prod(stage.join.shape[:-1]) * stage.join.side_channels // stage.lanes
 
 
 def _unit_latency(stage: MatrixStage) -> int:
@@ -160,7 +155,7 @@ def _unit_latency(stage: MatrixStage) -> int:
         lanes=lanes,
         head=head,
         fixed=choice.weights_in == "constant",
-        late=stage.head == "thresholds" and layer.coefficients is None and layer.o_levels == 1,
+        late=stage.is_plain,
     )
 
 
