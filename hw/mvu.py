@@ -214,14 +214,13 @@ def unit_parts(
     array = array_parts(family, each, simd, synapse_folds, lanes, weight_bits, accumulator, late)
     if widths is None or weights_in is not ROMStyle.BRAM:
         widths = (each * simd,) * sets
-    roms = [rom_parts(family, depth, width, weights_in) for width in widths]
+    roms = [rom_parts(family, depth, width, weights_in, rom_latency) for width in widths]
     count_bits = each * (1 if accumulator else (mw * lanes.top).bit_length())
     o_beats = mh // planes // o_lanes(pe, planes)
     folds = index_bits(depth, synapse_folds, 1 if accumulator else o_beats)
     tree = array_latency(simd, 1, lanes, late) + sets
     registers = (
         sets * rom_latency * payload  # operands, of which the next group takes its own
-        + sets * (rom_latency - 1) * each * simd  # weights
         + (sets - 1) * index_bits(depth)  # addresses from group to group
         + count_bits * sets * (sets - 1) // 2  # counts that wait for the last group
         + tree
@@ -360,8 +359,9 @@ class MatrixVectorUnit(wiring.Component):
     buffer_in_registers : bool
         Keep the input vectors in flip-flops; see `ReplayBuffer`.
     rom_latency : int
-        1, or 2 for one more register behind the weight memory: a flip-flop a lane for a faster
-        clock where block RAM is slow (ECP5: 5.8 ns from clock to output).
+        1, or 2 for one more register behind the weight memory or, in LUTs, in its middle: for a
+        faster clock where block RAM is slow (ECP5: 5.8 ns from clock to output) or the words are
+        many; see `usual_latency`.
     lanes : Lanes
         Kind of the vectors' elements; bits by default. Integers count as they are: an offset of
         theirs belongs into thresholds or offsets.
@@ -592,7 +592,7 @@ class MatrixVectorUnit(wiring.Component):
             if group:
                 ahead = delay(m, ahead, 1, en, f"ahead_{group}")
             encoded = array.encode(words[:, group]).reshape(len(words), -1).astype(np.int64)
-            rom = ROM.of_lanes(encoded, 1, self.weights_in)
+            rom = ROM.of_lanes(encoded, 1, self.weights_in, self.rom_latency)
             m.submodules[f"rom_{group}"] = rom
             m.submodules[f"array_{group}"] = array
             operands = delay(m, ahead[: width + 3], self.rom_latency, en, f"operands_{group}")
@@ -604,7 +604,7 @@ class MatrixVectorUnit(wiring.Component):
                 array.valid.eq(operands[width]),
                 array.first.eq(operands[width + 1]),
                 array.last.eq(operands[width + 2]),
-                array.w.eq(delay(m, rom.data, self.rom_latency - 1, en, f"weights_{group}")),
+                array.w.eq(rom.data),
             ]
             grouped.append(
                 delay(m, array.o.as_value(), self.pe_groups - 1 - group, en, f"wait_{group}")

@@ -5,17 +5,22 @@ from functools import cache
 from math import ceil
 
 import numpy as np
-from amaranth import Const, Module
+from amaranth import Array, Cat, Const, Module, Signal
+from amaranth.hdl import Value
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
-from xnorflow.hw.cost import Family, Parts, distinct
+from xnorflow.hw.cost import Family, Parts, distinct, index_bits
+from xnorflow.hw.pipeline import delay
 
-__all__ = ["ROM", "ROMStyle", "pack_lanes", "rom_parts", "varying_bits"]
+__all__ = ["ROM", "ROMStyle", "pack_lanes", "rom_parts", "usual_latency", "varying_bits"]
 
 #: Widest memory, in bits, that a ROM in LUTs is made of.
 LUT_ROM_PIECE = 64
+
+#: Most words of a ROM in LUTs that are read in one cycle: two LUT4s deep.
+LUT_ROM_WORDS = 32
 
 
 class ROMStyle(Enum):
@@ -47,7 +52,28 @@ def pack_lanes(values: NDArray[np.integer], width: int) -> list[int]:
     return [int.from_bytes(row.tobytes(), "little") for row in packed]
 
 
-def rom_parts(family: Family, words: int, width: float, style: ROMStyle) -> Parts:
+def usual_latency(style: ROMStyle, words: int, bram_latency: int) -> int:
+    """Return the `ROM.latency` that keeps up with the logic around a weight memory.
+
+    Parameters
+    ----------
+    style : ROMStyle
+    words : int
+    bram_latency : int
+        Of block RAM; see `Family`.
+    """
+    if style is ROMStyle.BRAM:
+        return bram_latency
+    return 1 + (style is ROMStyle.LUT and words > LUT_ROM_WORDS)
+
+
+def _bank_words(words: int) -> int:
+    """Return the words of a bank of a ROM in LUTs that takes two cycles."""
+    # One LUT4 before the banks' registers, or three where that leaves too many to choose from.
+    return 16 if words <= 64 else 64
+
+
+def rom_parts(family: Family, words: int, width: float, style: ROMStyle, latency: int = 1) -> Parts:
     """Return the parts of a `ROM`, its output register among them.
 
     Parameters
@@ -57,17 +83,27 @@ def rom_parts(family: Family, words: int, width: float, style: ROMStyle) -> Part
     width : float
         Bits that are not the same in all words.
     style : ROMStyle
+    latency : int
     """
     if style is ROMStyle.CONSTANT:
-        return {}
+        return {"bare register": width * (latency - 1)}
     if style is ROMStyle.BRAM:
         storage = family.rom(words, ceil(width))
-        return {"bram": storage.rams, "select bit": storage.select}
+        parts = {"bram": storage.rams, "select bit": storage.select}
+        return parts | {"bare register": width * (latency - 1)}
     # Columns with the same content are one.
     columns = distinct(words, width)
     if words <= 2:
         return {"register": columns}  # the address bit itself, or its inverse
-    return {"ROM LUT": columns * _rom_luts(words), "register": columns}
+    parts = {"ROM LUT": columns * _rom_luts(words), "register": columns}
+    if latency > 1:
+        banks = ceil(words / _bank_words(words))
+        if banks == 1:
+            parts["bare register"] = columns
+        else:
+            parts["register"] += columns * banks
+            parts["bare register"] = index_bits(banks)
+    return parts
 
 
 @cache
@@ -97,9 +133,12 @@ def varying_bits(values: NDArray[np.integer], width: int) -> int:
 class ROM(wiring.Component):
     """Read-only memory with a registered output.
 
-    ``data = words[addr]``, one enabled cycle after `addr`. `ROMStyle.CONSTANT` needs a single word
-    and has no register, since its output never changes; `ROMStyle.LUT` is one LUT4 per bit and 16
-    words; `ROMStyle.BRAM` asks the tools for block RAM.
+    ``data = words[addr]``, `latency` enabled cycles after `addr`. `ROMStyle.CONSTANT` needs a
+    single word, and the first register falls away, since its output never changes; `ROMStyle.LUT`
+    is one LUT4 per bit and 16 words; `ROMStyle.BRAM` asks the tools for block RAM.
+
+    The second cycle of block RAM is a register behind it, that of a ROM in LUTs is in its middle:
+    banks of words with a register each, and then the choice between them.
 
     Parameters
     ----------
@@ -109,54 +148,71 @@ class ROM(wiring.Component):
         Bits of a word.
     style : ROMStyle
         Where the contents live.
+    latency : int
+        1 or 2.
 
     Members
     -------
     addr : In(range(len(words)))
     data : Out(width)
     en : In(1)
-        Clock enable of the output register.
+        Clock enable of every register.
     """
 
-    def __init__(self, words: list[int], width: int, style: ROMStyle):
+    def __init__(self, words: list[int], width: int, style: ROMStyle, latency: int = 1):
         if not words or any(not 0 <= word < 1 << width for word in words):
             raise ValueError(f"ROM needs at least one word and words of {width} bits")
         if style is ROMStyle.CONSTANT and len(words) > 1:
             raise ValueError(f"a constant ROM holds one word, not {len(words)}: use lut or bram")
-        self.words, self.width, self.style = words, width, style
+        if latency not in (1, 2):
+            raise ValueError(f"a ROM's latency must be 1 or 2, not {latency!r}")
+        self.words, self.width, self.style, self.latency = words, width, style, latency
         super().__init__({"addr": In(range(len(words))), "data": Out(width), "en": In(1)})
 
     @classmethod
-    def of_lanes(cls, values: NDArray[np.integer], width: int, style: ROMStyle) -> "ROM":
+    def of_lanes(
+        cls, values: NDArray[np.integer], width: int, style: ROMStyle, latency: int = 1
+    ) -> "ROM":
         """Build a ROM of rows of integers, packed by `pack_lanes`."""
-        return cls(pack_lanes(values, width), width * values.shape[1], style)
+        return cls(pack_lanes(values, width), width * values.shape[1], style, latency)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        size = _bank_words(len(self.words))
+        words: Value
         if self.style is ROMStyle.CONSTANT:
-            m.d.comb += self.data.eq(Const(self.words[0], self.width))
+            words = Const(self.words[0], self.width)
         elif self.style is ROMStyle.BRAM:
-            self._storage(m, "memory", 0, self.width, {"rom_style": "block"})
+            words = self._storage(m, "memory", self.words, "block")
+        elif self.latency == 1 or len(self.words) <= size:
+            words = self._storage(m, "memory", self.words, "logic")
         else:
-            # Without a word from us yosys makes block RAM of any ROM that it finds large enough;
-            # in one piece, 64 Kibit of logic ROM trip an assertion in yosys 0.70.
-            for start in range(0, self.width, LUT_ROM_PIECE):
-                width = min(LUT_ROM_PIECE, self.width - start)
-                self._storage(m, f"memory_{start}", start, width, {"rom_style": "logic"})
+            banks = range(0, len(self.words), size)
+            parts = [
+                self._storage(m, f"bank_{n}", self.words[first : first + size], "logic")
+                for n, first in enumerate(banks)
+            ]
+            bank = Value.cast(delay(m, self.addr[(size - 1).bit_length() :], 1, self.en, "bank"))
+            words = Signal(self.width)
+            m.d.comb += words.eq(Array(parts)[bank])
+        m.d.comb += self.data.eq(delay(m, words, self.latency - 1, self.en, "word"))
         return m
 
-    def _storage(self, m: Module, name: str, start: int, width: int, attrs: dict) -> None:
-        """Add a memory that holds bits ``start .. start + width - 1`` of every word."""
-        mask = (1 << width) - 1
-        m.submodules[name] = storage = memory.Memory(
-            shape=width,
-            depth=len(self.words),
-            init=[word >> start & mask for word in self.words],
-            attrs=attrs,
-        )
-        port = storage.read_port()
-        m.d.comb += [
-            port.addr.eq(self.addr),
-            port.en.eq(self.en),
-            self.data[start : start + width].eq(port.data),
-        ]
+    def _storage(self, m: Module, name: str, words: list[int], style: str) -> Value:
+        """Add a memory that holds `words`, and return what it reads."""
+        # Without a word from us yosys makes block RAM of any ROM that it finds large enough; in
+        # one piece, 64 Kibit of logic ROM trip an assertion in yosys 0.70.
+        widest = LUT_ROM_PIECE if style == "logic" else self.width
+        pieces = []
+        for start in range(0, self.width, widest):
+            width = min(widest, self.width - start)
+            m.submodules[f"{name}_{start}"] = storage = memory.Memory(
+                shape=width,
+                depth=len(words),
+                init=[word >> start & ((1 << width) - 1) for word in words],
+                attrs={"rom_style": style},
+            )
+            port = storage.read_port()
+            m.d.comb += [port.addr.eq(self.addr), port.en.eq(self.en)]
+            pieces.append(port.data)
+        return Cat(pieces)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from xnorflow.errors import UserError
+from xnorflow.hw.rom import ROMStyle, usual_latency
 from xnorflow.lowered import LoweredLayer, LoweredNetwork
 from xnorflow.padding import legal_widths, own_widths, pad
 
@@ -61,7 +62,8 @@ class LayerFolding:
     buffer_in : str
         Where the input vectors are kept: ``registers``, or ``auto`` for the tools' choice.
     rom_latency : int
-        2 puts one more register behind the weight memory, for a faster clock; else 1.
+        2 puts one more register behind the weight memory, or in its middle where that is in LUTs,
+        for a faster clock; else 1.
     outputs : int or None
         Neurons that the layer is padded to; None leaves it as it is.
     inputs : int or None
@@ -259,7 +261,8 @@ def _check_layer(
         )
     if buffer_in not in BUFFER_IN:
         raise UserError(f"{where}: buffer_in is {buffer_in!r} but must be one of {BUFFER_IN}")
-    rom_latency = entry.get("rom_latency", bram_latency if weights_in == "bram" else 1)
+    usual = usual_latency(ROMStyle(weights_in), depth, bram_latency)
+    rom_latency = entry.get("rom_latency", usual)
     if type(rom_latency) is not int or rom_latency not in (1, 2):
         raise UserError(f"{where}: rom_latency is {rom_latency!r} but must be 1 or 2")
     padded = {key: int(entry[key]) for key in ("outputs", "inputs") if key in entry}

@@ -219,6 +219,21 @@ def test_rom_gives_its_words_a_cycle_later(style):
     assert [row[0] for row in got] == [words[address] for address in addresses]
 
 
+@pytest.mark.parametrize("depth", [1, 2, 16, 17, 33, 64, 65, 130, 256, 300])
+@pytest.mark.parametrize("style", [ROMStyle.LUT, ROMStyle.BRAM])
+def test_rom_in_two_cycles(style, depth):
+    rng = np.random.default_rng(depth)
+    words = rng.integers(0, 128, depth).tolist()
+    addresses = [*range(depth), *rng.integers(0, depth, 50).tolist(), 0, depth - 1, 0]
+    got = run_pipeline(ROM(words, 7, style, 2), {"addr": addresses}, ["data"], 2, seed=1)
+    assert [row[0] for row in got] == [words[address] for address in addresses]
+
+
+def test_rom_takes_one_or_two_cycles():
+    with pytest.raises(ValueError, match="latency must be 1 or 2, not 3"):
+        ROM([1, 2], 3, ROMStyle.LUT, 3)
+
+
 @pytest.mark.parametrize("width", [64, 65, 200])
 @pytest.mark.parametrize("style", [ROMStyle.LUT, ROMStyle.BRAM])
 def test_wide_words_come_whole(style, width):

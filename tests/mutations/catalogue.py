@@ -563,6 +563,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         _ARITHMETIC + "test_rom_gives_its_words_a_cycle_later",
     ),
     Mutation(
+        "ROM in banks: the bank is chosen a cycle early",
+        "hw/rom.py",
+        'delay(m, self.addr[(size - 1).bit_length() :], 1, self.en, "bank")',
+        "self.addr[(size - 1).bit_length() :]",
+        _ARITHMETIC + "test_rom_in_two_cycles",
+    ),
+    Mutation(
         "ROM reads while it is not enabled",
         "hw/rom.py",
         "port.en.eq(self.en)",
@@ -579,8 +586,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "ROM of LUTs: the last piece gets the bits of the one before",
         "hw/rom.py",
-        "init=[word >> start & mask for word in self.words]",
-        "init=[word >> max(0, start - 64) & mask for word in self.words]",
+        "init=[word >> start & ((1 << width) - 1) for word in words]",
+        "init=[word >> max(0, start - 64) & ((1 << width) - 1) for word in words]",
         _ARITHMETIC + "test_wide_words_come_whole",
     ),
     Mutation(

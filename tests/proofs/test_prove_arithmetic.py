@@ -221,26 +221,30 @@ def test_a_score_unit_gives_the_affine_of_its_fold(scale, offset, top, proved):
 
 
 @pytest.mark.parametrize(
-    ("style", "depth", "width"),
+    ("style", "depth", "width", "latency"),
     [
-        (ROMStyle.CONSTANT, 1, 5),
-        (ROMStyle.LUT, 5, 3),
-        (ROMStyle.LUT, 2, 66),
-        (ROMStyle.BRAM, 5, 3),
-        (ROMStyle.BRAM, 2, 66),
+        (ROMStyle.CONSTANT, 1, 5, 1),
+        (ROMStyle.LUT, 5, 3, 1),
+        (ROMStyle.LUT, 2, 66, 1),
+        (ROMStyle.LUT, 34, 2, 2),
+        (ROMStyle.LUT, 130, 2, 2),
+        (ROMStyle.BRAM, 5, 3, 1),
+        (ROMStyle.BRAM, 5, 3, 2),
+        (ROMStyle.BRAM, 2, 66, 1),
     ],
 )
-def test_a_rom_gives_its_words_in_every_style(style, depth, width, proved):
+def test_a_rom_gives_its_words_in_every_style(style, depth, width, latency, proved):
     rng = np.random.default_rng(depth)
     words = [int.from_bytes(rng.bytes(9), "little") % (1 << width) for _ in range(depth)]
-    rom, m = ROM(words, width, style), Module()
+    rom, m = ROM(words, width, style, latency), Module()
     free = Signal(range(depth))
     address = at_most(free, depth - 1)
     m.d.comb += rom.addr.eq(address)
     claim = Array(Const(word, width) for word in words)[address]
-    latency = int(style is not ROMStyle.CONSTANT)
-    verdict = prove_pipeline(rom, m, {"address": free}, [(rom.data, claim)], latency=latency)
-    proved(verdict, "ROM", "the word of the address", f"style={style.value} {depth=} {width=}")
+    cycles = 0 if style is ROMStyle.CONSTANT else latency
+    verdict = prove_pipeline(rom, m, {"address": free}, [(rom.data, claim)], latency=cycles)
+    bounds = f"style={style.value} {depth=} {width=} {latency=}"
+    proved(verdict, "ROM", "the word of the address", bounds)
     assert verdict.covered
 
 
