@@ -99,18 +99,30 @@ class RunTime(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        a: Value = self.a
+        tree = None
+        if isinstance(self.kind, Counting):
+            m.submodules.tree = tree = AgreementTree(PE, SIMD, self.kind, late=True)
+            a = tree.mix(a)
         a, w, t, flags = (
             delay(m, port, 1, Const(1), f"in_{n}")
-            for n, port in enumerate((self.a, self.w, self.t, self.flags))
+            for n, port in enumerate((a, self.w, self.t, self.flags))
         )
-        if isinstance(self.kind, Counting):
-            self._built(m, a, w, t, flags)
+        if tree is not None:
+            self._built(m, tree, a, w, t, flags)
         else:
             self._plain(m, a, w, t, flags)
         return m
 
-    def _built(self, m: Module, a: Value, w: data.View, t: data.View, flags: Value) -> None:
-        m.submodules.tree = tree = AgreementTree(PE, SIMD, self.kind, late=True)
+    def _built(
+        self,
+        m: Module,
+        tree: AgreementTree,
+        a: Value,
+        w: data.View,
+        t: data.View,
+        flags: Value,
+    ) -> None:
         m.submodules.accumulator = accumulator = _RunTimeStarts(
             THRESHOLDS, self.top, tree.top, late=tree.uses_late, counting=self.kind
         )

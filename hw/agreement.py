@@ -1,11 +1,12 @@
 """Agreements of an input vector with the weights of many neurons, counted in few LUT4s."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, reduce
+from operator import xor
 from typing import Any
 
 import numpy as np
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module
 from amaranth.hdl import Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -22,6 +23,7 @@ __all__ = [
     "agreement_latency",
     "agreement_parts",
     "leaf_sizes",
+    "mixing_parts",
     "tree_level_parts",
 ]
 
@@ -31,7 +33,7 @@ LEAF = 7
 #: Bits, the lowest first, and the largest number that they are.
 _Node = tuple[list[Value], int]
 
-#: Of a leaf with so many lanes, those whose weights' XOR stands in place of each weight.
+#: Of a leaf with so many lanes, those whose XOR stands in place of each input and each weight.
 FORMS: dict[int, tuple[tuple[int, ...], ...]] = {
     1: ((0,),),
     2: ((0,), (0, 1)),
@@ -56,9 +58,16 @@ def agreement_latency(lanes: int, late: bool) -> int:
     return 1 + (len(leaf_sizes(lanes, late)) - 1).bit_length()
 
 
-#: Of a leaf in LUTs, by its lanes: LUT4s of each neuron, and XORs of inputs that all share.
+#: Of a leaf in LUTs, by its lanes: LUT4s of each neuron.
 LEAF_LUTS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 7, 6: 6, 7: 7}
-SHARED_LUTS = {1: 0, 2: 1, 3: 3, 4: 4, 5: 4, 6: 6, 7: 7}
+
+
+def mixing_parts(family: Family, simd: int, late: bool) -> Parts:
+    """Return the parts of `AgreementTree.mix` as inputs are counted in a family."""
+    if not COUNTING[family.name].in_luts:
+        return {}
+    forms = [form for size in leaf_sizes(simd, late) for form in FORMS[size]]
+    return {"shared LUT": sum(len(form) > 1 for form in forms)}
 
 
 def tree_level_parts(
@@ -101,7 +110,7 @@ def tree_level_parts(
 
 @cache
 def agreement_parts(family: Family, pe: int, simd: int, late: bool, weight_bits: int) -> Parts:
-    """Return the parts of an `AgreementTree` as it is counted in a family.
+    """Return the parts of an `AgreementTree` as it is counted in a family, but for `mixing_parts`.
 
     Parameters
     ----------
@@ -116,7 +125,7 @@ def agreement_parts(family: Family, pe: int, simd: int, late: bool, weight_bits:
     if COUNTING[family.name].in_luts:
         for size in sizes:
             copies = distinct(weight_bits * size, pe)
-            lists.append({"leaf LUT": LEAF_LUTS[size] * copies, "shared LUT": SHARED_LUTS[size]})
+            lists.append({"leaf LUT": LEAF_LUTS[size] * copies})
         lists.append({"leaf LUT": behind * pe, "register": behind * pe})
     else:
         triples = sum(1 + (size > 3) for size in sizes) * pe
@@ -143,8 +152,8 @@ class AgreementTree(wiring.Component):
     - In LUTs. The lowest bit of a count is the parity of all inputs and weights, and three lanes
       have a carry where, of a parity 1, all three or, of a parity 0, not all are alike: one LUT4 of
       two XORs of inputs and two of weights. So if those are stored in place of the weights, which
-      takes no more memory, and those of the inputs are made once for all neurons, a lane takes a
-      LUT4 in leaves of up to seven lanes (five take 7).
+      takes no more memory, and stand in place of the inputs too (see `mix`), made once for all
+      neurons, a lane takes a LUT4 in leaves of up to seven lanes (five take 7).
     - In carry chains. A carry that is injected between two sums (see `chain_sums`) makes a full
       adder of any three lanes in two bits of a chain, XORs included in CCU2C; seven lanes take 7.
 
@@ -170,6 +179,7 @@ class AgreementTree(wiring.Component):
     Members
     -------
     a : In(simd)
+        Mixed inputs.
     w : In(ArrayLayout(simd, pe))
         Encoded weights.
     o : Out(ArrayLayout(range(top + 1), pe))
@@ -196,6 +206,23 @@ class AgreementTree(wiring.Component):
             }
         )
 
+    @property
+    def _forms(self) -> list[list[int]]:
+        """The lanes whose XOR stands in place of each lane."""
+        forms: list[list[int]] = []
+        if self.counting.in_luts:
+            for size in self.sizes:
+                first = len(forms)
+                forms += [[first + lane for lane in form] for form in FORMS[size]]
+        return forms + [[lane] for lane in range(len(forms), self.simd)]
+
+    def mix(self, a: Value) -> Value:
+        """Return what `a` is for inputs: XORs of some of them.
+
+        They come before the register that `a` comes from, and cost no depth behind it.
+        """
+        return Cat(reduce(xor, (a[lane] for lane in form)) for form in self._forms)
+
     def encode(self, positive: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return what `w` is for weights.
 
@@ -210,15 +237,8 @@ class AgreementTree(wiring.Component):
         """
         # A lane agrees where the input differs from the weight's inverse.
         inverse = ~positive
-        if not self.counting.in_luts:
-            return inverse
-        encoded, first = inverse.copy(), 0
-        for size in self.sizes:
-            for place, form in enumerate(FORMS[size]):
-                lanes = [first + lane for lane in form]
-                encoded[..., first + place] = np.bitwise_xor.reduce(inverse[..., lanes], axis=-1)
-            first += size
-        return encoded
+        forms = [np.bitwise_xor.reduce(inverse[..., form], axis=-1) for form in self._forms]
+        return np.stack(forms, axis=-1)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -293,12 +313,10 @@ class AgreementTree(wiring.Component):
         rows: list[list[_Node]] = [[] for _ in range(self.pe)]
         first = 0
         for leaf, size in enumerate(self.sizes):
-            shared: dict[tuple[int, ...], Signal] = {}
             for p in range(self.pe):
-                place = f"{leaf}_{p}"
                 weights = list(self.w[p][first : first + size])
-                inputs = self.a[first : first + size]
-                leaf_unit = _LutLeaf(m, place, inputs, weights, shared, cell, self.en)
+                inputs = list(self.a[first : first + size])
+                leaf_unit = _LutLeaf(m, f"{leaf}_{p}", inputs, weights, cell, self.en)
                 rows[p].append((leaf_unit.bits(), size))
             first += size
         return rows
@@ -348,7 +366,7 @@ def _added(x: Value | list[Value], y: Value | list[Value]) -> list[Slot]:
 
 
 class _LutLeaf:
-    """A leaf in LUT4s; `FORMS` says what its weights are.
+    """A leaf in LUT4s; `FORMS` says what its inputs and its weights are.
 
     Of three lanes, `u` is set where they are not all alike, and then a carry is ``u ^ parity``.
     """
@@ -357,24 +375,16 @@ class _LutLeaf:
         self,
         m: Module,
         place: str,
-        a: Value,
+        a: list[Value],
         w: list[Value],
-        shared: dict[tuple[int, ...], Signal],
         cell: bool,
         en: Value,
     ):
-        self.m, self.place, self.a, self.w, self.shared, self.cell = m, place, a, w, shared, cell
-        self.en = en
+        self.m, self.place, self.a, self.w, self.cell, self.en = m, place, a, w, cell, en
 
     def x(self, *lanes: int) -> Value:
-        """Return the XOR of inputs, which is made once for all neurons."""
-        if len(lanes) == 1:
-            return self.a[lanes[0]]
-        if lanes not in self.shared:
-            name = f"a{self.place.split('_')[0]}_" + "".join(map(str, lanes))
-            self.shared[lanes] = Signal(name=name)
-            self.m.d.comb += self.shared[lanes].eq(Cat(self.a[lane] for lane in lanes).xor())
-        return self.shared[lanes]
+        """Return the XOR of the inputs of `lanes`."""
+        return self.a[FORMS[len(self.a)].index(lanes)]
 
     def lut(self, name: str, function: Callable[..., Any], *inputs: Value) -> Value:
         return lut4(self.m, f"{name}_{self.place}", function, inputs, self.cell)
@@ -404,9 +414,7 @@ class _LutLeaf:
     def _of_2(self) -> list[Value]:
         x, w = self.x, self.w
         b0 = self.lut("b0", lambda a, b: a ^ b, x(0, 1), w[1])
-        b1 = self.lut(
-            "b1", lambda a0, w0, a1, w01: (a0 ^ w0) & (a1 ^ w0 ^ w01), x(0), w[0], x(1), w[1]
-        )
+        b1 = self.lut("b1", lambda a, w, b, v: (a ^ w) & (a ^ w ^ b ^ v), x(0), w[0], x(0, 1), w[1])
         return self.register([b0, b1])
 
     def _of_3(self) -> list[Value]:
@@ -431,7 +439,7 @@ class _LutLeaf:
         s = self.lut("s", lambda a, b: a ^ b, x(0, 1, 2), w[2])
         b0 = self.lut("b0", lambda s, a, b: s ^ a ^ b, s, x(3, 4), w[4])
         both = self.lut(
-            "both", lambda a3, w3, a4, w34: (a3 ^ w3) & (a4 ^ w3 ^ w34), x(3), w[3], x(4), w[4]
+            "both", lambda a, w, b, v: (a ^ w) & (a ^ w ^ b ^ v), x(3), w[3], x(3, 4), w[4]
         )
         c = self.lut("c", lambda both, s, a, b: both | (s & (a ^ b)), both, s, x(3, 4), w[4])
         b1 = self.lut("b1", lambda u, s, c: u ^ s ^ c, u, s, c)

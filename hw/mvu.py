@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
 from xnorflow.hw import layouts
+from xnorflow.hw.agreement import mixing_parts
 from xnorflow.hw.cost import Family, Parts, index_bits, merge
 from xnorflow.hw.counting import Counting
 from xnorflow.hw.multi_threshold import MultiThresholdUnit, search_latency
@@ -211,6 +212,9 @@ def unit_parts(
     payload = simd * lanes.width + (simd // lanes.granule if lanes.granule else 0)
     weight_bits = 64 if weights_in is ROMStyle.BRAM else depth
     late = late and shared
+    lists = []
+    if lanes == layouts.BITS and not shared:
+        lists.append(mixing_parts(family, simd, synapse_folds > 1))
     array = array_parts(family, each, simd, synapse_folds, lanes, weight_bits, accumulator, late)
     if widths is None or weights_in is not ROMStyle.BRAM:
         widths = (each * simd,) * sets
@@ -228,6 +232,7 @@ def unit_parts(
     )
     return merge(
         {"unit": 1, "fold bit": folds, "bare register": registers},
+        *lists,
         {part: count * sets for part, count in array.items()},
         *roms,
         replay_parts(family, payload, synapse_folds, neuron_folds // groups, buffer_in_registers),
@@ -586,7 +591,8 @@ class MatrixVectorUnit(wiring.Component):
         width = Shape.cast(self.lanes.payload(self.simd)).width
         shape = (self.cycles_per_frame, self.pe_groups, self.pe // self.pe_groups, self.simd)
         words = self.rom_words().reshape(shape) > 0
-        ahead = Cat(replay.o.payload, replay.o.valid, first, last, address)
+        mixed = self._arrays[0].mix(Value.cast(replay.o.payload))
+        ahead = Cat(mixed, replay.o.valid, first, last, address)
         grouped = []
         for group, array in enumerate(self._arrays):
             if group:

@@ -145,7 +145,7 @@ class PEArray(wiring.Component):
     Members
     -------
     a : In(lanes.payload(simd))
-        Inputs of this step, shared by all PEs.
+        Inputs of this step, shared by all PEs, as `mix` gives them.
     w : In(ArrayLayout(simd, pe))
         Weight bits of this step, as `encode` gives them.
     valid, first, last : In(1)
@@ -219,6 +219,11 @@ class PEArray(wiring.Component):
         """Return what `w` is for weights, shape (..., pe, simd); true where they are +1."""
         tree = self._agreement
         return tree.encode(positive) if isinstance(tree, AgreementTree) else positive
+
+    def mix(self, a: Value) -> Value:
+        """Return what `a` is for inputs; see `AgreementTree.mix`."""
+        tree = self._agreement
+        return tree.mix(a) if isinstance(tree, AgreementTree) else a
 
     def _agreements(self, w: Value) -> Value:
         """Return what each lane counts for, lane by lane, where the tree does not gate it."""

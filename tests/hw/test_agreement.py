@@ -10,7 +10,7 @@ from amaranth.back import rtlil
 from amaranth.sim import Simulator
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipeline_bench import lanes_of, run_pipeline
+from pipeline_bench import lanes_of, mixed, run_pipeline
 
 from xnorflow.cost import FAMILIES
 from xnorflow.hw.accumulator import ThresholdAccumulator
@@ -31,7 +31,7 @@ def counted(tree, a, w, seed):
     """Return what a tree counts of inputs (steps, simd) and weights (steps, pe, simd)."""
     encoded = tree.encode(w)
     inputs = {
-        "a": pack_bits(a, tree.simd),
+        "a": pack_bits(mixed(tree, a), tree.simd),
         "w": pack_bits(encoded.reshape(len(a), -1), tree.pe * tree.simd),
     }
     got = run_pipeline(tree, inputs, ["o", "late"], tree.latency, seed=seed)
@@ -332,7 +332,7 @@ def test_pe_array_counts_the_same_however_it_counts(pe, simd, folds, counting, s
     a, w = rng.random((steps, simd)) < 0.5, rng.random((steps, pe, simd)) < 0.5
     array = PEArray(pe, simd, folds, counting=counting)
     inputs = {
-        "a": pack_bits(a, simd),
+        "a": pack_bits(mixed(array, a), simd),
         "w": pack_bits(array.encode(w).reshape(steps, -1), pe * simd),
         "valid": [1] * steps,
         "first": [int(step % folds == 0) for step in range(steps)],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipeline_bench import lanes_of, run_pipeline
+from pipeline_bench import lanes_of, mixed, run_pipeline
 
 from xnorflow.hw.cost import FAMILIES
 from xnorflow.hw.layouts import Lanes
@@ -50,7 +50,7 @@ def test_pe_array_counts_agreeing_synapses(pe, simd, folds, seed):
     w = rng.random((neurons * folds, pe, simd)) < 0.5
     array = PEArray(pe, simd, folds)
     inputs = {
-        "a": pack_bits(a, simd),
+        "a": pack_bits(mixed(array, a), simd),
         "w": pack_bits(array.encode(w).reshape(len(w), -1), pe * simd),
         "valid": [1] * len(a),
         "first": [int(step % folds == 0) for step in range(len(a))],
@@ -118,7 +118,8 @@ def test_lanes_of_1_to_16_bits_are_legal(width):
 def test_pe_array_ignores_steps_that_are_not_valid():
     array = PEArray(1, 4, 2)
     (w,) = pack_bits(array.encode(np.ones((1, 4), bool)), 4)
-    inputs = {"a": [15, 15, 15], "w": [w, w, w], "valid": [1, 0, 1], "first": [1, 0, 0]}
+    (a,) = pack_bits(mixed(array, np.ones((1, 4), bool)), 4)
+    inputs = {"a": [a, a, a], "w": [w, w, w], "valid": [1, 0, 1], "first": [1, 0, 0]}
     got = run_pipeline(array, inputs, ["o"], array.latency, seed=3)
     assert got[-1] == [8]
 

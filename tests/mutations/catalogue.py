@@ -430,6 +430,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         _AGREEMENT + "test_agreement_tree_counts_agreeing_lanes",
     ),
     Mutation(
+        "agreement: inputs that are not mixed",
+        "hw/agreement.py",
+        "(a[lane] for lane in form)",
+        "(a[lane] for lane in form[:1])",
+        _MVU + "test_thresholded_layer_matches_numpy_under_back_pressure",
+    ),
+    Mutation(
         "agreement: a lane goes into the adders of two levels",
         "hw/agreement.py",
         "waiting = self._wait(m, [row[taken:] for row in waiting], level)",

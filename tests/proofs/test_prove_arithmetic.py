@@ -78,13 +78,12 @@ def test_a_pe_array_gives_dot_products(pe, simd, folds, lanes, proved):
         array.valid.eq(valid),
         array.first.eq(first),
     ]
-    for n, cell in enumerate(cells):
-        if lanes.granule:
-            m.d.comb += array.a[n // granule].lanes[n % granule].eq(cell)
-        else:
-            m.d.comb += array.a[n].eq(cell)
     if lanes.granule:
+        for n, cell in enumerate(cells):
+            m.d.comb += array.a[n // granule].lanes[n % granule].eq(cell)
         m.d.comb += [array.a[n].pad.eq(pad) for n, pad in enumerate(pads)]
+    else:
+        m.d.comb += array.a.as_value().eq(array.mix(Cat(cells)))
     with m.If(array.en & valid):
         m.d.sync += steps.eq(Mux(first, 1, steps + 1))
 

@@ -4,7 +4,7 @@ import numpy as np
 from amaranth.hdl import Value
 from amaranth.sim import Simulator
 
-__all__ = ["lanes_of", "run_pipeline"]
+__all__ = ["lanes_of", "mixed", "run_pipeline"]
 
 
 def run_pipeline(component, inputs, outputs, latency, *, seed):
@@ -37,6 +37,11 @@ def run_pipeline(component, inputs, outputs, latency, *, seed):
     sim.add_testbench(testbench)
     sim.run()
     return sampled
+
+
+def mixed(unit, a):
+    """Return inputs (..., simd) as `unit.mix` gives them: encoded, but not inverted."""
+    return unit.encode(a) ^ unit.encode(np.zeros_like(a))
 
 
 def lanes_of(raw, width, lanes, *, signed=False):
