@@ -111,26 +111,33 @@ class ReplayBuffer(wiring.Component):
         def after(pointer: Value) -> Value:
             return Mux(pointer == depth - 1, 0, pointer + 1)
 
-        # Counted up and down in one step each, they never depend on `o.ready` in `i.ready`.
+        # Counted up and down in one step each, they never depend on `o.ready` in `i.ready`; whether
+        # they are 0 is a flip-flop, since `i.ready` goes on through converters and far.
         free = Signal(range(depth + 1), init=depth)
+        room = Signal(init=1)
         fresh = Signal(range(depth + 1))  # words that no round has read yet
-        accept, fetch = Signal(), Signal()
+        waiting = Signal()
+        accept, fetch, take, release = Signal(), Signal(), Signal(), Signal()
         first_round, last_round = Signal(), Signal()
 
         m.d.comb += [
-            self.i.ready.eq(free != 0),
+            self.i.ready.eq(room),
             accept.eq(self.i.valid & self.i.ready),
             write.en.eq(accept),
             write.data.eq(self.i.payload),
-            fetch.eq((~first_round | (fresh != 0)) & (~self.o.valid | self.o.ready)),
+            fetch.eq((~first_round | waiting) & (~self.o.valid | self.o.ready)),
+            take.eq(fetch & first_round),
+            release.eq(fetch & last_round),
             read.en.eq(fetch),
             self.o.payload.eq(read.data),
         ]
         with m.If(accept):
             m.d.sync += write.addr.eq(after(write.addr))
         m.d.sync += [
-            free.eq(free - accept + (fetch & last_round)),
-            fresh.eq(fresh + accept - (fetch & first_round)),
+            free.eq(free - accept + release),
+            room.eq(release | (free > 1) | (room & ~accept)),
+            fresh.eq(fresh + accept - take),
+            waiting.eq(accept | (fresh > 1) | (waiting & ~take)),
         ]
 
         with m.If(fetch):

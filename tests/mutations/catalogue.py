@@ -120,15 +120,29 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "replay buffer: a place is freed in the first round instead of the last",
         "hw/replay_buffer.py",
-        "free.eq(free - accept + (fetch & last_round))",
-        "free.eq(free - accept + (fetch & first_round))",
+        "release.eq(fetch & last_round)",
+        "release.eq(fetch & first_round)",
         _STAGES + "TestReplayBuffer::test_gives_each_vector_so_many_times",
     ),
     Mutation(
         "replay buffer reads words that have not come",
         "hw/replay_buffer.py",
-        "(~first_round | (fresh != 0))",
+        "(~first_round | waiting)",
         "(~first_round | (free != depth))",
+        _STAGES + "TestReplayBuffer::test_gives_each_vector_so_many_times",
+    ),
+    Mutation(
+        "replay buffer: room is seen a word late",
+        "hw/replay_buffer.py",
+        "(room & ~accept)",
+        "(room & accept)",
+        _STAGES + "TestReplayBuffer::test_gives_each_vector_so_many_times",
+    ),
+    Mutation(
+        "replay buffer: its last word counts as waiting after it was taken",
+        "hw/replay_buffer.py",
+        "(waiting & ~take)",
+        "waiting",
         _STAGES + "TestReplayBuffer::test_gives_each_vector_so_many_times",
     ),
     Mutation(
@@ -1097,8 +1111,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "replay buffer wakes up with a word that never came",
         "hw/replay_buffer.py",
-        "fresh = Signal(range(depth + 1))",
-        "fresh = Signal(range(depth + 1), init=1)",
+        "waiting = Signal()",
+        "waiting = Signal(init=1)",
         _PROOFS + "[replay-length=2,times=2]",
     ),
     Mutation(

@@ -63,8 +63,8 @@ FAULTS = [
     (
         "a buffer wakes up with a word that never came",
         "replay_buffer.ReplayBuffer",
-        "fresh = Signal(range(depth + 1))",
-        "fresh = Signal(range(depth + 1), init=1)",
+        "waiting = Signal()",
+        "waiting = Signal(init=1)",
         (stream_cases.replay, {"length": 2, "times": 2}),
         {"orphan", "content", "stable"},
     ),
