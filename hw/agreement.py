@@ -53,9 +53,9 @@ def leaf_sizes(lanes: int, late: bool) -> tuple[int, ...]:
     return tuple(first // leaves + (n < first % leaves) for n in range(leaves))
 
 
-def agreement_latency(lanes: int, late: bool) -> int:
-    """Return `AgreementTree.latency`: ``1 + ceil(log2(leaves))``."""
-    return 1 + (len(leaf_sizes(lanes, late)) - 1).bit_length()
+def agreement_latency(lanes: int, late: bool, leaf_latency: int = 1) -> int:
+    """Return `AgreementTree.latency`: ``leaf_latency + ceil(log2(leaves))``."""
+    return leaf_latency + (len(leaf_sizes(lanes, late)) - 1).bit_length()
 
 
 #: Of a leaf in LUTs, by its lanes: LUT4s of each neuron.
@@ -109,29 +109,35 @@ def tree_level_parts(
 
 
 @cache
-def agreement_parts(family: Family, pe: int, simd: int, late: bool, weight_bits: int) -> Parts:
+def agreement_parts(
+    family: Family, pe: int, simd: int, late: bool, weight_bits: int, leaf_latency: int = 1
+) -> Parts:
     """Return the parts of an `AgreementTree` as it is counted in a family, but for `mixing_parts`.
 
     Parameters
     ----------
-    family, pe, simd, late
+    family, pe, simd, late, leaf_latency
         See `AgreementTree`.
     weight_bits : int
         Words that the weights come from; neurons with the same few share their leaves.
     """
     sizes = leaf_sizes(simd, late)
     behind = simd - sum(sizes)
+    again = leaf_latency - 1
     lists: list[Parts] = [{"register": sum(map(bits_for, sizes)) * pe}]
     if COUNTING[family.name].in_luts:
         for size in sizes:
             copies = distinct(weight_bits * size, pe)
             lists.append({"leaf LUT": LEAF_LUTS[size] * copies})
         lists.append({"leaf LUT": behind * pe, "register": behind * pe})
+        lists.append({"bare register": again * (sum(map(bits_for, sizes)) + behind) * pe})
     else:
         triples = sum(1 + (size > 3) for size in sizes) * pe
         lists.append(chain_parts(family, (2,) * triples, True))
         lists.append(chain_parts(family, (3,) * sum(size > 3 for size in sizes) * pe, True))
-        lists.append({"bare register": behind * (pe + 1)})
+        lists.append({"bare register": leaf_latency * behind * (pe + 1)})
+        lists.append({"register": again * 2 * triples})
+        lists.append({"bare register": again * sum(size > 6 for size in sizes) * (pe + 1)})
     return merge(*lists, tree_level_parts(family, pe, sizes, behind, shared=False))
 
 
@@ -167,6 +173,9 @@ class AgreementTree(wiring.Component):
         Kind of the leaves.
     late : bool
         Whether a lane may be left to `late`.
+    leaf_latency : int
+        1, or 2 for one more register in the leaves, between threes and seven, or behind them where
+        they are in LUTs.
 
     Attributes
     ----------
@@ -188,14 +197,22 @@ class AgreementTree(wiring.Component):
         Clock enable of every register.
     """
 
-    def __init__(self, pe: int, simd: int, counting: Counting, *, late: bool = False):
-        self.pe, self.simd, self.counting = pe, simd, counting
+    def __init__(
+        self,
+        pe: int,
+        simd: int,
+        counting: Counting,
+        *,
+        late: bool = False,
+        leaf_latency: int = 1,
+    ):
+        self.pe, self.simd, self.counting, self.leaf_latency = pe, simd, counting, leaf_latency
         self.sizes = leaf_sizes(simd, late)
         # Lanes that are added behind the leaves.
         self._behind = simd - sum(self.sizes)
         self.uses_late = self._behind == len(self.sizes)
         self.top = simd - self.uses_late
-        self.latency = agreement_latency(simd, late)
+        self.latency = agreement_latency(simd, late, leaf_latency)
         super().__init__(
             {
                 "a": In(simd),
@@ -251,8 +268,9 @@ class AgreementTree(wiring.Component):
             waiting = [[(a ^ w,) for a, w in row] for row in pairs]
         else:
             waiting = [[*row] for row in pairs]
-        waiting = self._wait(m, waiting, 0)
-        level = 0
+        for cycle in range(self.leaf_latency):
+            waiting = self._wait(m, waiting, cycle)
+        level = self.leaf_latency - 1
         while len(nodes[0]) > 1:
             level += 1
             taken = min(len(nodes[0]) // 2, len(waiting[0]))
@@ -280,6 +298,20 @@ class AgreementTree(wiring.Component):
             return [[(bit,) for bit in row] for row in own]
         shared = self._register(m, [a for a, _ in waiting[0]], f"wait_{level}_a")
         return [list(zip(shared, row, strict=True)) for row in own]
+
+    def _later(self, m: Module, lanes: list[tuple[Value, ...]]) -> list[tuple[Value, ...]]:
+        """Return the seventh lanes of the leaves a cycle later; inputs wait once for all PEs."""
+        inputs: dict[int, Value] = {}
+        later: list[tuple[Value, ...]] = []
+        for n, lane in enumerate(lanes):
+            if not lane:
+                later.append(())
+                continue
+            place = n % len(self.sizes)
+            if place not in inputs:
+                inputs[place] = Value.cast(delay(m, lane[0], 1, self.en, f"seventh_a_{place}"))
+            later.append((inputs[place], Value.cast(delay(m, lane[1], 1, self.en, f"seventh_{n}"))))
+        return later
 
     def _level(
         self,
@@ -317,7 +349,10 @@ class AgreementTree(wiring.Component):
                 weights = list(self.w[p][first : first + size])
                 inputs = list(self.a[first : first + size])
                 leaf_unit = _LutLeaf(m, f"{leaf}_{p}", inputs, weights, cell, self.en)
-                rows[p].append((leaf_unit.bits(), size))
+                bits = leaf_unit.bits()
+                if self.leaf_latency > 1:
+                    bits = self._register(m, bits, f"again_{leaf}_{p}")
+                rows[p].append((bits, size))
             first += size
         return rows
 
@@ -335,7 +370,11 @@ class AgreementTree(wiring.Component):
                     triples.append([inject(*parts[2]), add(parts[0], parts[1])])
                 seventh.append(lanes[6] if size > 6 else ())
                 lane += size
-        sums = iter(number_sums(m, triples, self.counting, "triples"))
+        threes = number_sums(m, triples, self.counting, "triples")
+        if self.leaf_latency > 1:
+            threes = [self._register(m, bits, f"three_{n}") for n, bits in enumerate(threes)]
+            seventh = self._later(m, seventh)
+        sums = iter(threes)
         # Then two of them and a seventh lane.
         leaves = [
             [next(sums) for _ in range(1 + (size > 3))]

@@ -101,6 +101,8 @@ class Family:
     name : str
     bram_latency : int
         2 where block RAM is so slow that its output is registered once more.
+    leaf_latency : int
+        2 where long wires end in leaves of several carry cells, which then are registered inside.
     bram_shapes : tuple of (int, int)
         Depth and width of a block RAM in each of its modes, the narrowest first.
     bram_bytes : tuple of int
@@ -119,6 +121,7 @@ class Family:
 
     name: str
     bram_latency: int
+    leaf_latency: int
     bram_shapes: tuple[tuple[int, int], ...]
     bram_bytes: tuple[int, ...]
     bram_price: int
@@ -277,6 +280,7 @@ FAMILIES = {
     "ice40": Family(
         name="ice40",
         bram_latency=1,
+        leaf_latency=1,
         bram_shapes=((2048, 2), (1024, 4), (512, 8), (256, 16)),
         bram_bytes=(1, 1, 1, 1),
         bram_price=64,
@@ -288,6 +292,7 @@ FAMILIES = {
     "ecp5": Family(
         name="ecp5",
         bram_latency=2,
+        leaf_latency=2,
         bram_shapes=((16384, 1), (8192, 2), (4096, 4), (2048, 9), (1024, 18), (512, 36)),
         bram_bytes=(1, 2, 4, 9, 9, 9),
         bram_price=128,

@@ -175,6 +175,7 @@ def unit_parts(
     weights_in: ROMStyle,
     buffer_in_registers: bool = False,
     rom_latency: int = 1,
+    leaf_latency: int = 1,
     lanes: layouts.Lanes = layouts.BITS,
     groups: int = 1,
     widths: tuple[int, ...] | None = None,
@@ -193,7 +194,7 @@ def unit_parts(
         Cycles of what stands behind the counts, sums of planes included.
     mh : int
         Rows of the matrix: `planes` times its neurons.
-    mw, pe, simd, weights_in, buffer_in_registers, rom_latency, lanes, groups
+    mw, pe, simd, weights_in, buffer_in_registers, rom_latency, leaf_latency, lanes, groups
         See `MatrixVectorUnit`.
     widths : tuple of int, optional
         `rom_widths` where some bits may be alike in all words; yosys makes constants of those.
@@ -215,14 +216,16 @@ def unit_parts(
     lists = []
     if lanes == layouts.BITS and not shared:
         lists.append(mixing_parts(family, simd, synapse_folds > 1))
-    array = array_parts(family, each, simd, synapse_folds, lanes, weight_bits, accumulator, late)
+    array = array_parts(
+        family, each, simd, synapse_folds, lanes, weight_bits, accumulator, late, leaf_latency
+    )
     if widths is None or weights_in is not ROMStyle.BRAM:
         widths = (each * simd,) * sets
     roms = [rom_parts(family, depth, width, weights_in, rom_latency) for width in widths]
     count_bits = each * (1 if accumulator else (mw * lanes.top).bit_length())
     o_beats = mh // planes // o_lanes(pe, planes)
     folds = index_bits(depth, synapse_folds, 1 if accumulator else o_beats)
-    tree = array_latency(simd, 1, lanes, late) + sets
+    tree = array_latency(simd, 1, lanes, late, 1 if shared else leaf_latency) + sets
     registers = (
         sets * rom_latency * payload  # operands, of which the next group takes its own
         + (sets - 1) * index_bits(depth)  # addresses from group to group
@@ -276,6 +279,7 @@ def unit_latency(
     synapse_folds: int,
     *,
     rom_latency: int,
+    leaf_latency: int,
     lanes: layouts.Lanes,
     head: int,
     fixed: bool,
@@ -285,7 +289,7 @@ def unit_latency(
 
     Parameters
     ----------
-    pe, simd, synapse_folds, rom_latency, lanes
+    pe, simd, synapse_folds, rom_latency, leaf_latency, lanes
         See `MatrixVectorUnit`.
     head : int
         `head_latency`, with planes that and `plane_latency`.
@@ -296,7 +300,8 @@ def unit_latency(
     """
     shared = fixed and lanes == layouts.BITS
     groups = _pe_groups(pe, simd, shared)
-    array = array_latency(simd, synapse_folds, lanes, shared and late)
+    own = 1 if shared else leaf_latency
+    array = array_latency(simd, synapse_folds, lanes, shared and late, own)
     return rom_latency + array + groups - 1 + head
 
 
@@ -367,6 +372,9 @@ class MatrixVectorUnit(wiring.Component):
         1, or 2 for one more register behind the weight memory or, in LUTs, in its middle: for a
         faster clock where block RAM is slow (ECP5: 5.8 ns from clock to output) or the words are
         many; see `usual_latency`.
+    leaf_latency : int
+        1, or 2 for one more register where bits are counted, unless the weights are constants: for
+        a faster clock where inputs come through long wires (ECP5).
     lanes : Lanes
         Kind of the vectors' elements; bits by default. Integers count as they are: an offset of
         theirs belongs into thresholds or offsets.
@@ -427,6 +435,7 @@ class MatrixVectorUnit(wiring.Component):
         weights_in: ROMStyle | None = None,
         buffer_in_registers: bool = False,
         rom_latency: int = 1,
+        leaf_latency: int = 1,
         lanes: layouts.Lanes = layouts.BITS,
         groups: int = 1,
         counting: Counting = Counting.LUTS,
@@ -457,8 +466,9 @@ class MatrixVectorUnit(wiring.Component):
         single = self.cycles_per_frame == 1
         self.weights_in = weights_in or (ROMStyle.CONSTANT if single else ROMStyle.BRAM)
         self.weights = weights
-        if rom_latency not in (1, 2):
-            raise ValueError(f"rom_latency must be 1 or 2, not {rom_latency!r}")
+        for name, cycles in (("rom_latency", rom_latency), ("leaf_latency", leaf_latency)):
+            if cycles not in (1, 2):
+                raise ValueError(f"{name} must be 1 or 2, not {cycles!r}")
         self.rom_latency = rom_latency
         heads = (thresholds is not None, scale is not None or offset is not None, accumulators)
         if sum(heads) != 1 or (scale is None) != (offset is None):
@@ -511,6 +521,7 @@ class MatrixVectorUnit(wiring.Component):
                 constants=weights[first : first + each] > 0 if fixed else None,
                 thresholds=None if kept is None else kept[:, first : first + each],
                 late=late,
+                leaf_latency=leaf_latency,
             )
             for first in range(0, pe, each)
         ]
@@ -523,6 +534,7 @@ class MatrixVectorUnit(wiring.Component):
             simd,
             self.synapse_folds,
             rom_latency=rom_latency,
+            leaf_latency=leaf_latency,
             lanes=lanes,
             head=sum(unit.latency for unit in (self._sum, self._head) if unit is not None),
             fixed=fixed,

@@ -55,12 +55,13 @@ def array_parts(
     weight_bits: int,
     width: int = 0,
     late: bool = False,
+    leaf_latency: int = 1,
 ) -> Parts:
     """Return the parts of a `PEArray`, but for the thresholds themselves.
 
     Parameters
     ----------
-    family, pe, simd, folds, lanes, late
+    family, pe, simd, folds, lanes, late, leaf_latency
         See `PEArray`.
     weight_bits : int
         The words that the weights come from.
@@ -71,7 +72,7 @@ def array_parts(
     if lanes == BITS and weight_bits == 1:
         lists = [shared_parts(family, pe, simd, late)]
     elif lanes == BITS:
-        lists = [agreement_parts(family, pe, simd, folds > 1, weight_bits)]
+        lists = [agreement_parts(family, pe, simd, folds > 1, weight_bits, leaf_latency)]
     else:
         lists = [tree_parts(family, simd, lanes.top, granule, pe, weight_bits)]
     if lanes.granule is not None and granule is None:
@@ -86,14 +87,17 @@ def array_parts(
             lowest = 1 if lanes.halves else pe
             lists.append(family.adder("accumulator", bits_for(top), pe, lowest))
             lists.append({"register": pe * (bits_for(top) - 1) + lowest})
-        lists.append({"bare register": flags * array_latency(simd, 1, lanes)})
+        latency = array_latency(simd, 1, lanes, leaf_latency=leaf_latency)
+        lists.append({"bare register": flags * latency})
     return merge(*lists)
 
 
-def array_latency(simd: int, folds: int, lanes: Lanes = BITS, late: bool = False) -> int:
-    """Return `PEArray.latency`."""
+def array_latency(
+    simd: int, folds: int, lanes: Lanes = BITS, late: bool = False, leaf_latency: int = 1
+) -> int:
+    """Return `PEArray.latency`; of integers and constants, `leaf_latency` is 1."""
     if lanes == BITS:
-        return agreement_latency(simd, folds > 1 or late) + (folds > 1)
+        return agreement_latency(simd, folds > 1 or late, leaf_latency) + (folds > 1)
     return tree_latency(simd, lanes.top, _tree_granule(lanes)) + (folds > 1)
 
 
@@ -132,6 +136,8 @@ class PEArray(wiring.Component):
         Those of the neurons, one fold behind the other; only with several `folds`.
     late : bool
         Whether a lane may be left to `late`; only with constants.
+    leaf_latency : int
+        See `AgreementTree`, which it is for; others do not look at it.
 
     Attributes
     ----------
@@ -169,6 +175,7 @@ class PEArray(wiring.Component):
         constants: NDArray[np.bool_] | None = None,
         thresholds: NDArray[np.integer] | None = None,
         late: bool = False,
+        leaf_latency: int = 1,
     ):
         for name, value in (("pe", pe), ("simd", simd), ("folds", folds)):
             if value < 1:
@@ -191,8 +198,11 @@ class PEArray(wiring.Component):
             self._agreement = SharedCounts(constants, counting, late=late)
             self.uses_late = self._agreement.uses_late
         elif lanes == BITS:
-            self._agreement = AgreementTree(pe, simd, counting, late=folds > 1)
-        self.latency = array_latency(simd, folds, lanes, late)
+            self._agreement = AgreementTree(
+                pe, simd, counting, late=folds > 1, leaf_latency=leaf_latency
+            )
+        own = leaf_latency if isinstance(self._agreement, AgreementTree) else 1
+        self.latency = array_latency(simd, folds, lanes, late, own)
         self._tree_latency = self.latency - (folds > 1)
         self._accumulator: ThresholdAccumulator | None = None
         output = data.ArrayLayout(bits_for(self.top - self.uses_late), pe)

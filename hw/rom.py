@@ -89,13 +89,13 @@ def rom_parts(family: Family, words: int, width: float, style: ROMStyle, latency
         return {"bare register": width * (latency - 1)}
     if style is ROMStyle.BRAM:
         storage = family.rom(words, ceil(width))
-        parts = {"bram": storage.rams, "select bit": storage.select}
-        return parts | {"bare register": width * (latency - 1)}
+        again = width * (latency - 1)
+        return {"bram": storage.rams, "select bit": storage.select, "bare register": again}
     # Columns with the same content are one.
     columns = distinct(words, width)
     if words <= 2:
         return {"register": columns}  # the address bit itself, or its inverse
-    parts = {"ROM LUT": columns * _rom_luts(words), "register": columns}
+    parts: Parts = {"ROM LUT": columns * _rom_luts(words), "register": columns}
     if latency > 1:
         banks = ceil(words / _bank_words(words))
         if banks == 1:

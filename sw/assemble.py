@@ -190,6 +190,7 @@ def _matrix(stage: MatrixStage, output: LoweredOutput, family: str | None) -> Ma
         weights_in=ROMStyle(choice.weights_in),
         buffer_in_registers=choice.buffer_in == "registers",
         rom_latency=choice.rom_latency,
+        leaf_latency=choice.leaf_latency,
         counting=Counting.LUTS if family is None else COUNTING[family],
         **head,
     )

@@ -223,6 +223,7 @@ def _unit(family: Family, stage: MatrixStage, output: LoweredOutput) -> dict[str
         "weights_in": ROMStyle(choice.weights_in),
         "buffer_in_registers": choice.buffer_in == "registers",
         "rom_latency": choice.rom_latency,
+        "leaf_latency": choice.leaf_latency,
         "lanes": _lanes(layer.input_bits, stage.granule),
         "groups": layer.groups,
         "accumulator": _accumulator(layer, stage.granule) if accumulates else 0,

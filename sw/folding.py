@@ -5,8 +5,9 @@ output pixels (Umuroglu et al., FINN, 2017, section 4.3.2); with weights of M pl
 M for each output. Where MH or MW has few divisors, the
 layer can be padded (`xnorflow.padding`). A folding file is JSON: layer name to ``pe``, ``simd``
 and, if the user wants to choose them too, ``weights_in`` (``constant``, ``lut`` or ``bram``),
-``buffer_in`` (``registers`` or ``auto``), ``rom_latency`` (1 or 2), ``outputs`` and, for the first
-layer, ``inputs`` (channels after padding). ``docs/folding.md`` is about all this.
+``buffer_in`` (``registers`` or ``auto``), ``rom_latency`` and ``leaf_latency`` (1 or 2),
+``outputs`` and, for the first layer, ``inputs`` (channels after padding). ``docs/folding.md`` is
+about all this.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from xnorflow.errors import UserError
+from xnorflow.hw.cost import Family
 from xnorflow.hw.rom import ROMStyle, usual_latency
 from xnorflow.lowered import LoweredLayer, LoweredNetwork
 from xnorflow.padding import legal_widths, own_widths, pad
@@ -35,6 +37,7 @@ __all__ = [
     "legal_pe",
     "legal_simd",
     "read_folding",
+    "usual_latencies",
     "widths",
 ]
 
@@ -43,7 +46,7 @@ BUFFER_IN = ("auto", "registers")
 
 #: What a folding file must and may say of a layer.
 NEEDED = ("pe", "simd")
-FREE = ("weights_in", "buffer_in", "rom_latency", "outputs", "inputs")
+FREE = ("weights_in", "buffer_in", "rom_latency", "outputs", "inputs", "leaf_latency")
 
 #: Deepest weight memory that is cheaper in LUTs than in block RAM: a LUT4 holds 16 words of a bit.
 LUT_ROM_DEPTH = 16
@@ -68,6 +71,9 @@ class LayerFolding:
         Neurons that the layer is padded to; None leaves it as it is.
     inputs : int or None
         In the first layer: channels that the frame's pixels are padded to.
+    leaf_latency : int
+        2 puts one more register where bits are counted, for a faster clock; else 1. Layers with
+        constant weights or inputs of several bits do not look at it.
     """
 
     pe: int
@@ -77,6 +83,7 @@ class LayerFolding:
     rom_latency: int = 1
     outputs: int | None = None
     inputs: int | None = None
+    leaf_latency: int = 1
 
     def cycles(self, layer: LoweredLayer) -> int:
         """Return the cycles that the matrix-vector unit of `layer`, padded, takes a frame."""
@@ -138,15 +145,17 @@ def widths(lowered: LoweredNetwork, folding: Folding) -> list[int]:
     return [folding[names[0]].inputs or own[0], *outputs]
 
 
-def read_folding(path: str | Path, lowered: LoweredNetwork, bram_latency: int = 1) -> Folding:
+def read_folding(
+    path: str | Path, lowered: LoweredNetwork, family: Family | None = None
+) -> Folding:
     """Read and check a folding file.
 
     Parameters
     ----------
     path : str or Path
     lowered : LoweredNetwork
-    bram_latency : int
-        ``rom_latency`` of layers with weights in block RAM, where the file does not say.
+    family : Family, optional
+        What latencies are meant for where the file does not say.
 
     Raises
     ------
@@ -161,11 +170,11 @@ def read_folding(path: str | Path, lowered: LoweredNetwork, bram_latency: int = 
             f"folding file {path} cannot be read ({error}); give a JSON object such as "
             '{"fc1": {"pe": 8, "simd": 16}}'
         ) from None
-    return check_folding(table, lowered, f"folding file {path}", bram_latency)
+    return check_folding(table, lowered, f"folding file {path}", family)
 
 
 def check_folding(
-    table: Any, lowered: LoweredNetwork, source: str, bram_latency: int = 1
+    table: Any, lowered: LoweredNetwork, source: str, family: Family | None = None
 ) -> Folding:
     """Check a folding, or say what is illegal in it.
 
@@ -176,7 +185,7 @@ def check_folding(
     lowered : LoweredNetwork
     source : str
         What messages call the table.
-    bram_latency : int
+    family : Family, optional
         See `read_folding`.
 
     Raises
@@ -198,7 +207,7 @@ def check_folding(
     entries = {name: _entry(table[name], f"{source}, layer {name!r}") for name in names}
     padded = pad(lowered, _check_widths(entries, lowered, source))
     return {
-        layer.name: _check_layer(entries[layer.name], layer, source, bram_latency)
+        layer.name: _check_layer(entries[layer.name], layer, source, family)
         for layer in padded.layers
     }
 
@@ -242,7 +251,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _check_layer(
-    entry: dict[str, Any], layer: LoweredLayer, source: str, bram_latency: int
+    entry: dict[str, Any], layer: LoweredLayer, source: str, family: Family | None
 ) -> LayerFolding:
     """Check what a folding says of a layer, which is padded as it says."""
     where = f"{source}, layer {layer.name!r}"
@@ -261,11 +270,36 @@ def _check_layer(
         )
     if buffer_in not in BUFFER_IN:
         raise UserError(f"{where}: buffer_in is {buffer_in!r} but must be one of {BUFFER_IN}")
-    usual = usual_latency(ROMStyle(weights_in), depth, bram_latency)
-    rom_latency = entry.get("rom_latency", usual)
-    if type(rom_latency) is not int or rom_latency not in (1, 2):
-        raise UserError(f"{where}: rom_latency is {rom_latency!r} but must be 1 or 2")
+    latencies = usual_latencies(family, weights_in, depth)
+    for key in latencies:
+        latencies[key] = entry.get(key, latencies[key])
+        if type(latencies[key]) is not int or latencies[key] not in (1, 2):
+            raise UserError(f"{where}: {key} is {latencies[key]!r} but must be 1 or 2")
     padded = {key: int(entry[key]) for key in ("outputs", "inputs") if key in entry}
     return LayerFolding(
-        int(entry["pe"]), int(entry["simd"]), weights_in, buffer_in, rom_latency, **padded
+        int(entry["pe"]), int(entry["simd"]), weights_in, buffer_in, **latencies, **padded
     )
+
+
+def usual_latencies(family: Family | None, weights_in: str, depth: int) -> dict[str, int]:
+    """Return the latencies of a layer whose folding does not say.
+
+    Parameters
+    ----------
+    family : Family, optional
+        None is one with fast block RAM and short wires.
+    weights_in : str
+    depth : int
+        Words of the weight memory.
+
+    Returns
+    -------
+    dict of str to int
+        ``rom_latency`` and ``leaf_latency``.
+    """
+    bram = 1 if family is None else family.bram_latency
+    leaf = 1 if family is None or weights_in == "constant" else family.leaf_latency
+    return {
+        "rom_latency": usual_latency(ROMStyle(weights_in), depth, bram),
+        "leaf_latency": leaf,
+    }

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xnorflow.cost import Cost, Family, stage_cost
-from xnorflow.folding import LayerFolding, legal_pe, legal_simd
-from xnorflow.hw.rom import ROMStyle, usual_latency
+from xnorflow.folding import LayerFolding, legal_pe, legal_simd, usual_latencies
 from xnorflow.lowered import LoweredLayer, LoweredNetwork, LoweredPool
 from xnorflow.padding import legal_widths, own_widths
 from xnorflow.pipeline import (
@@ -283,8 +282,10 @@ def _variants(
     buffers = ("auto", "registers") if pe * layer.groups < layer.rows else ("auto",)
     for weights_in in ("constant",) if depth == 1 else ("lut", "bram"):
         for buffer_in in buffers:
-            latency = usual_latency(ROMStyle(weights_in), depth, family.bram_latency)
-            yield LayerFolding(pe, simd, weights_in, buffer_in, latency, outputs, inputs)
+            latencies = usual_latencies(family, weights_in, depth)
+            yield LayerFolding(
+                pe, simd, weights_in, buffer_in, outputs=outputs, inputs=inputs, **latencies
+            )
 
 
 def _worthwhile(

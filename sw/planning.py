@@ -173,9 +173,9 @@ def plan(
         budget = core_budget(board, lowered, shrink, utilization)
 
     if isinstance(folding, str | Path):
-        chosen = read_folding(folding, lowered, family.bram_latency)
+        chosen = read_folding(folding, lowered, family)
     elif folding is not None:
-        chosen = check_folding(folding, lowered, "`folding`", family.bram_latency)
+        chosen = check_folding(folding, lowered, "`folding`", family)
     elif fastest:
         chosen = _noted(fastest_folding(lowered, family, budget), "cycles a frame", notes)
     elif min_area:

@@ -73,6 +73,7 @@ def layer_results(lowered: LoweredNetwork, plan: Plan) -> list[dict[str, Any]]:
                 "weights_in": choice.weights_in,
                 "buffer_in": choice.buffer_in,
                 "rom_latency": choice.rom_latency,
+                "leaf_latency": choice.leaf_latency,
                 "outputs": choice.outputs,
                 "inputs": choice.inputs,
                 "threshold_count": sum(

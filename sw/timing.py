@@ -152,6 +152,7 @@ def _unit_latency(stage: MatrixStage) -> int:
         choice.simd,
         folds,
         rom_latency=choice.rom_latency,
+        leaf_latency=choice.leaf_latency,
         lanes=lanes,
         head=head,
         fixed=choice.weights_in == "constant",

@@ -58,14 +58,15 @@ def test_a_leaf_counts_every_pattern(counting, lanes):
     simd=st.integers(1, 70),
     counting=st.sampled_from(SIMULATED),
     late=st.booleans(),
+    leaf=st.integers(1, 2),
     seed=seeds,
 )
-def test_agreement_tree_counts_agreeing_lanes(pe, simd, counting, late, seed):
+def test_agreement_tree_counts_agreeing_lanes(pe, simd, counting, late, leaf, seed):
     rng = np.random.default_rng(seed)
     a, w = rng.random((8, simd)) < 0.5, rng.random((8, pe, simd)) < 0.5
     a[0], w[0] = True, True  # all agree
     a[1], w[1] = True, False  # none
-    tree = AgreementTree(pe, simd, counting, late=late)
+    tree = AgreementTree(pe, simd, counting, late=late, leaf_latency=leaf)
     assert np.array_equal(counted(tree, a, w, seed), (a[:, None] == w).sum(axis=2))
 
 
@@ -103,7 +104,8 @@ def test_leaves_and_what_is_added_behind_them_are_all_lanes():
             sizes = leaf_sizes(lanes, late)
             assert max(sizes) <= LEAF
             assert 0 <= lanes - sum(sizes) <= len(sizes) - 1 + late
-            assert agreement_latency(lanes, late) == 1 + (len(sizes) - 1).bit_length()
+            depth = (len(sizes) - 1).bit_length()
+            assert [agreement_latency(lanes, late, leaf) - depth for leaf in (1, 2)] == [1, 2]
     assert leaf_sizes(32, True) == (7, 7, 7, 7)
 
 

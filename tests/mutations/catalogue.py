@@ -444,6 +444,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         _AGREEMENT + "test_agreement_tree_counts_agreeing_lanes",
     ),
     Mutation(
+        "agreement: the seventh lane does not wait for the other six",
+        "hw/agreement.py",
+        "seventh = self._later(m, seventh)",
+        "pass",
+        _AGREEMENT + "test_agreement_tree_counts_agreeing_lanes",
+    ),
+    Mutation(
         "agreement: inputs that are not mixed",
         "hw/agreement.py",
         "(a[lane] for lane in form)",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from xnorflow.cost import Family
-from xnorflow.folding import Folding, LayerFolding, legal_pe, legal_simd
+from xnorflow.folding import Folding, LayerFolding, legal_pe, legal_simd, usual_latencies
 from xnorflow.lowered import LoweredNetwork
 from xnorflow.padding import legal_widths, own_widths, pad
 
@@ -35,12 +35,13 @@ def random_folding(
             latency,
             outputs=widths[place + 1] if padded else None,
             inputs=widths[0] if padded and place == 0 else None,
+            leaf_latency=int(rng.integers(1, 3)),
         )
     return folding
 
 
 def all_foldings(lowered: LoweredNetwork, family: Family) -> Iterator[Folding]:
-    """Yield every legal folding; weights in block RAM have the device's latency."""
+    """Yield every legal folding; latencies are the usual ones of the device."""
     own = own_widths(lowered)
     for widths in itertools.product(*legal_widths(lowered)):
         layers = []
@@ -51,10 +52,11 @@ def all_foldings(lowered: LoweredNetwork, family: Family) -> Iterator[Folding]:
             for pe, simd in itertools.product(legal_pe(layer), legal_simd(layer)):
                 single = pe == layer.rows and simd == layer.mw
                 for weights_in in ["constant"] if single else ["lut", "bram"]:
-                    latency = family.bram_latency if weights_in == "bram" else 1
+                    depth = layer.rows * layer.mw // (pe * simd)
+                    form = {"outputs": outputs, "inputs": inputs, "weights_in": weights_in}
+                    form |= usual_latencies(family, weights_in, depth)
                     for buffer_in in ["auto", "registers"]:
-                        form = (weights_in, buffer_in, latency, outputs, inputs)
-                        choices.append(LayerFolding(pe, simd, *form))
+                        choices.append(LayerFolding(pe, simd, buffer_in=buffer_in, **form))
             layers.append(choices)
         names = [layer.name for layer in lowered.layers]
         for choice in itertools.product(*layers):
