@@ -127,7 +127,7 @@ class RunTime(wiring.Component):
             THRESHOLDS, self.top, tree.top, late=tree.uses_late, counting=self.kind
         )
         accumulator.start = t.as_value()
-        flags = delay(m, flags, tree.latency - 1, Const(1), "flags")
+        flags = delay(m, flags, tree.latency - 1, Const(1), "flags", reset=True)
         m.d.comb += [
             tree.a.eq(a),
             tree.w.eq(w),
@@ -150,7 +150,7 @@ class RunTime(wiring.Component):
                 m.d.comb += [tree.i.eq(agree), tree.en.eq(1)]
                 count, latency = tree.o, tree.latency
             if p == 0:
-                flags = delay(m, flags, latency, Const(1), "flags")
+                flags = delay(m, flags, latency, Const(1), "flags", reset=True)
             acc = Signal(range(self.top + 1), name=f"acc_{p}")
             kept = acc & ~flags[1].replicate(len(acc))
             with m.If(flags[0]):

@@ -1,8 +1,12 @@
-"""Carry chains of ECP5 without the slices to enter and to leave them.
+"""Carry chains of ECP5 without what nextpnr spends on constants and on their ends.
 
 nextpnr gives every chain a slice for the carry that comes in, if only a constant, and one for that
 which goes out, if something is wired to it. A chain of `xnorflow.hw.carry_chain` ignores the one
 and has no use for the other; ABC9 of yosys connects both.
+
+A pin of a carry cell that is 0 is wired to a LUT somewhere that gives 0, by the thousand in a large
+design (nextpnr 0.11, `set_net_constant` in ``ecp5/pack.cc``): those nets alone crowd the routing.
+One that is 1 needs no wire, since that is what a pin without one is.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-__all__ = ["free_chain_ends"]
+__all__ = ["free_chain_ends", "raise_low_pins"]
 
 #: What stands for a bit that nothing is connected to.
 NOTHING = "x"
@@ -61,6 +65,44 @@ def free_chain_ends(design: dict[str, Any]) -> int:
     return chains
 
 
+def raise_low_pins(design: dict[str, Any]) -> int:
+    """Connect pins of carry cells that are 0 to 1, with truth tables that expect it.
+
+    Parameters
+    ----------
+    design : dict
+        See `free_chain_ends`.
+
+    Returns
+    -------
+    int
+        How many pins.
+    """
+    raised = 0
+    for module in design["modules"].values():
+        for cell in module["cells"].values():
+            if cell["type"] != "CCU2C":
+                continue
+            pins, parameters = cell["connections"], cell["parameters"]
+            for half in "01":
+                init = _init(cell, half)
+                for bit, name in enumerate("ABCD"):
+                    if pins.get(name + half) != ["0"]:
+                        continue
+                    # The LUT gives for a 1 there what it gave for a 0, and so does the half of it
+                    # that makes the carry, which takes C and D for 0 whatever their pins are.
+                    init = sum((init >> (n & ~(1 << bit)) & 1) << n for n in range(16))
+                    pins[name + half] = ["1"]
+                    raised += 1
+                parameters[f"INIT{half}"] = f"{init:016b}"
+    return raised
+
+
+def _init(cell: dict[str, Any], half: str) -> int:
+    init = cell["parameters"][f"INIT{half}"]
+    return int(init, 2) if isinstance(init, str) else init
+
+
 def _out(cell: dict[str, Any]) -> Any:
     return cell["connections"]["COUT"][0]
 
@@ -70,8 +112,7 @@ def _ignores_carry(cell: dict[str, Any], readers: Counter[Any]) -> bool:
     pins, parameters = cell["connections"], cell["parameters"]
     if pins["CIN"][0] not in ("0", "1", NOTHING) or parameters["INJECT1_0"] != "NO":
         return False
-    init = parameters["INIT0"]
-    init = int(init, 2) if isinstance(init, str) else init
+    init = _init(cell, "0")
     # With D = 1 the LUT gives 0: nothing propagates.
     propagates = init >> 8 or pins["D0"][0] != "1"
     return not propagates and not readers[pins["S0"][0]]

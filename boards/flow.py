@@ -29,7 +29,7 @@ from amaranth.build.run import BuildPlan
 
 from xnorflow.boards import reports
 from xnorflow.boards.board import Board
-from xnorflow.boards.chains import free_chain_ends
+from xnorflow.boards.chains import free_chain_ends, raise_low_pins
 from xnorflow.boards.pll import PLLSetting, solve
 from xnorflow.boards.reports import PNRReport, Usage
 from xnorflow.boards.tools import Progress, Tool, ToolFailed, find, run
@@ -594,6 +594,7 @@ class _Flow:
             netlist = folder / "top.json"
             design = json.loads(netlist.read_text(encoding="utf-8"))
             free_chain_ends(design)
+            raise_low_pins(design)
             netlist.write_text(json.dumps(design), encoding="utf-8")
         return cells
 

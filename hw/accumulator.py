@@ -142,11 +142,11 @@ class ThresholdAccumulator(wiring.Component):
         m = Module()
         width = self._width
         begin = self.valid & self.first
-        start = Signal(data.ArrayLayout(width, self.pe))
+        start = Signal(data.ArrayLayout(width, self.pe), reset_less=True)
         with m.If(self.en):
             m.d.sync += start.eq(Mux(begin, self._start(m, width, begin), 0))
         # The accumulators' own resets are taken by `last`, so a first cycle clears them.
-        flags = delay(m, Cat(self.valid, self.last, 1), 1, self.en, "flags")
+        flags = delay(m, Cat(self.valid, self.last, 1), 1, self.en, "flags", reset=True)
         valid, last = flags[0] | ~flags[2], flags[1] | ~flags[2]
         ccu2c = self.counting is Counting.CCU2C
         accs = [Signal(width, name=f"acc_{p}", reset_less=True) for p in range(self.pe)]

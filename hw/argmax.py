@@ -110,7 +110,7 @@ class ArgMax(wiring.Component):
         winner = field[0]
 
         tree = self.latency - 1
-        control = delay(m, Cat(self.i.valid, first, last), tree, en, "control")
+        control = delay(m, Cat(self.i.valid, first, last), tree, en, "control", reset=True)
         number = delay(m, beat, tree, en, "number")
         payload = delay(m, self.i.payload, tree, en, "scores")
 

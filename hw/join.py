@@ -361,7 +361,7 @@ class JoinUnit(wiring.Component):
             return products
         registers = []
         for lane, product in enumerate(products):
-            register = Signal(product.shape(), name=f"product_{number}_{lane}")
+            register = Signal(product.shape(), name=f"product_{number}_{lane}", reset_less=True)
             with m.If(en):
                 m.d.sync += register.eq(product)
             registers.append(register)

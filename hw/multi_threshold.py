@@ -205,7 +205,7 @@ class MultiThresholdUnit(wiring.Component):
             fold = delay(m, fold, 1, self.en, f"fold_{step}")
             after = []
             for p in range(self.pe):
-                bits = Signal(step + 1, name=f"found_{step}_{p}")
+                bits = Signal(step + 1, name=f"found_{step}_{p}", reset_less=True)
                 with m.If(self.en):
                     m.d.sync += bits.eq(found[p] << 1 | reached[p])
                 after.append(bits)
@@ -219,7 +219,7 @@ class MultiThresholdUnit(wiring.Component):
 
     def _compare_with_all(self, m: Module) -> None:
         for p, count in enumerate(self.i):
-            flags = Signal(self.distinct, name=f"reached_{p}")
+            flags = Signal(self.distinct, name=f"reached_{p}", reset_less=True)
             limits = self._kept[:, 0, p].tolist()
             with m.If(self.en):
                 m.d.sync += [

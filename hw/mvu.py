@@ -597,31 +597,32 @@ class MatrixVectorUnit(wiring.Component):
                 address.eq(Mux(address == self.cycles_per_frame - 1, 0, address + 1)),
                 step.eq(Mux(last, 0, step + 1)),
             ]
-        settled = delay(m, replay.o.valid & last, self._count_latency, en, "settled")
+        settled = delay(m, replay.o.valid & last, self._count_latency, en, "settled", reset=True)
 
         # Compute: PE group g works g cycles behind the first one, and waits less for the last.
         width = Shape.cast(self.lanes.payload(self.simd)).width
         shape = (self.cycles_per_frame, self.pe_groups, self.pe // self.pe_groups, self.simd)
         words = self.rom_words().reshape(shape) > 0
         mixed = self._arrays[0].mix(Value.cast(replay.o.payload))
-        ahead = Cat(mixed, replay.o.valid, first, last, address)
+        ahead: Value = Cat(mixed, address)
+        flags: Value = Cat(replay.o.valid, first, last)
         grouped = []
         for group, array in enumerate(self._arrays):
             if group:
-                ahead = delay(m, ahead, 1, en, f"ahead_{group}")
+                ahead = Value.cast(delay(m, ahead, 1, en, f"ahead_{group}"))
+                flags = Value.cast(delay(m, flags, 1, en, f"ahead_flags_{group}", reset=True))
             encoded = array.encode(words[:, group]).reshape(len(words), -1).astype(np.int64)
             rom = ROM.of_lanes(encoded, 1, self.weights_in, self.rom_latency)
             m.submodules[f"rom_{group}"] = rom
             m.submodules[f"array_{group}"] = array
-            operands = delay(m, ahead[: width + 3], self.rom_latency, en, f"operands_{group}")
+            cycles = self.rom_latency
+            step_flags = delay(m, flags, cycles, en, f"flags_{group}", reset=True)
             m.d.comb += [
                 rom.en.eq(en),
-                rom.addr.eq(ahead[width + 3 :]),
+                rom.addr.eq(ahead[width:]),
                 array.en.eq(en),
-                array.a.eq(operands[:width]),
-                array.valid.eq(operands[width]),
-                array.first.eq(operands[width + 1]),
-                array.last.eq(operands[width + 2]),
+                array.a.eq(delay(m, ahead[:width], cycles, en, f"operands_{group}")),
+                Cat(array.valid, array.first, array.last).eq(step_flags),
                 array.w.eq(rom.data),
             ]
             grouped.append(
@@ -641,7 +642,7 @@ class MatrixVectorUnit(wiring.Component):
             if isinstance(head, ThresholdUnit) and head.uses_late:
                 # Where a lane is left to the thresholds there is one group.
                 m.d.comb += head.late.eq(self._arrays[0].late)
-            settled = delay(m, settled, head.latency, en, "done")
+            settled = delay(m, settled, head.latency, en, "done", reset=True)
             outputs = head.o.as_value()
         m.d.comb += [skid.i.valid.eq(settled), skid.i.payload.eq(outputs)]
         return m

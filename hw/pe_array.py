@@ -264,7 +264,7 @@ class PEArray(wiring.Component):
         # The flags travel beside the counts; with thresholds they come a cycle before.
         flags = Cat(self.valid, self.first, self.last)
         if self._accumulator is not None:
-            flags = delay(m, flags, self._tree_latency - 1, self.en, "flags")
+            flags = delay(m, flags, self._tree_latency - 1, self.en, "flags", reset=True)
             m.submodules.accumulator = accumulator = self._accumulator
             m.d.comb += [
                 accumulator.valid.eq(flags[0]),
@@ -276,10 +276,10 @@ class PEArray(wiring.Component):
                 self.o.eq(accumulator.o),
             ]
             return m
-        flags = delay(m, flags[:2], self._tree_latency, self.en, "flags")
+        flags = delay(m, flags[:2], self._tree_latency, self.en, "flags", reset=True)
         valid, first = flags[0], flags[1]
         for index, (count, carry) in enumerate(zip(counts, late, strict=True)):
-            acc = Signal(bits_for(self.top), name=f"acc_{index}")
+            acc = Signal(bits_for(self.top), name=f"acc_{index}", reset_less=True)
             kept = Signal.like(acc, name=f"kept_{index}")
             # Masking the old value costs no LUT: it is the third input of the adder's LUT4.
             m.d.comb += [kept.eq(acc & (~first).replicate(len(acc))), self.o[index].eq(acc)]

@@ -205,7 +205,9 @@ class PlaneSum(wiring.Component):
         first, last = step == 0, step == self.steps - 1
         with m.If(self.en & self.valid):
             m.d.sync += step.eq(Mux(last, 0, step + 1))
-        m.d.comb += self.done.eq(delay(m, self.valid & last, self.latency, self.en, "done"))
+        m.d.comb += self.done.eq(
+            delay(m, self.valid & last, self.latency, self.en, "done", reset=True)
+        )
 
         terms = min(self.planes, self.pe)
         products = self._products(m, step)
@@ -214,8 +216,8 @@ class PlaneSum(wiring.Component):
             m.d.comb += [self.o[lane].eq(total) for lane, total in enumerate(sums)]
             return m
 
-        flags = delay(m, Cat(self.valid, first), self.latency - 1, self.en, "flags")
-        acc = Signal(range(self.o_top + 1))
+        flags = delay(m, Cat(self.valid, first), self.latency - 1, self.en, "flags", reset=True)
+        acc = Signal(range(self.o_top + 1), reset_less=True)
         with m.If(self.en & flags[0]):
             m.d.sync += acc.eq((acc & (~flags[1]).replicate(len(acc))) + sums[0])
         m.d.comb += self.o[0].eq(acc)
@@ -247,7 +249,7 @@ class PlaneSum(wiring.Component):
             ]
         products = []
         for p, (gain, column) in enumerate(zip(gains, table.T, strict=True)):
-            product = Signal(range(tops[p] + 1), name=f"product_{p}")
+            product = Signal(range(tops[p] + 1), name=f"product_{p}", reset_less=True)
             value: Value = counts[p] * gain
             if isinstance(gain, Value) and _one_hot(column):
                 value = counts[p] & 0
@@ -266,7 +268,7 @@ class PlaneSum(wiring.Component):
             for start in range(0, len(level), 2):
                 pair = level[start : start + 2]
                 top = sum(largest for _, largest in pair)
-                total = Signal(range(top + 1), name="total")
+                total = Signal(range(top + 1), name="total", reset_less=True)
                 with m.If(self.en):
                     m.d.sync += total.eq(sum(value for value, _ in pair))
                 pairs.append((total, top))

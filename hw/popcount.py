@@ -181,9 +181,9 @@ class AdderTree(wiring.Component):
         m = Module()
 
         def registered(value: ValueLike, top: int) -> tuple[Signal, int]:
-            # `top` is the largest sum, so no adder is a bit wider than its sum.
-            # A sum needs no reset; with one, set and reset could not both be the pad's.
-            register = Signal(range(top + 1), reset_less=self.granule is not None)
+            # `top` is the largest sum, so no adder is a bit wider than its sum. Data need no reset;
+            # with one, set and reset could not both be the pad's.
+            register = Signal(range(top + 1), reset_less=True)
             with m.If(self.en):
                 m.d.sync += register.eq(value)
             return register, top

@@ -128,7 +128,7 @@ class ScoreUnit(wiring.Component):
         count = delay(m, self.i, self.latency - 2, self.en, "count")
         gain = self._constants(m, "gain", self.gain)
         bias = self._constants(m, "bias", self.bias)
-        product = Signal(layouts.scores(self.pe, signed(self.width + 1)))
+        product = Signal(layouts.scores(self.pe, signed(self.width + 1)), reset_less=True)
         if not np.all(self.bias == self.bias[0]):
             bias = delay(m, bias, 1, self.en, "bias")
         with m.If(self.en):

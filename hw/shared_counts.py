@@ -97,7 +97,7 @@ class SharedCounts(wiring.Component):
         m = Module()
 
         def register(bits: list[Value], name: str) -> Signal:
-            result = Signal(len(bits), name=name)
+            result = Signal(len(bits), name=name, reset_less=True)
             with m.If(self.en):
                 m.d.sync += result.eq(Cat(*bits))
             return result

@@ -39,7 +39,7 @@ class SkidBuffer(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        caught = Signal.like(self.i.payload)
+        caught = Signal.like(self.i.payload, reset_less=True)
         full = Signal()
         m.d.comb += [
             self.i.ready.eq(~full),

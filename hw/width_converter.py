@@ -52,7 +52,7 @@ class _Widen(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        word = Signal.like(self.o.payload)
+        word = Signal.like(self.o.payload, reset_less=True)
         step = Signal(range(self.ratio))
         m.d.comb += [
             self.o.payload.eq(word),
@@ -88,7 +88,7 @@ class _Narrow(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        word = Signal.like(self.i.payload)
+        word = Signal.like(self.i.payload, reset_less=True)
         left = Signal(range(self.ratio + 1))  # parts not yet given
         width = Shape.cast(self.o.payload.shape()).width
         m.d.comb += [

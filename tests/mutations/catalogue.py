@@ -67,6 +67,13 @@ _PROOFS = "tests/proofs/test_prove_streams.py::test_stream_rules_hold_at_all_tim
 _PROOFS_OF_NUMBERS = "tests/proofs/test_prove_arithmetic.py::"
 
 MUTATIONS: tuple[Mutation, ...] = (
+    Mutation(
+        "pins of carry cells: the truth table does not expect a 1",
+        "boards/chains.py",
+        "n & ~(1 << bit)",
+        "n | (1 << bit)",
+        "tests/boards/test_chains.py::test_cells_without_low_pins_add_the_same",
+    ),
     # --- skid buffer, FIFO, replay buffer, width converter, resizer ---
     Mutation(
         "skid buffer loses the beat that it caught",
