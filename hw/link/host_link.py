@@ -253,6 +253,9 @@ class PacketSender(wiring.Component):
                 self.o.payload.last.eq(last),
             ]
 
+        # So is this: a result's beat is seen a cycle after it came, and the wire takes many for it.
+        present = Signal()
+        m.d.sync += present.eq(self.i.valid & ~self.i.ready)
         result = Signal()  # the packet under way is a result, else an answer
         beat_bytes = p.o_lanes * p.score_bytes
         index = Signal(range(max(beat_bytes, IDENTITY.size)))  # byte of a beat, identity or class
@@ -281,7 +284,7 @@ class PacketSender(wiring.Component):
             with m.State("IDLE"):
                 m.d.comb += crc.start.eq(1)
                 m.d.sync += [index.eq(0), result.eq(~self.answer.valid)]
-                with m.If(self.answer.valid | self.i.valid):
+                with m.If(self.answer.valid | present):
                     m.next = "TYPE"
             with m.State("TYPE"):
                 send(Mux(result, Reply.RESULT, Mux(identity, Reply.IDENTITY, Reply.STATUS)))
@@ -291,7 +294,7 @@ class PacketSender(wiring.Component):
                 send(Mux(result, self.oldest, self.answer.payload.sequence))
                 with m.If(free):
                     m.next = "BODY"
-            with m.State("BODY"), m.If(~result | self.i.valid):
+            with m.State("BODY"), m.If(~result | present):
                 send(body)
                 with m.If(free):
                     m.d.sync += index.eq(index + 1)

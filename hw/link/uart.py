@@ -110,14 +110,17 @@ class UARTTransmitter(wiring.Component):
         timer = Signal(range(self.divisor))
         bits = Signal(range(BITS_PER_BYTE + 1))  # bits still to be started
         word = Signal(BITS_PER_BYTE - 1, init=-1)
-        m.d.comb += [self.tx.eq(word[0]), self.i.ready.eq((bits == 0) & (timer == 0))]
+        # A flip-flop, not a comparison: what hands bytes over looks at it before all else.
+        idle = Signal(init=1)
+        m.d.comb += [self.tx.eq(word[0]), self.i.ready.eq(idle)]
         with m.If(timer != 0):
-            m.d.sync += timer.eq(timer - 1)
+            m.d.sync += [timer.eq(timer - 1), idle.eq((bits == 0) & (timer == 1))]
         with m.Elif(bits != 0):
             # Ones move in behind the data: the stop bit and the idle line.
             m.d.sync += [word.eq(Cat(word[1:], 1)), bits.eq(bits - 1), timer.eq(self.divisor - 1)]
         with m.Elif(self.i.valid):
             m.d.sync += [
+                idle.eq(0),
                 word.eq(Cat(0, self.i.payload)),
                 bits.eq(BITS_PER_BYTE - 1),
                 timer.eq(self.divisor - 1),
