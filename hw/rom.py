@@ -9,6 +9,7 @@ from amaranth import Array, Cat, Const, Module, Signal
 from amaranth.hdl import Value
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 from numpy.typing import NDArray
 
 from xnorflow.hw.cost import Family, Parts, distinct, index_bits
@@ -19,8 +20,9 @@ __all__ = ["ROM", "ROMStyle", "pack_lanes", "rom_parts", "usual_latency", "varyi
 #: Widest memory, in bits, that a ROM in LUTs is made of.
 LUT_ROM_PIECE = 64
 
-#: Most words of a ROM in LUTs that are read in one cycle: two LUT4s deep.
-LUT_ROM_WORDS = 32
+#: Words of a LUT4. More of them are read in one cycle, or in two with a register behind each so many;
+#: in one, ABC shares what columns have in common, and wires it through the whole device.
+LUT_WORDS = 16
 
 
 class ROMStyle(Enum):
@@ -64,13 +66,7 @@ def usual_latency(style: ROMStyle, words: int, bram_latency: int) -> int:
     """
     if style is ROMStyle.BRAM:
         return bram_latency
-    return 1 + (style is ROMStyle.LUT and words > LUT_ROM_WORDS)
-
-
-def _bank_words(words: int) -> int:
-    """Return the words of a bank of a ROM in LUTs that takes two cycles."""
-    # One LUT4 before the banks' registers, or three where that leaves too many to choose from.
-    return 16 if words <= 64 else 64
+    return 1 + (style is ROMStyle.LUT and words > LUT_WORDS)
 
 
 def rom_parts(family: Family, words: int, width: float, style: ROMStyle, latency: int = 1) -> Parts:
@@ -97,7 +93,7 @@ def rom_parts(family: Family, words: int, width: float, style: ROMStyle, latency
         return {"register": columns}  # the address bit itself, or its inverse
     parts: Parts = {"ROM LUT": columns * _rom_luts(words), "register": columns}
     if latency > 1:
-        banks = ceil(words / _bank_words(words))
+        banks = ceil(words / LUT_WORDS)
         if banks == 1:
             parts["bare register"] = columns
         else:
@@ -178,21 +174,21 @@ class ROM(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        size = _bank_words(len(self.words))
         words: Value
         if self.style is ROMStyle.CONSTANT:
             words = Const(self.words[0], self.width)
         elif self.style is ROMStyle.BRAM:
             words = self._storage(m, "memory", self.words, "block")
-        elif self.latency == 1 or len(self.words) <= size:
+        elif self.latency == 1 or len(self.words) <= LUT_WORDS:
             words = self._storage(m, "memory", self.words, "logic")
         else:
-            banks = range(0, len(self.words), size)
+            banks = range(0, len(self.words), LUT_WORDS)
             parts = [
-                self._storage(m, f"bank_{n}", self.words[first : first + size], "logic")
+                self._storage(m, f"bank_{n}", self.words[first : first + LUT_WORDS], "logic")
                 for n, first in enumerate(banks)
             ]
-            bank = Value.cast(delay(m, self.addr[(size - 1).bit_length() :], 1, self.en, "bank"))
+            high = self.addr[exact_log2(LUT_WORDS) :]
+            bank = Value.cast(delay(m, high, 1, self.en, "bank"))
             words = Signal(self.width)
             m.d.comb += words.eq(Array(parts)[bank])
         m.d.comb += self.data.eq(delay(m, words, self.latency - 1, self.en, "word"))

@@ -71,7 +71,8 @@ class CobsDecoder(wiring.Component):
 class ReverseCobsEncoder(wiring.Component):
     """Frame packets, with each code byte behind its piece.
 
-    Latency: the delimiter in front takes one cycle. Throughput: one byte a cycle.
+    Latency: the delimiter in front takes one cycle. Throughput: a byte in two cycles, since what it
+    is is looked at a cycle after it came.
 
     Members
     -------
@@ -86,20 +87,27 @@ class ReverseCobsEncoder(wiring.Component):
         m = Module()
         code = Signal(8, init=1)
         taken = self.o.valid & self.o.ready
+        # Flip-flops, since comparisons of bytes would stand between the sender and the wire.
+        present, zero, full = Signal(), Signal(), Signal()
+        m.d.sync += [
+            present.eq(self.i.valid & ~self.i.ready),
+            zero.eq(self.i.payload.data == 0),
+            full.eq((code == _LONGEST) & ~taken),
+        ]
         with m.FSM():
             with m.State("FRONT"):
-                m.d.comb += self.o.valid.eq(self.i.valid)
+                m.d.comb += self.o.valid.eq(present)
                 with m.If(taken):
                     m.next = "PIECE"
             with m.State("PIECE"):
-                m.d.comb += self.o.valid.eq(self.i.valid)
-                with m.If(code == _LONGEST):
+                m.d.comb += self.o.valid.eq(present)
+                with m.If(full):
                     m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(code)]
                     with m.If(taken):
                         m.d.sync += code.eq(1)
                 with m.Else():
-                    m.d.comb += self.i.ready.eq(self.o.ready)
-                    with m.If(self.i.payload.data == 0):
+                    m.d.comb += self.i.ready.eq(self.o.ready & present)
+                    with m.If(zero):
                         m.d.comb += self.o.payload.eq(code)
                         with m.If(taken):
                             m.d.sync += code.eq(1)

@@ -254,8 +254,11 @@ class PacketSender(wiring.Component):
             ]
 
         # So is this: a result's beat is seen a cycle after it came, and the wire takes many for it.
-        present = Signal()
-        m.d.sync += present.eq(self.i.valid & ~self.i.ready)
+        present, closing = Signal(), Signal()
+        m.d.sync += [
+            present.eq(self.i.valid & ~self.i.ready),
+            closing.eq(self.i.payload.last),
+        ]
         result = Signal()  # the packet under way is a result, else an answer
         beat_bytes = p.o_lanes * p.score_bytes
         index = Signal(range(max(beat_bytes, IDENTITY.size)))  # byte of a beat, identity or class
@@ -303,7 +306,7 @@ class PacketSender(wiring.Component):
                     with m.If(~result):
                         m.d.comb += self.answer.ready.eq(1)
                         m.next = "CHECK"
-                    with m.Elif(self.i.payload.last):
+                    with m.Elif(closing):
                         m.next = "CLASS"
                     with m.Else():
                         m.d.comb += self.i.ready.eq(1)
