@@ -20,8 +20,8 @@ __all__ = ["ROM", "ROMStyle", "pack_lanes", "rom_parts", "usual_latency", "varyi
 #: Widest memory, in bits, that a ROM in LUTs is made of.
 LUT_ROM_PIECE = 64
 
-#: Words of a LUT4. More of them are read in one cycle, or in two with a register behind each so many;
-#: in one, ABC shares what columns have in common, and wires it through the whole device.
+#: Words of a LUT4. More are read in one cycle, or in two with a register behind each so many: in
+#: one, ABC shares what columns have in common, and wires it through the whole device.
 LUT_WORDS = 16
 
 

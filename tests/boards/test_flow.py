@@ -10,7 +10,14 @@ import pytest
 
 from xnorflow import boards
 from xnorflow.boards import tools
-from xnorflow.boards.flow import MARGIN, DoesNotFit, TimingNotMet, build, staged
+from xnorflow.boards.flow import (
+    MARGIN,
+    DoesNotFit,
+    TimingNotMet,
+    build,
+    place_options,
+    staged,
+)
 from xnorflow.boards.pll import PLLSetting
 from xnorflow.boards.reports import Usage
 from xnorflow.boards.tools import ToolFailed
@@ -462,3 +469,17 @@ def test_output_below_a_file_cannot_be_written(tmp_path) -> None:
         staged(tmp_path / "file" / "out"),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("family", "lut", "bram", "other"),
+    [
+        ("ecp5", 30_000, 50, False),
+        ("ecp5", 40_000, 50, True),
+        ("ecp5", 10_000, 181, True),
+        ("ice40", 80_000, 200, False),
+    ],
+)
+def test_a_crowded_ecp5_is_placed_and_routed_otherwise(family, lut, bram, other):
+    usage = {"lut": Usage(lut, 83_640), "bram": Usage(bram, 208)}
+    assert ("static" in place_options(family, usage)) == other
