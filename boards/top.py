@@ -179,10 +179,16 @@ class BoardTop(wiring.Component):
             m.submodules.led = led = io.Buffer("o", pin)
             bits = ceil(self.setting.frequency * 10**6).bit_length()
             time, passing = Signal(bits), Signal()
-            m.d.sync += time.eq(time + 1)
-            with m.If(core.o.valid & core.o.ready):
+            # Nothing else waits for the lamp, so it may be a cycle late.
+            moved, turned = Signal(), Signal()
+            m.d.sync += [
+                time.eq(time + 1),
+                moved.eq(core.o.valid & core.o.ready),
+                turned.eq(time[:-1] == 0),
+            ]
+            with m.If(moved):
                 m.d.sync += passing.eq(1)
-            with m.Elif(time[:-1] == 0):
+            with m.Elif(turned):
                 m.d.sync += passing.eq(0)
             with m.If(passing):
                 m.d.comb += led.o.eq(time[-4])

@@ -50,7 +50,8 @@ class Cost:
         SB_CARRY or CCU2C.
     cells : float
         What runs out first: on iCE40 logic cells (a LUT, a carry and a flip-flop, which only go
-        together where they are wired to each other), on ECP5 the same as `lut`.
+        together where they are wired to each other), on ECP5 `lut`, or so much of `ff` as
+        `FLIP_FLOP` says if that is more.
     dsp : int
         Multipliers.
     """
@@ -71,6 +72,11 @@ class Cost:
             self.cells + other.cells,
             self.dsp + other.dsp,
         )
+
+
+#: LUTs of ECP5 that a flip-flop counts for. There are as many of both, and of four flip-flops three
+#: stand behind a LUT at the most densely placed; those that do not are wires besides.
+FLIP_FLOP = 0.75
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,7 @@ class Family:
                 carry += count * price[2]
                 cells += count * price[3]
         if self.carry_bits > 1:
-            cells = lut
+            cells = max(lut, FLIP_FLOP * ff)
         return Cost(lut, int(parts.get("bram", 0)), ff, carry, cells, int(parts.get("dsp", 0)))
 
     @property

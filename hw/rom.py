@@ -20,8 +20,8 @@ __all__ = ["ROM", "ROMStyle", "pack_lanes", "rom_parts", "usual_latency", "varyi
 #: Widest memory, in bits, that a ROM in LUTs is made of.
 LUT_ROM_PIECE = 64
 
-#: Words of a LUT4. More are read in one cycle, or in two with a register behind each so many: in
-#: one, ABC shares what columns have in common, and wires it through the whole device.
+#: Words of a LUT4. More are read in two cycles: in one, ABC shares what columns have in common, and
+#: wires it through the whole device.
 LUT_WORDS = 16
 
 
@@ -69,6 +69,12 @@ def usual_latency(style: ROMStyle, words: int, bram_latency: int) -> int:
     return 1 + (style is ROMStyle.LUT and words > LUT_WORDS)
 
 
+def _bank_words(words: int) -> int:
+    """Return the words before each register in the middle of a ROM in LUTs."""
+    # Many words would take many registers to choose among; three LUT4s are in front of one then.
+    return LUT_WORDS if words <= 4 * LUT_WORDS else 4 * LUT_WORDS
+
+
 def rom_parts(family: Family, words: int, width: float, style: ROMStyle, latency: int = 1) -> Parts:
     """Return the parts of a `ROM`, its output register among them.
 
@@ -93,7 +99,7 @@ def rom_parts(family: Family, words: int, width: float, style: ROMStyle, latency
         return {"register": columns}  # the address bit itself, or its inverse
     parts: Parts = {"ROM LUT": columns * _rom_luts(words), "register": columns}
     if latency > 1:
-        banks = ceil(words / LUT_WORDS)
+        banks = ceil(words / _bank_words(words))
         if banks == 1:
             parts["bare register"] = columns
         else:
@@ -179,15 +185,15 @@ class ROM(wiring.Component):
             words = Const(self.words[0], self.width)
         elif self.style is ROMStyle.BRAM:
             words = self._storage(m, "memory", self.words, "block")
-        elif self.latency == 1 or len(self.words) <= LUT_WORDS:
+        elif self.latency == 1 or len(self.words) <= _bank_words(len(self.words)):
             words = self._storage(m, "memory", self.words, "logic")
         else:
-            banks = range(0, len(self.words), LUT_WORDS)
+            size = _bank_words(len(self.words))
             parts = [
-                self._storage(m, f"bank_{n}", self.words[first : first + LUT_WORDS], "logic")
-                for n, first in enumerate(banks)
+                self._storage(m, f"bank_{n}", self.words[first : first + size], "logic")
+                for n, first in enumerate(range(0, len(self.words), size))
             ]
-            high = self.addr[exact_log2(LUT_WORDS) :]
+            high = self.addr[exact_log2(size) :]
             bank = Value.cast(delay(m, high, 1, self.en, "bank"))
             words = Signal(self.width)
             m.d.comb += words.eq(Array(parts)[bank])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise, product
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,12 +41,21 @@ Form = tuple[int, int]
 """Lanes of a stream, and channels of its pixels."""
 
 
+#: What the share of the block RAMs counts, that of the LUTs being 1, where a board is filled: what
+#: is hard to place and route then is LUTs, flip-flops and their wires.
+FILLING = 0.25
+
+
 @dataclass(frozen=True)
 class Budget:
     """LUTs (on iCE40 logic cells) and block RAMs that the core may take."""
 
     lut: float
     bram: int
+
+    def share(self, lut: Any, bram: Any, bram_weight: float = 1.0) -> Any:
+        """Return the sum of two shares of the budget; of numbers or arrays."""
+        return lut / self.lut + bram_weight * bram / max(self.bram, 1)
 
     def holds(self, cost: Cost) -> bool:
         """Return whether `cost` fits."""
@@ -76,9 +86,9 @@ class Complete:
     cycles: int
     latency: int
 
-    def share(self, budget: Budget) -> float:
-        """Return the sum of both shares of the budget."""
-        return self.lut / budget.lut + self.bram / max(budget.bram, 1)
+    def share(self, budget: Budget, bram_weight: float = 1.0) -> float:
+        """Return `Budget.share`."""
+        return float(budget.share(self.lut, self.bram, bram_weight))
 
 
 @dataclass(frozen=True, eq=False)

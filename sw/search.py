@@ -39,7 +39,7 @@ from xnorflow.estimate import estimate_core
 from xnorflow.fifo_sizing import fifo_depths, fifos
 from xnorflow.folding import Folding
 from xnorflow.lowered import LoweredNetwork
-from xnorflow.options import Budget, Complete, Tables, tables, unrolled
+from xnorflow.options import FILLING, Budget, Complete, Tables, tables, unrolled
 from xnorflow.pipeline import JoinStage
 from xnorflow.timing import latency
 
@@ -73,7 +73,7 @@ class Found:
     cycles : int
         The core's initiation interval.
     value : float
-        What was made small: the sum of both shares of the budget, cycles, LUTs, or the latency.
+        What was made small: `Complete.share`, cycles, LUTs, or the latency.
     bound : float
         No legal folding that fits has less.
     """
@@ -147,12 +147,12 @@ class _Search:
         self,
         cycles: float,
         bounds: list[NDArray[np.float64]],
-        weight: tuple[float, float],
+        value: Callable[[NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]],
     ) -> Iterator[tuple[float, list[int] | None]]:
         """Yield the least bound of what is left, and the folding that has it when it is complete.
 
-        The bound is ``weight[0] * LUTs + weight[1] * block RAMs`` without FIFOs, over foldings that
-        fit the budget without them.
+        The bound is `value` of LUTs and block RAMs without FIFOs, over foldings that fit the budget
+        without them; more of either never makes it less.
         """
         layers, links = self.tables.layers, self.tables.links
         size = self.budget.bram + 1
@@ -161,11 +161,11 @@ class _Search:
         queue: list[tuple[float, int, int, int, int, float, tuple]] = []
         heapq.heappush(queue, (0.0, next(ticket), 0, 0, 0, 0.0, ()))
         while queue:
-            value, _, place, form, spent, lut, path = heapq.heappop(queue)
+            least, _, place, form, spent, lut, path = heapq.heappop(queue)
             if place == len(layers):
-                yield value, unrolled(path)
+                yield least, unrolled(path)
                 continue
-            yield value, None
+            yield least, None
             layer, link = layers[place], links[place]
             price = np.where(link.cycles[form] <= cycles, link.lut[form], np.inf)[layer.entry]
             total = lut + price + layer.lut
@@ -176,7 +176,7 @@ class _Search:
             most = np.broadcast_to(most, (len(good), size))
             fits = (brams <= left[good, None]) & (most <= self.budget.lut)
             taken = (spent + layer.bram[good])[:, None] + brams
-            values = np.where(fits, weight[0] * most + weight[1] * taken, np.inf).min(axis=1)
+            values = np.where(fits, value(most, taken), np.inf).min(axis=1)
             for option, least_value in zip(good.tolist(), values.tolist(), strict=True):
                 if least_value < inf:
                     node = (
@@ -267,18 +267,20 @@ class _Search:
         cost = estimate_core(self.family, self.lowered, folding).total
         return Found(folding, cost, complete.cycles, value, bound)
 
-    def smallest(self, cycles: float, effort: int | None) -> tuple[Complete | None, float]:
-        """Return the least sum of both shares of the budget, and what no folding can beat."""
-        weight = 1 / self.budget.lut, 1 / max(self.budget.bram, 1)
+    def smallest(
+        self, cycles: float, effort: int | None, bram_weight: float = 1.0
+    ) -> tuple[Complete | None, float]:
+        """Return the least `Budget.share`, and what no folding can beat."""
         bounds = self.bounds(cycles)
         if bounds[0][0, -1] > self.budget.lut:
             return None, inf
-        return self.best(
-            self.walk(cycles, bounds, weight), lambda it: it.share(self.budget), effort
+        walk = self.walk(
+            cycles, bounds, lambda lut, bram: self.budget.share(lut, bram, bram_weight)
         )
+        return self.best(walk, lambda it: it.share(self.budget, bram_weight), effort)
 
     def fastest(self, effort: int | None) -> tuple[Complete | None, float]:
-        """Return the fewest cycles, with the least sum of shares, and what no folding can beat."""
+        """Return the fewest cycles, with the least share, and what no folding can beat."""
         paces = self.tables.paces()
         tried: dict[int, tuple[Complete | None, float]] = {}
 
@@ -307,7 +309,8 @@ class _Search:
                 high = middle
             else:
                 failed = middle
-        best = tried[high][0]
+        best, _ = self.smallest(paces[high], effort, FILLING)
+        best = best or tried[high][0]
         assert best is not None
         open_ = [n for n, (found, bound) in tried.items() if found is None and bound < inf]
         return best, float(min(paces[min([*open_, high])], best.cycles))
@@ -317,7 +320,7 @@ class _Search:
         bounds = self.bounds(inf)
         if bounds[0][0, -1] > self.budget.lut:
             return None, inf
-        walk = self.walk(inf, bounds, (1.0, TIE))
+        walk = self.walk(inf, bounds, lambda lut, bram: lut + TIE * bram)
         return self.best(walk, lambda it: it.lut + TIE * it.bram, effort)
 
     def quickest(self, effort: int | None) -> tuple[Complete | None, float]:
@@ -384,7 +387,9 @@ def smallest(
 def fastest(
     lowered: LoweredNetwork, family: Family, budget: Budget, effort: int | None = EFFORT
 ) -> Found:
-    """Return the folding of fewest cycles a frame that fits; of several, the smallest.
+    """Return the folding of fewest cycles a frame that fits.
+
+    Of several, the one of the least sum of shares, that of the block RAMs counting `FILLING`.
 
     Parameters
     ----------

@@ -267,18 +267,19 @@ class PacketSender(wiring.Component):
         m.d.comb += [scores[lane].eq(self.i.payload.scores[lane]) for lane in range(p.o_lanes)]
         status = [self.answer.payload.code, self.expected, self.oldest, self.held]
         identities = Array(Const(value, 8) for value in p.identity)
+        # A cycle late too: between two bytes there are as many as the check needs.
         body, body_ends = Signal(8), Signal()
         with m.If(result):
-            m.d.comb += [
+            m.d.sync += [
                 body.eq(scores.as_value().word_select(index, 8)),
                 body_ends.eq(index == beat_bytes - 1),
             ]
         with m.Else():
             with m.If(~identity | (index == _OLDEST_OFFSET) | (index == _HELD_OFFSET)):
-                m.d.comb += body.eq(Array(status)[index[:2]])
+                m.d.sync += body.eq(Array(status)[index[:2]])
             with m.Else():
-                m.d.comb += body.eq(identities[index])
-            m.d.comb += body_ends.eq(index == Mux(identity, IDENTITY.size, STATUS.size) - 1)
+                m.d.sync += body.eq(identities[index])
+            m.d.sync += body_ends.eq(index == Mux(identity, IDENTITY.size, STATUS.size) - 1)
 
         def send(value: ValueLike) -> None:
             m.d.comb += [offered.eq(1), byte.eq(value)]

@@ -210,7 +210,8 @@ def test_estimates_are_near_what_was_synthesised(monkeypatch):
         family = FAMILIES[row["family"]]
         cost = family.cost(parts_of(family, row["config"]))
         assert (cost.bram, cost.dsp) == (area["bram"], area["dsp"]), row
-        for kind in ("lut", "cells"):
+        # An ECP5 has no cells of both, so what is measured of those is LUTs.
+        for kind in ("lut", "cells") if row["family"] == "ice40" else ("lut",):
             assert getattr(cost, kind) == pytest.approx(area[kind], rel=0.25, abs=25), row
         assert cost.ff == pytest.approx(area["ff"], rel=0.12, abs=12), row
         seen += 1
