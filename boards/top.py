@@ -64,7 +64,11 @@ class ClockReset(wiring.Component):
             m.d.por += ready.eq(1)
         with m.Else():
             m.d.por += timer.eq(timer + 1)
-        m.d.comb += ResetSignal("sync").eq(~ready)
+        # A flip-flop for the whole device, without a LUT's detour. It wakes up low, as all do on
+        # iCE40, so the design runs for a cycle, with nothing to do, before it is held.
+        held = Signal(reset_less=True)
+        m.d.por += held.eq(~ready)
+        m.d.comb += ResetSignal("sync").eq(held)
         return m
 
     def _ice40(self, reference: dict[str, object], clock: Signal, locked: Signal) -> Instance:
