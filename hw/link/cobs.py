@@ -33,7 +33,7 @@ class CobsDecoder(wiring.Component):
     Every delimiter ends a packet, an empty one if nothing stood before it. `whole` is low if the
     last piece was cut short.
 
-    Latency: none. Throughput: one byte a cycle.
+    Latency: one cycle. Throughput: one byte a cycle.
 
     Members
     -------
@@ -50,15 +50,16 @@ class CobsDecoder(wiring.Component):
         zero = Signal()  # the piece ends in a zero, unless the packet ends here
         delimiter = self.i.payload == 0
         code = left == 0
-        m.d.comb += [
-            self.o.payload.end.eq(delimiter),
-            self.o.payload.whole.eq(code),
-            self.o.valid.eq(self.i.valid & (delimiter | ~code | zero)),
-            self.i.ready.eq(~self.o.valid | self.o.ready),
-        ]
-        with m.If(~code):
-            m.d.comb += self.o.payload.data.eq(self.i.payload)
+        m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
+        with m.If(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
         with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [
+                self.o.valid.eq(delimiter | ~code | zero),
+                self.o.payload.end.eq(delimiter),
+                self.o.payload.whole.eq(code),
+                self.o.payload.data.eq(Mux(code, 0, self.i.payload)),
+            ]
             with m.If(delimiter):
                 m.d.sync += [left.eq(0), zero.eq(0)]
             with m.Else():
