@@ -140,10 +140,9 @@ class ReplayBuffer(wiring.Component):
             waiting.eq(accept | (fresh > 1) | (waiting & ~take)),
         ]
 
-        with m.If(fetch):
-            m.d.sync += self.o.valid.eq(1)
-        with m.Elif(self.o.ready):
-            m.d.sync += self.o.valid.eq(0)
+        # No condition around it: on iCE40 a flip-flop's enable must be joined with its reset, which
+        # comes from far away.
+        m.d.sync += self.o.valid.eq(fetch | (self.o.valid & ~self.o.ready))
 
         beat = Signal(range(self.length))
         turn = Signal(range(self.times))
