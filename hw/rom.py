@@ -66,7 +66,7 @@ def usual_latency(style: ROMStyle, words: int, bram_latency: int) -> int:
     """
     if style is ROMStyle.BRAM:
         return bram_latency
-    return 1 + (style is ROMStyle.LUT and words > LUT_WORDS)
+    return 2 if style is ROMStyle.LUT and words > LUT_WORDS else 1
 
 
 def _bank_words(words: int) -> int:

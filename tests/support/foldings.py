@@ -35,7 +35,7 @@ def random_folding(
             latency,
             outputs=widths[place + 1] if padded else None,
             inputs=widths[0] if padded and place == 0 else None,
-            leaf_latency=int(rng.integers(1, 3)),
+            leaf_latency=1 + int(pe + simd) % 2,
         )
     return folding
 

@@ -30,6 +30,7 @@ from xnorflow.faults.study import _critical, draw, t_quantile
 from xnorflow.folding import legal_simd
 from xnorflow.frames import prepare
 from xnorflow.golden import activations, predict_quantized, quantize
+from xnorflow.hw.accumulator import ThresholdAccumulator, accumulator_width
 from xnorflow.hw.core import CoreStage, StreamingCore
 from xnorflow.hw.mvu import MatrixVectorUnit
 from xnorflow.hw.pool import PoolUnit
@@ -262,6 +263,9 @@ class TestHardware:
                     assert 1 << region.width > each.top + 1 >= 1 << region.width - 1
                     # Above `top + 1` a threshold fires no less.
                     each.thresholds = np.minimum(each.thresholds ^ part, each.top + 1)
+                    if isinstance(each, ThresholdAccumulator):
+                        # Its bits are those that its own thresholds need.
+                        each._width = accumulator_width(each.thresholds, each.top)
             differing += check(core, lowered, frames, upsets.stored(flips))
         assert differing >= 4
 
