@@ -59,8 +59,6 @@ from xnorflow.hw.threshold import ThresholdUnit, threshold_parts
 from xnorflow.lowering import lower
 from xnorflow.planning import plan
 
-FOLDINGS = Path(__file__).parent.parent / "examples/foldings"
-
 PE, SIMD, FOLDS = 8, 32, 8
 
 #: The least and the largest threshold of each PE: no neuron is always or never on.
@@ -219,9 +217,9 @@ def logic(family: str, made: Mapped) -> int:
     return made.counts["SB_LUT4"] + alone
 
 
-#: Board, model, folding (a file, frames a second, or the fastest that fits), and target in MHz.
-CLOCKS: tuple[tuple[str, str, Path | float | None, float], ...] = (
-    ("ulx3s-85f", "mnist_sfc", FOLDINGS / "mnist_sfc_1m_ulx3s-85f.json", 150.0),
+#: Board, model, folding (frames a second, or the fastest that fits), and target in MHz.
+CLOCKS: tuple[tuple[str, str, float | None, float], ...] = (
+    ("ulx3s-85f", "mnist_sfc", None, 150.0),
     ("ice40-hx8k", "mnist_mini", None, 120.0),
     ("icebreaker", "mnist_cnn", 1800.0, 40.0),
 )
@@ -256,7 +254,7 @@ class Clock:
     met: bool
 
 
-def clock(board_name: str, model: str, how: Path | float | None, target: float) -> Clock:
+def clock(board_name: str, model: str, fps: float | None, target: float) -> Clock:
     """Place and route a design for its target clock."""
     start = time.monotonic()
     board = boards.load(board_name)
@@ -265,9 +263,8 @@ def clock(board_name: str, model: str, how: Path | float | None, target: float) 
         lowered,
         board,
         clock_mhz=target,
-        folding=how if isinstance(how, Path) else None,
-        target_fps=how if isinstance(how, float) else None,
-        fastest=how is None,
+        target_fps=fps,
+        fastest=fps is None,
     )
     core = assemble(lowered, planned.folding, board.family)
     lut = 0
