@@ -582,11 +582,11 @@ class MatrixVectorUnit(wiring.Component):
         wiring.connect(m, wiring.flipped(self.i), replay.i)
         wiring.connect(m, skid.o, wiring.flipped(self.o))
 
-        en = Signal()
-        m.d.comb += [
-            en.eq(~skid.i.valid | skid.i.ready),
-            replay.o.ready.eq(en),
-        ]
+        # While a finished beat waits for room. A flip-flop, since its net goes everywhere: `done` and
+        # the skid buffer's `full` as they will be in the next cycle.
+        stall = Signal()
+        en = ~stall
+        m.d.comb += replay.o.ready.eq(en)
 
         # Fetch: count the steps of a pixel, and within them those of a neuron.
         address = Signal(range(self.cycles_per_frame))
@@ -597,7 +597,10 @@ class MatrixVectorUnit(wiring.Component):
                 address.eq(Mux(address == self.cycles_per_frame - 1, 0, address + 1)),
                 step.eq(Mux(last, 0, step + 1)),
             ]
-        settled = delay(m, replay.o.valid & last, self._count_latency, en, "settled", reset=True)
+        settled: Value = replay.o.valid & last
+        left = self._count_latency  # cycles until `settled` and the counts belong together
+        if self._head is not None:
+            settled = Value.cast(delay(m, settled, left, en, "settled", reset=True))
 
         # Compute: PE group g works g cycles behind the first one, and waits less for the last.
         width = Shape.cast(self.lanes.payload(self.simd)).width
@@ -642,7 +645,10 @@ class MatrixVectorUnit(wiring.Component):
             if isinstance(head, ThresholdUnit) and head.uses_late:
                 # Where a lane is left to the thresholds there is one group.
                 m.d.comb += head.late.eq(self._arrays[0].late)
-            settled = delay(m, settled, head.latency, en, "done", reset=True)
+            left = head.latency
             outputs = head.o.as_value()
-        m.d.comb += [skid.i.valid.eq(settled), skid.i.payload.eq(outputs)]
+        before = Value.cast(delay(m, settled, left - 1, en, "before", reset=True))
+        done = delay(m, before, 1, en, "done", reset=True)
+        m.d.sync += stall.eq(Mux(stall, done, before) & skid.o.valid & ~skid.o.ready)
+        m.d.comb += [skid.i.valid.eq(done), skid.i.payload.eq(outputs)]
         return m

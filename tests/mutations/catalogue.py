@@ -664,10 +664,17 @@ MUTATIONS: tuple[Mutation, ...] = (
         _MVU + "test_thresholded_layer_matches_numpy_under_back_pressure",
     ),
     Mutation(
-        "MVU: enable falls a beat late, so that a finished one is lost",
+        "MVU: it never stalls, so that a finished beat is lost",
         "hw/mvu.py",
-        "en.eq(~skid.i.valid | skid.i.ready)",
-        "en.eq(1)",
+        "stall.eq(Mux(stall, done, before) & skid.o.valid & ~skid.o.ready)",
+        "stall.eq(0)",
+        _MVU + "test_thresholded_layer_matches_numpy_under_back_pressure",
+    ),
+    Mutation(
+        "MVU: it stalls for the beat that stalled it before",
+        "hw/mvu.py",
+        "stall.eq(Mux(stall, done, before) &",
+        "stall.eq(done &",
         _MVU + "test_thresholded_layer_matches_numpy_under_back_pressure",
     ),
     Mutation(
