@@ -582,8 +582,8 @@ class MatrixVectorUnit(wiring.Component):
         wiring.connect(m, wiring.flipped(self.i), replay.i)
         wiring.connect(m, skid.o, wiring.flipped(self.o))
 
-        # While a finished beat waits for room. A flip-flop, since its net goes everywhere: `done` and
-        # the skid buffer's `full` as they will be in the next cycle.
+        # While a finished beat waits for room. A flip-flop, since its net goes everywhere: `done`
+        # and the skid buffer's `full` as they will be in the next cycle.
         stall = Signal()
         en = ~stall
         m.d.comb += replay.o.ready.eq(en)
