@@ -572,7 +572,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "score: sign extension of the product is missing",
         "hw/score.py",
-        "Signal(layouts.scores(self.pe, signed(self.width + 1)))",
+        "Signal(layouts.scores(self.pe, signed(self.width + 1)), reset_less=True)",
         "Signal(data.ArrayLayout(self.width - 1, self.pe))",
         _ARITHMETIC + "test_score_unit_is_the_integer_affine_of_the_accumulator",
     ),
@@ -1089,8 +1089,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "top: reset has the wrong sense",
         "boards/top.py",
-        'm.d.comb += ResetSignal("sync").eq(~ready)',
-        'm.d.comb += ResetSignal("sync").eq(ready)',
+        "m.d.por += held.eq(~ready)",
+        "m.d.por += held.eq(ready)",
         _TOP + "test_bits_go_from_the_rx_pin_through_link_and_core_to_the_tx_pin",
     ),
     Mutation(
