@@ -112,8 +112,8 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
     ),
     Equivalent(
         "hw/rom.py",
-        "width = min(LUT_ROM_PIECE, self.width - start)",
-        "width = min(LUT_ROM_PIECE, (self.width + start))",
+        "width = min(widest, self.width - start)",
+        "width = min(widest, (self.width + start))",
         "The last piece gets bits that no word has and that nothing reads.",
     ),
     Equivalent(
