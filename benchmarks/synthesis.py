@@ -12,8 +12,8 @@ from pathlib import Path
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 
-from xnorflow.boards.chains import free_chain_ends
 from xnorflow.boards.flow import SYNTHESIS
+from xnorflow.boards.refine import refine
 from xnorflow.boards.tools import find, run
 
 __all__ = ["FAMILIES", "Area", "Mapped", "mapped", "synthesise"]
@@ -108,7 +108,8 @@ def mapped(
         types = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
         if family == "ecp5":
             design = json.loads((folder / "unit.json").read_text())
-            free_chain_ends(design)
+            refine(design)
+            types = Counter(cell["type"] for cell in design["modules"]["top"]["cells"].values())
             (folder / "unit.json").write_text(json.dumps(design))
         arguments = f"{device} {options} --json unit.json".split()
         tool = find(f"nextpnr-{family}")

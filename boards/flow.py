@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -29,8 +30,8 @@ from amaranth.build.run import BuildPlan
 
 from xnorflow.boards import reports
 from xnorflow.boards.board import Board
-from xnorflow.boards.chains import free_chain_ends, raise_low_pins
 from xnorflow.boards.pll import PLLSetting, solve
+from xnorflow.boards.refine import refine
 from xnorflow.boards.reports import PNRReport, Usage
 from xnorflow.boards.tools import Progress, Tool, ToolFailed, find, run
 from xnorflow.elaboration import uncollected
@@ -465,6 +466,7 @@ class _Flow:
     logs: list[Path] = field(default_factory=list)
     core_resources: dict[str, Usage] = field(default_factory=dict)
     core_source: str = ""
+    core_cells: dict[str, int] = field(default_factory=dict)
     tools: list[Tool] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -596,13 +598,17 @@ class _Flow:
         with self.step("synthesise", "clock, link and pins" if core else "the design"):
             self.run(self.yosys, ["top.ys"], folder, "yosys.log", "synthesise")
         cells = reports.read_stat((folder / "stat.json").read_text(encoding="utf-8"))
-        self.check(reports.mapped(cells, self.board))
+        core_cells = self.core_cells
         if self.board.family == "ecp5":
             netlist = folder / "top.json"
             design = json.loads(netlist.read_text(encoding="utf-8"))
-            free_chain_ends(design)
-            raise_low_pins(design)
+            gone = Counter(TRELLIS_FF=refine(design))
             netlist.write_text(json.dumps(design), encoding="utf-8")
+            # The block RAMs are all in the core.
+            cells, core_cells = (dict(Counter(each) - gone) for each in (cells, core_cells))
+        if core:
+            self.core_resources = reports.mapped(core_cells, self.board)
+        self.check(reports.mapped(cells, self.board))
         return cells
 
     def synthesise_core(self, folder: Path, command: str, mapped_core: Path) -> None:
@@ -615,9 +621,11 @@ class _Flow:
         with self.step("synthesise", "the core"):
             self.run(self.yosys, ["core.ys"], folder, "yosys-core.log", "synthesise")
         (folder / "core.il").replace(mapped_core)
-        cells = reports.read_stat((folder / "core-stat.json").read_text(encoding="utf-8"))
-        self.core_resources = reports.mapped(cells, self.board)
-        self.check(self.core_resources)
+        text = (folder / "core-stat.json").read_text(encoding="utf-8")
+        self.core_cells = reports.read_stat(text)
+        needed = reports.mapped(self.core_cells, self.board)
+        # Some flip-flops will move into block RAMs.
+        self.check({name: usage for name, usage in needed.items() if name != "ff"})
 
     def place(
         self,

@@ -107,6 +107,8 @@ class Family:
     name : str
     bram_latency : int
         2 where block RAM is so slow that its output is registered once more.
+    bram_registers : bool
+        Whether that register is one of the block RAM itself.
     leaf_latency : int
         2 where long wires end in leaves of several carry cells, which then are registered inside.
     bram_shapes : tuple of (int, int)
@@ -127,6 +129,7 @@ class Family:
 
     name: str
     bram_latency: int
+    bram_registers: bool
     leaf_latency: int
     bram_shapes: tuple[tuple[int, int], ...]
     bram_bytes: tuple[int, ...]
@@ -286,6 +289,7 @@ FAMILIES = {
     "ice40": Family(
         name="ice40",
         bram_latency=1,
+        bram_registers=False,
         leaf_latency=1,
         bram_shapes=((2048, 2), (1024, 4), (512, 8), (256, 16)),
         bram_bytes=(1, 1, 1, 1),
@@ -298,6 +302,7 @@ FAMILIES = {
     "ecp5": Family(
         name="ecp5",
         bram_latency=2,
+        bram_registers=True,
         leaf_latency=2,
         bram_shapes=((16384, 1), (8192, 2), (4096, 4), (2048, 9), (1024, 18), (512, 36)),
         bram_bytes=(1, 2, 4, 9, 9, 9),

@@ -91,7 +91,8 @@ def rom_parts(family: Family, words: int, width: float, style: ROMStyle, latency
         return {"bare register": width * (latency - 1)}
     if style is ROMStyle.BRAM:
         storage = family.rom(words, ceil(width))
-        again = width * (latency - 1)
+        inside = family.bram_registers and not storage.select
+        again = 0 if inside else width * (latency - 1)
         return {"bram": storage.rams, "select bit": storage.select, "bare register": again}
     # Columns with the same content are one.
     columns = distinct(words, width)

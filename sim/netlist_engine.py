@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Callable
+from functools import lru_cache
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 from amaranth.back import rtlil
@@ -11,7 +15,10 @@ from numpy.typing import NDArray
 
 from xnorflow.boards.board import Board
 from xnorflow.boards.flow import READ, synthesis_command
+from xnorflow.boards.refine import refine
+from xnorflow.boards.tools import ToolFailed, find, run
 from xnorflow.elaboration import uncollected
+from xnorflow.errors import WorkFailed
 from xnorflow.hw.core import StreamingCore
 from xnorflow.progress import Progress, quiet
 from xnorflow.sim.cxxrtl.compile import Design, load_library
@@ -29,15 +36,10 @@ MODELS = {
     "read_verilog ecp5_cells.v",
 }
 
-#: Only the cells of `top` are kept, not the models that synthesis itself has of them. Wires become
-#: single bits: a bus that a chain of LUTs goes along bit by bit would look like a loop.
+#: Wires become single bits: a bus along which a chain of LUTs goes bit by bit would look like a
+#: loop.
 SCRIPT = """\
-{read}
-{synthesise} -top top
-select top
-write_rtlil -selected netlist.il
-design -reset
-read_rtlil netlist.il
+read_json netlist.json
 {models}
 {resolve}
 splitnets
@@ -56,25 +58,52 @@ opt -full"""
 def netlist(core: StreamingCore, board: Board) -> Design:
     """Return the mapped netlist of a core's wrapper, ready to be compiled.
 
-    The core is mapped by the command that a build for `board` maps it with.
+    The core is mapped by the command that a build for `board` maps it with, and its netlist is
+    refined as the build does it.
     """
     wrapper = CoreWrapper(core)
     with uncollected():
         text = rtlil.convert(wrapper, name="top", ports=wrapper.ports, emit_src=False)
-    sources = {"top.il": text}
+    command = synthesis_command(board)
+    sources = {"netlist.json": _mapped(text, command, board.family)}
     if board.family == "ecp5":
         model = files("xnorflow.sim.netlist").joinpath("ecp5_cells.v")
         sources["ecp5_cells.v"] = model.read_text(encoding="utf-8")
-    command = synthesis_command(board)
     speed = command.rpartition(" ")[2].upper()
     script = SCRIPT.format(
-        read=READ,
-        synthesise=command,
         models=MODELS[board.family].format(speed=speed),
         resolve=RESOLVE,
     )
     # Thousands of single bits: -O3 takes the compiler ten minutes where -O1 takes two.
     return Design(script, sources, defines=("XNORFLOW_TAPS=",), optimise="-O1")
+
+
+@lru_cache(maxsize=2)
+def _mapped(text: str, command: str, family: str) -> str:
+    """Return the netlist that nextpnr would be given of a design in RTLIL."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "top.il").write_text(text, encoding="utf-8")
+        # Only the cells of `top` are kept, not the models that synthesis itself has of them.
+        script = f"{READ}\n{command} -top top\nselect top\nwrite_json -selected netlist.json\n"
+        (folder / "top.ys").write_text(script, encoding="utf-8")
+        log = folder / "yosys.log"
+        try:
+            run(find("yosys"), ["top.ys"], folder, log, "synthesise", lambda step, text: None)
+        except ToolFailed as failed:
+            # Its log goes with the folder.
+            raise WorkFailed(f"yosys could not synthesise the design: {failed.error}") from None
+        netlist = (folder / "netlist.json").read_text(encoding="utf-8")
+    if family != "ecp5":
+        return netlist
+    design = json.loads(netlist)
+    refine(design)
+    for cell in design["modules"]["top"]["cells"].values():
+        # nextpnr wants to see the outputs that nothing reads; yosys takes that for a constant.
+        pins, directions = cell["connections"], cell["port_directions"]
+        for pin in [p for p, bits in pins.items() if bits == ["x"] and directions[p] == "output"]:
+            del pins[pin], directions[pin]
+    return json.dumps(design)
 
 
 def run_core(

@@ -4,8 +4,8 @@
 // Block RAM, from Lattice's ECP5 Memory Usage Guide (FPGA-TN-02204): 1,024 words of 18 bits, each two
 // bytes of nine. Ports are 1, 2, 4, 9, 18 or (one writing, one reading) 36 bits wide; those of less
 // than 9 bits leave every ninth bit alone. A port that writes keeps its output (write mode NORMAL) or
-// gives what was there before (READBEFOREWRITE); so does one that reads what the other port writes.
-// Reset clears the output only.
+// gives what was there before (READBEFOREWRITE); so does one that reads what the other port writes. A
+// register behind the output (OUTREG) has an enable of its own. Reset clears outputs only.
 
 module DP16KD (
     input DIA17, DIA16, DIA15, DIA14, DIA13, DIA12, DIA11, DIA10, DIA9, DIA8, DIA7, DIA6, DIA5,
@@ -31,6 +31,10 @@ module DP16KD (
     parameter CSDECODE_B = "0b000";
     parameter WRITEMODE_A = "NORMAL";
     parameter WRITEMODE_B = "NORMAL";
+    parameter CEAMUX = "CEA";
+    parameter CEBMUX = "CEB";
+    parameter OCEAMUX = "OCEA";
+    parameter OCEBMUX = "OCEB";
     parameter CLKAMUX = "CLKA";
     parameter CLKBMUX = "CLKB";
     parameter GSR = "ENABLED";
@@ -138,11 +142,10 @@ module DP16KD (
     } = DOB;
 
     generate
-        if (REGMODE_A != "NOREG" || REGMODE_B != "NOREG"
-            || CSDECODE_A != "0b000" || CSDECODE_B != "0b000"
+        if (CSDECODE_A != "0b000" || CSDECODE_B != "0b000"
             || WRITEMODE_A == "WRITETHROUGH" || WRITEMODE_B == "WRITETHROUGH"
             || CLKAMUX != "CLKA" || CLKBMUX != "CLKB"
-            || (DATA_WIDTH_A == 36 && DATA_WIDTH_B < 18))
+            || (DATA_WIDTH_A == 36 && (DATA_WIDTH_B < 18 || REGMODE_A != REGMODE_B)))
             dp16kd_mode_that_is_not_modelled missing ();
     endgenerate
 
@@ -161,9 +164,12 @@ module DP16KD (
             : DATA_WIDTH_B == 2 ? 9 * low[3] + 2 * low[2:1] : 9 * low[3] + low[2:0];
     endfunction
 
-    wire write_a = CEA && WEA, write_b = CEB && WEB;
+    wire en_a = CEA ^ (CEAMUX == "INV"), en_b = CEB ^ (CEBMUX == "INV");
+    wire out_a = OCEA ^ (OCEAMUX == "INV"), out_b = OCEB ^ (OCEBMUX == "INV");
+    wire write_a = en_a && WEA, write_b = en_b && WEB;
     wire [9:0] word_a = ADA[13:4], word_b = ADB[13:4];
     localparam ASYNC = RESETMODE == "ASYNC";
+    localparam REG_A = REGMODE_A == "OUTREG", REG_B = REGMODE_B == "OUTREG";
     localparam [17:0] LANES_A = (1 << DATA_WIDTH_A) - 1, LANES_B = (1 << DATA_WIDTH_B) - 1;
 
     generate
@@ -190,21 +196,21 @@ module DP16KD (
 
         if (DATA_WIDTH_B == 36) begin : wide_read
             wire [35:0] d = {words[{ADB[13:5], 1'b1}], words[{ADB[13:5], 1'b0}]};
-            dp16kd_output #(.ASYNC(ASYNC)) low (CLKB, RSTB, CEB, d[17:0], DOA);
-            dp16kd_output #(.ASYNC(ASYNC)) high (CLKB, RSTB, CEB, d[35:18], DOB);
+            dp16kd_output #(ASYNC, REG_B) low (CLKB, RSTB, en_b, out_b, d[17:0], DOA);
+            dp16kd_output #(ASYNC, REG_B) high (CLKB, RSTB, en_b, out_b, d[35:18], DOB);
         end else begin : narrow
             if (DATA_WIDTH_A != 36) begin : read_at_a
                 wire [17:0] d = DATA_WIDTH_A == 18 ? words[word_a]
                     : (words[word_a] >> place_a(ADA[3:0])) & LANES_A;
-                dp16kd_output #(.ASYNC(ASYNC)) q (
-                    CLKA, RSTA, CEA && !(WEA && WRITEMODE_A == "NORMAL"), d, DOA
+                dp16kd_output #(ASYNC, REG_A) q (
+                    CLKA, RSTA, en_a && !(WEA && WRITEMODE_A == "NORMAL"), out_a, d, DOA
                 );
             end else assign DOA = 0;
 
             wire [17:0] r = DATA_WIDTH_B == 18 ? words[word_b]
                 : (words[word_b] >> place_b(ADB[3:0])) & LANES_B;
-            dp16kd_output #(.ASYNC(ASYNC)) q (
-                CLKB, RSTB, CEB && !(WEB && WRITEMODE_B == "NORMAL"), r, DOB
+            dp16kd_output #(ASYNC, REG_B) q (
+                CLKB, RSTB, en_b && !(WEB && WRITEMODE_B == "NORMAL"), out_b, r, DOB
             );
             wire [17:0] m = DATA_WIDTH_B == 18 ? {{9{ADB[1]}}, {9{ADB[0]}}}
                 : LANES_B << place_b(ADB[3:0]);
@@ -218,15 +224,19 @@ module DP16KD (
     endgenerate
 endmodule
 
-module dp16kd_output #(parameter ASYNC = 0) (
-    input clk, rst, en, input [17:0] d, output reg [17:0] q
+module dp16kd_output #(parameter ASYNC = 0, REGISTERED = 0) (
+    input clk, rst, en, out_en, input [17:0] d, output [17:0] q
 );
-    initial q = 0;
+    reg [17:0] latch = 0, register = 0;
+    assign q = REGISTERED ? register : latch;
     generate
         if (ASYNC) begin : asynchronous
-            always @(posedge clk, posedge rst) if (rst) q <= 0; else if (en) q <= d;
+            always @(posedge clk, posedge rst) if (rst) latch <= 0; else if (en) latch <= d;
+            always @(posedge clk, posedge rst)
+                if (rst) register <= 0; else if (out_en) register <= latch;
         end else begin : synchronous
-            always @(posedge clk) if (rst) q <= 0; else if (en) q <= d;
+            always @(posedge clk) if (rst) latch <= 0; else if (en) latch <= d;
+            always @(posedge clk) if (rst) register <= 0; else if (out_en) register <= latch;
         end
     endgenerate
 endmodule

@@ -1,5 +1,6 @@
 """Synthesised cores against the golden model, and the models of cells that yosys has none of."""
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -7,7 +8,6 @@ import numpy as np
 import pytest
 from amaranth import Module
 from amaranth.lib import stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from foldings import random_folding
 from random_networks import random_cnn, random_frames, random_network
@@ -21,6 +21,8 @@ from xnorflow.folding import LayerFolding
 from xnorflow.frontend import load
 from xnorflow.golden import quantize
 from xnorflow.hw.fifo import StreamFIFO
+from xnorflow.hw.pipeline import delay
+from xnorflow.hw.rom import ROM, ROMStyle
 from xnorflow.lowering import lower
 from xnorflow.network import Dense, Join, Network, Quantize
 from xnorflow.planning import plan
@@ -138,27 +140,22 @@ class TestRefusals:
 class _Lookup(wiring.Component):
     """What a memory holds at the addresses that come in; a core's streams with a memory between."""
 
-    def __init__(self, words, width):
-        self._words = words
+    def __init__(self, words, width, latency=1):
+        self._rom = ROM(words, width, ROMStyle.BRAM, latency)
         super().__init__(
             {"i": In(stream.Signature(range(len(words)))), "o": Out(stream.Signature(width))}
         )
-        self._width = width
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.memory = memory = Memory(
-            shape=self._width, depth=len(self._words), init=self._words
-        )
-        port = memory.read_port()
+        m.submodules.rom = rom = self._rom
         m.d.comb += [
             self.i.ready.eq(~self.o.valid | self.o.ready),
-            port.en.eq(self.i.ready),
-            port.addr.eq(self.i.payload),
-            self.o.payload.eq(port.data),
+            rom.en.eq(self.i.ready),
+            rom.addr.eq(self.i.payload),
+            self.o.payload.eq(rom.data),
+            self.o.valid.eq(delay(m, self.i.valid, rom.latency, self.i.ready, "valid", reset=True)),
         ]
-        with m.If(self.i.ready):
-            m.d.sync += self.o.valid.eq(self.i.valid)
         return m
 
 
@@ -184,16 +181,29 @@ MEMORIES = [
 
 class TestBlockRAMOfECP5:
     @pytest.mark.slow
+    @pytest.mark.parametrize("latency", [1, 2])
     @pytest.mark.parametrize(("width", "words"), MEMORIES)
-    def test_a_memory_reads_what_it_holds(self, width, words):
+    def test_a_memory_reads_what_it_holds(self, width, words, latency):
+        self.check(width, words, latency)
+
+    def test_a_register_behind_it_is_its_own(self):
+        made = self.check(30, 40, 2)
+        cells = json.loads(made)["modules"]["top"]["cells"].values()
+        assert [c["parameters"]["REGMODE_B"] for c in cells if c["type"] == "DP16KD"] == ["OUTREG"]
+        # What is left: whether either stage holds something.
+        assert sum(cell["type"] == "TRELLIS_FF" for cell in cells) == 2
+
+    def check(self, width, words, latency):
+        """Compare what is read with the content; return the netlist."""
         rng = np.random.default_rng(width)
         content = [int.from_bytes(rng.bytes(8), "little") % (1 << width) for _ in range(words)]
         asked = rng.integers(0, words, 3000)
-        design = netlist(_Lookup(content, width), load_board("ulx3s-25f"))
+        design = netlist(_Lookup(content, width, latency), load_board("ulx3s-25f"))
         library = load_library(design, "core.cc")
         run = drive(library, beats(asked, (words - 1).bit_length()), len(asked), 0.2, 1, 10_000)
         expected = beats([content[address] for address in asked], width)
         assert np.array_equal(run.output.reshape(expected.shape), expected)
+        return design.files["netlist.json"]
 
     @pytest.mark.slow
     @pytest.mark.parametrize(("width", "words"), MEMORIES)
@@ -209,7 +219,8 @@ class TestBlockRAMOfECP5:
     def test_a_mode_that_has_no_model_is_refused(self, small):
         lowered, folding, _ = small
         design = netlist(assemble(lowered, folding), load_board("ulx3s-25f"))
-        source = 'module top(input clk); DP16KD #(.REGMODE_A("OUTREG")) ram (.CLKA(clk)); endmodule'
+        ram = 'DP16KD #(.WRITEMODE_A("WRITETHROUGH")) ram (.CLKA(clk));'
+        source = f"module top(input clk); {ram} endmodule"
         design.files["mode.v"] = source
         models = "read_verilog mode.v\nread_verilog ecp5_cells.v\nhierarchy -check -top top"
         with pytest.raises(WorkFailed, match="dp16kd_mode_that_is_not_modelled"):
