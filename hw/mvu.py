@@ -19,7 +19,7 @@ from xnorflow.hw.pe_array import PEArray, array_latency, array_parts, step_top
 from xnorflow.hw.pipeline import delay
 from xnorflow.hw.plane_sum import PlaneSum, positive_planes
 from xnorflow.hw.replay_buffer import ReplayBuffer, replay_parts
-from xnorflow.hw.rom import ROM, ROMStyle, rom_parts
+from xnorflow.hw.rom import ROM, ROM_LATENCIES, ROMStyle, rom_parts
 from xnorflow.hw.score import ScoreUnit
 from xnorflow.hw.skid import SkidBuffer, skid_parts
 from xnorflow.hw.threshold import ThresholdUnit
@@ -371,7 +371,8 @@ class MatrixVectorUnit(wiring.Component):
     rom_latency : int
         1, or 2 for one more register behind the weight memory or, in LUTs, in its middle: for a
         faster clock where block RAM is slow (ECP5: 5.8 ns from clock to output) or the words are
-        many; see `usual_latency`.
+        many. 3 for another one behind it, where the memory is far from what it feeds. See
+        `usual_latency`.
     leaf_latency : int
         1, or 2 for one more register where bits are counted, unless the weights are constants: for
         a faster clock where inputs come through long wires (ECP5).
@@ -466,9 +467,10 @@ class MatrixVectorUnit(wiring.Component):
         single = self.cycles_per_frame == 1
         self.weights_in = weights_in or (ROMStyle.CONSTANT if single else ROMStyle.BRAM)
         self.weights = weights
-        for name, cycles in (("rom_latency", rom_latency), ("leaf_latency", leaf_latency)):
-            if cycles not in (1, 2):
-                raise ValueError(f"{name} must be 1 or 2, not {cycles!r}")
+        if rom_latency not in ROM_LATENCIES:
+            raise ValueError(f"rom_latency must be 1, 2 or 3, not {rom_latency!r}")
+        if leaf_latency not in (1, 2):
+            raise ValueError(f"leaf_latency must be 1 or 2, not {leaf_latency!r}")
         self.rom_latency = rom_latency
         heads = (thresholds is not None, scale is not None or offset is not None, accumulators)
         if sum(heads) != 1 or (scale is None) != (offset is None):

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from xnorflow.hw.cost import Family, Parts, distinct, index_bits
 from xnorflow.hw.pipeline import delay
 
-__all__ = ["ROM", "ROMStyle", "pack_lanes", "rom_parts", "usual_latency", "varying_bits"]
+__all__ = [
+    "ROM",
+    "ROM_LATENCIES",
+    "ROMStyle",
+    "pack_lanes",
+    "rom_parts",
+    "usual_latency",
+    "varying_bits",
+]
 
 #: Widest memory, in bits, that a ROM in LUTs is made of.
 LUT_ROM_PIECE = 64
@@ -23,6 +31,13 @@ LUT_ROM_PIECE = 64
 #: Words of a LUT4. More are read in two cycles: in one, ABC shares what columns have in common, and
 #: wires it through the whole device.
 LUT_WORDS = 16
+
+#: Block RAMs that have room beside the logic that they feed, or nearly: the registers in more of
+#: them are too far from it.
+NEAR_RAMS = 8
+
+#: Cycles that a ROM may take.
+ROM_LATENCIES = (1, 2, 3)
 
 
 class ROMStyle(Enum):
@@ -54,18 +69,21 @@ def pack_lanes(values: NDArray[np.integer], width: int) -> list[int]:
     return [int.from_bytes(row.tobytes(), "little") for row in packed]
 
 
-def usual_latency(style: ROMStyle, words: int, bram_latency: int) -> int:
+def usual_latency(family: Family | None, style: ROMStyle, words: int, width: int) -> int:
     """Return the `ROM.latency` that keeps up with the logic around a weight memory.
 
     Parameters
     ----------
+    family : Family, optional
+        None is one with fast block RAM and short wires.
     style : ROMStyle
-    words : int
-    bram_latency : int
-        Of block RAM; see `Family`.
+    words, width : int
     """
     if style is ROMStyle.BRAM:
-        return bram_latency
+        if family is None:
+            return 1
+        far = family.bram_registers and family.rom(words, width).rams > NEAR_RAMS
+        return family.bram_latency + far
     return 2 if style is ROMStyle.LUT and words > LUT_WORDS else 1
 
 
@@ -73,6 +91,11 @@ def _bank_words(words: int) -> int:
     """Return the words before each register in the middle of a ROM in LUTs."""
     # Many words would take many registers to choose among; three LUT4s are in front of one then.
     return LUT_WORDS if words <= 4 * LUT_WORDS else 4 * LUT_WORDS
+
+
+def _banks(words: int, latency: int) -> int:
+    """Return how many memories in LUTs `words` are in, one of which is chosen a cycle later."""
+    return 1 if latency == 1 else ceil(words / _bank_words(words))
 
 
 def rom_parts(family: Family, words: int, width: float, style: ROMStyle, latency: int = 1) -> Parts:
@@ -99,13 +122,12 @@ def rom_parts(family: Family, words: int, width: float, style: ROMStyle, latency
     if words <= 2:
         return {"register": columns}  # the address bit itself, or its inverse
     parts: Parts = {"ROM LUT": columns * _rom_luts(words), "register": columns}
-    if latency > 1:
-        banks = ceil(words / _bank_words(words))
-        if banks == 1:
-            parts["bare register"] = columns
-        else:
-            parts["register"] += columns * banks
-            parts["bare register"] = index_bits(banks)
+    banks = _banks(words, latency)
+    parts["bare register"] = columns * (latency - 1)
+    if banks > 1:
+        # The one behind the choice is behind a LUT.
+        parts["register"] += columns * banks
+        parts["bare register"] += index_bits(banks) - columns
     return parts
 
 
@@ -141,7 +163,8 @@ class ROM(wiring.Component):
     is one LUT4 per bit and 16 words; `ROMStyle.BRAM` asks the tools for block RAM.
 
     The second cycle of block RAM is a register behind it, that of a ROM in LUTs is in its middle:
-    banks of words with a register each, and then the choice between them.
+    banks of words with a register each, and then the choice between them. The third is another
+    register behind either: the first one behind block RAM of ECP5 is in it, far from what it feeds.
 
     Parameters
     ----------
@@ -152,7 +175,7 @@ class ROM(wiring.Component):
     style : ROMStyle
         Where the contents live.
     latency : int
-        1 or 2.
+        1, 2 or 3.
 
     Members
     -------
@@ -167,8 +190,8 @@ class ROM(wiring.Component):
             raise ValueError(f"ROM needs at least one word and words of {width} bits")
         if style is ROMStyle.CONSTANT and len(words) > 1:
             raise ValueError(f"a constant ROM holds one word, not {len(words)}: use lut or bram")
-        if latency not in (1, 2):
-            raise ValueError(f"a ROM's latency must be 1 or 2, not {latency!r}")
+        if latency not in ROM_LATENCIES:
+            raise ValueError(f"a ROM's latency must be 1, 2 or 3, not {latency!r}")
         self.words, self.width, self.style, self.latency = words, width, style, latency
         super().__init__({"addr": In(range(len(words))), "data": Out(width), "en": In(1)})
 
@@ -182,11 +205,12 @@ class ROM(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         words: Value
+        banks = _banks(len(self.words), self.latency)
         if self.style is ROMStyle.CONSTANT:
             words = Const(self.words[0], self.width)
         elif self.style is ROMStyle.BRAM:
             words = self._storage(m, "memory", self.words, "block")
-        elif self.latency == 1 or len(self.words) <= _bank_words(len(self.words)):
+        elif banks == 1:
             words = self._storage(m, "memory", self.words, "logic")
         else:
             size = _bank_words(len(self.words))

@@ -5,7 +5,7 @@ output pixels (Umuroglu et al., FINN, 2017, section 4.3.2); with weights of M pl
 M for each output. Where MH or MW has few divisors, the
 layer can be padded (`xnorflow.padding`). A folding file is JSON: layer name to ``pe``, ``simd``
 and, if the user wants to choose them too, ``weights_in`` (``constant``, ``lut`` or ``bram``),
-``buffer_in`` (``registers`` or ``auto``), ``rom_latency`` and ``leaf_latency`` (1 or 2),
+``buffer_in`` (``registers`` or ``auto``), ``rom_latency`` (1 to 3) and ``leaf_latency`` (1 or 2),
 ``outputs`` and, for the first layer, ``inputs`` (channels after padding). ``docs/folding.md`` is
 about all this.
 """
@@ -23,7 +23,7 @@ import numpy as np
 
 from xnorflow.errors import UserError
 from xnorflow.hw.cost import Family
-from xnorflow.hw.rom import ROMStyle, usual_latency
+from xnorflow.hw.rom import ROM_LATENCIES, ROMStyle, usual_latency
 from xnorflow.lowered import LoweredLayer, LoweredNetwork
 from xnorflow.padding import legal_widths, own_widths, pad
 
@@ -66,7 +66,7 @@ class LayerFolding:
         Where the input vectors are kept: ``registers``, or ``auto`` for the tools' choice.
     rom_latency : int
         2 puts one more register behind the weight memory, or in its middle where that is in LUTs,
-        for a faster clock; else 1.
+        and 3 yet another one behind it, for a faster clock; else 1.
     outputs : int or None
         Neurons that the layer is padded to; None leaves it as it is.
     inputs : int or None
@@ -270,18 +270,22 @@ def _check_layer(
         )
     if buffer_in not in BUFFER_IN:
         raise UserError(f"{where}: buffer_in is {buffer_in!r} but must be one of {BUFFER_IN}")
-    latencies = usual_latencies(family, weights_in, depth)
+    latencies = usual_latencies(family, weights_in, depth, entry["pe"] * entry["simd"])
     for key in latencies:
         latencies[key] = entry.get(key, latencies[key])
-        if type(latencies[key]) is not int or latencies[key] not in (1, 2):
-            raise UserError(f"{where}: {key} is {latencies[key]!r} but must be 1 or 2")
+        cycles = ROM_LATENCIES if key == "rom_latency" else (1, 2)
+        if type(latencies[key]) is not int or latencies[key] not in cycles:
+            choices = " or ".join(", ".join(map(str, cycles)).rsplit(", ", 1))
+            raise UserError(f"{where}: {key} is {latencies[key]!r} but must be {choices}")
     padded = {key: int(entry[key]) for key in ("outputs", "inputs") if key in entry}
     return LayerFolding(
         int(entry["pe"]), int(entry["simd"]), weights_in, buffer_in, **latencies, **padded
     )
 
 
-def usual_latencies(family: Family | None, weights_in: str, depth: int) -> dict[str, int]:
+def usual_latencies(
+    family: Family | None, weights_in: str, depth: int, width: int
+) -> dict[str, int]:
     """Return the latencies of a layer whose folding does not say.
 
     Parameters
@@ -289,17 +293,16 @@ def usual_latencies(family: Family | None, weights_in: str, depth: int) -> dict[
     family : Family, optional
         None is one with fast block RAM and short wires.
     weights_in : str
-    depth : int
-        Words of the weight memory.
+    depth, width : int
+        Words of the weight memory, and bits of each.
 
     Returns
     -------
     dict of str to int
         ``rom_latency`` and ``leaf_latency``.
     """
-    bram = 1 if family is None else family.bram_latency
     leaf = 1 if family is None or weights_in == "constant" else family.leaf_latency
     return {
-        "rom_latency": usual_latency(ROMStyle(weights_in), depth, bram),
+        "rom_latency": usual_latency(family, ROMStyle(weights_in), depth, width),
         "leaf_latency": leaf,
     }

@@ -292,7 +292,7 @@ def _variants(
     buffers = ("auto", "registers") if pe * layer.groups < layer.rows else ("auto",)
     for weights_in in ("constant",) if depth == 1 else ("lut", "bram"):
         for buffer_in in buffers:
-            latencies = usual_latencies(family, weights_in, depth)
+            latencies = usual_latencies(family, weights_in, depth, pe * simd)
             yield LayerFolding(
                 pe, simd, weights_in, buffer_in, outputs=outputs, inputs=inputs, **latencies
             )

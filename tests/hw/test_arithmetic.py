@@ -222,17 +222,20 @@ def test_rom_gives_its_words_a_cycle_later(style):
 
 @pytest.mark.parametrize("depth", [1, 2, 16, 17, 33, 64, 65, 130, 256, 300])
 @pytest.mark.parametrize("style", [ROMStyle.LUT, ROMStyle.BRAM])
-def test_rom_in_two_cycles(style, depth):
+@pytest.mark.parametrize("latency", [2, 3])
+def test_rom_in_several_cycles(latency, style, depth):
     rng = np.random.default_rng(depth)
     words = rng.integers(0, 128, depth).tolist()
     addresses = [*range(depth), *rng.integers(0, depth, 50).tolist(), 0, depth - 1, 0]
-    got = run_pipeline(ROM(words, 7, style, 2), {"addr": addresses}, ["data"], 2, seed=1)
+    got = run_pipeline(
+        ROM(words, 7, style, latency), {"addr": addresses}, ["data"], latency, seed=1
+    )
     assert [row[0] for row in got] == [words[address] for address in addresses]
 
 
-def test_rom_takes_one_or_two_cycles():
-    with pytest.raises(ValueError, match="latency must be 1 or 2, not 3"):
-        ROM([1, 2], 3, ROMStyle.LUT, 3)
+def test_rom_takes_three_cycles_at_most():
+    with pytest.raises(ValueError, match="latency must be 1, 2 or 3, not 4"):
+        ROM([1, 2], 3, ROMStyle.LUT, 4)
 
 
 @pytest.mark.parametrize("width", [64, 65, 200])

@@ -54,7 +54,7 @@ def all_foldings(lowered: LoweredNetwork, family: Family) -> Iterator[Folding]:
                 for weights_in in ["constant"] if single else ["lut", "bram"]:
                     depth = layer.rows * layer.mw // (pe * simd)
                     form = {"outputs": outputs, "inputs": inputs, "weights_in": weights_in}
-                    form |= usual_latencies(family, weights_in, depth)
+                    form |= usual_latencies(family, weights_in, depth, pe * simd)
                     for buffer_in in ["auto", "registers"]:
                         choices.append(LayerFolding(pe, simd, buffer_in=buffer_in, **form))
             layers.append(choices)

@@ -59,8 +59,14 @@ def test_a_folding_file_is_read(tmp_path):
             {"fc1": {"pe": 1, "simd": 1, "buffer_in": "disk"}, "fc2": FINE},
             "buffer_in is 'disk' but must be one of",
         ),
-        ({"fc1": {"pe": 1, "simd": 1, "rom_latency": 3}, "fc2": FINE}, "rom_latency is 3 but must"),
-        ({"fc1": {"pe": 1, "simd": 1, "leaf_latency": 0}, "fc2": FINE}, "leaf_latency is 0 but"),
+        (
+            {"fc1": {"pe": 1, "simd": 1, "rom_latency": 4}, "fc2": FINE},
+            "rom_latency is 4 but must be 1, 2 or 3",
+        ),
+        (
+            {"fc1": {"pe": 1, "simd": 1, "leaf_latency": 0}, "fc2": FINE},
+            "leaf_latency is 0 but must be 1 or 2",
+        ),
         (
             {"fc1": {"pe": 1, "simd": 1, "outputs": 9}, "fc2": FINE},
             r"'fc1': outputs is 9 but must be one of \[8\]",
