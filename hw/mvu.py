@@ -228,7 +228,7 @@ def unit_parts(
     tree = array_latency(simd, 1, lanes, late, 1 if shared else leaf_latency) + sets
     registers = (
         sets * rom_latency * payload  # operands, of which the next group takes its own
-        + (sets - 1) * index_bits(depth)  # addresses from group to group
+        + sets * index_bits(depth)  # the next address, and addresses from group to group
         + count_bits * sets * (sets - 1) // 2  # counts that wait for the last group
         + tree
         + head_latency
@@ -592,11 +592,15 @@ class MatrixVectorUnit(wiring.Component):
 
         # Fetch: count the steps of a pixel, and within them those of a neuron.
         address = Signal(range(self.cycles_per_frame))
+        # Nothing but a flip-flop in front of the address: ABC makes columns of the weight memory
+        # from what it finds there, a counter's sums.
+        following = Signal(range(self.cycles_per_frame), init=1 % self.cycles_per_frame)
         step = Signal(range(self.synapse_folds))
         first, last = step == 0, step == self.synapse_folds - 1
         with m.If(replay.o.valid & en):
             m.d.sync += [
-                address.eq(Mux(address == self.cycles_per_frame - 1, 0, address + 1)),
+                address.eq(following),
+                following.eq(Mux(following == self.cycles_per_frame - 1, 0, following + 1)),
                 step.eq(Mux(last, 0, step + 1)),
             ]
         settled: Value = replay.o.valid & last

@@ -659,8 +659,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "MVU: weight address wraps a step early",
         "hw/mvu.py",
-        "Mux(address == self.cycles_per_frame - 1, 0, address + 1)",
-        "Mux(address == self.cycles_per_frame - 2, 0, address + 1)",
+        "Mux(following == self.cycles_per_frame - 1, 0, following + 1)",
+        "Mux(following == self.cycles_per_frame - 2, 0, following + 1)",
         _MVU + "test_thresholded_layer_matches_numpy_under_back_pressure",
     ),
     Mutation(
