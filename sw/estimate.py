@@ -8,9 +8,9 @@ from xnorflow.cost import Cost, Family, estimate, fifo_cost
 from xnorflow.fifo_sizing import fifos
 from xnorflow.folding import Folding
 from xnorflow.lowered import LoweredNetwork
-from xnorflow.pipeline import owned_pipeline
+from xnorflow.pipeline import JoinStage, Stage, owned_pipeline
 
-__all__ = ["Estimate", "estimate_core"]
+__all__ = ["Estimate", "estimate_core", "fifo_name"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Estimate:
     costs : dict of str to Cost
         By layer, with the FIFOs before and in it.
     fifos : dict of str to int
-        Beats that the FIFO before a stage holds, by the stage's name.
+        Beats that the FIFO before a stage holds, by `fifo_name`.
     """
 
     costs: dict[str, Cost]
@@ -42,5 +42,23 @@ def estimate_core(family: Family, lowered: LoweredNetwork, folding: Folding) -> 
     for fifo in fifos([stage for stage, _ in owned]):
         stage, part = owned[fifo.stage]
         costs[part.layer.name] += fifo_cost(family, fifo.width, fifo.words)
-        depths[stage.name if fifo.place is None else f"{stage.name} (shortcut)"] = fifo.words
+        depths[fifo_name(stage, fifo.place)] = fifo.words
     return Estimate(costs, depths)
+
+
+def fifo_name(stage: Stage, place: int | None = None) -> str:
+    """Return what a FIFO is called: after the stage behind it.
+
+    Parameters
+    ----------
+    stage : Stage
+        On the main way.
+    place : int, optional
+        On the shortcut that ends at `stage`, the index of the stage behind the FIFO.
+    """
+    if place is None:
+        return stage.name
+    assert isinstance(stage, JoinStage)
+    if place == len(stage.side):
+        return f"{stage.name} (shortcut)"
+    return f"{stage.side[place].name} (shortcut to {stage.name})"
