@@ -250,10 +250,11 @@ def _choose(engine: str, core: StreamingCore, frames: int) -> tuple[str, tuple[s
 def _spacing(run: CoreRun) -> float | None:
     """Return the cycles between frames in steady state.
 
-    Only the second half counts: while the pipeline fills, a layer may wait for its output once.
+    Only the second half counts: while the pipeline fills, a layer may wait for its output once. The
+    last frame does not count if there are others: none behind it holds it up.
     """
     gaps = np.diff(run.last_output_cycles)
-    gaps = gaps[len(gaps) // 2 :]
+    gaps = gaps[len(gaps) // 2 : max(len(gaps) - 1, len(gaps) // 2 + 1)]
     if not len(gaps):
         return None
     return int(gaps[0]) if np.all(gaps == gaps[0]) else float(gaps.mean())
