@@ -81,7 +81,8 @@ def count_base(
     if coefficients is None:
         return lanes.base(weights)
     weights, coefficients = positive_planes(weights, coefficients)
-    return (coefficients * lanes.base(weights).reshape(-1, len(coefficients)).T).sum(axis=0)
+    base = lanes.base(weights)
+    return (coefficients * base.reshape(-1, len(coefficients)).T).sum(axis=0)
 
 
 def counts(

@@ -205,9 +205,7 @@ def _bytes_per_frame(lowered: LoweredNetwork) -> int:
     for stage in lowered.stages:
         match stage:
             case LoweredLayer():
-                lane = (
-                    1 if stage.levels == 1 and stage.coefficients is None else 8
-                )  # float64 at worst
+                lane = 1 if stage.is_binary else 8  # float64 at worst
                 sizes.append(stage.positions * (lane * stage.mw + 8 * stage.mh))
             case LoweredPool():
                 lane = 1 if (stage.low, stage.high) == (0, 1) else 8
