@@ -51,7 +51,8 @@ class Verification:
         Of the first frame, from an idle core; see `StreamingCore.latency`.
     cycles_per_frame : float or None
         Measured in steady state: the mean spacing of the last beats of the second half of the
-        frames, a whole number where all are equal; None with fewer than two frames.
+        frames, without the last one if others are left, a whole number where all are equal; None
+        with fewer than two frames.
     cycles_per_frame_predicted : int
         The core's initiation interval.
     stall : float
