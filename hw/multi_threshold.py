@@ -13,14 +13,20 @@ from xnorflow.hw.pipeline import delay
 from xnorflow.hw.rom import ROM, ROMStyle, rom_parts, varying_bits
 from xnorflow.hw.threshold import reaches
 
-__all__ = ["MultiThresholdUnit", "distinct_levels", "multi_threshold_parts", "search_latency"]
+__all__ = [
+    "MultiThresholdUnit",
+    "distinct_levels",
+    "jumps",
+    "multi_threshold_parts",
+    "search_latency",
+]
 
 #: Most constants a lane that are compared with side by side. A search takes a comparator with a
 #: threshold that changes and a register for the count each step, so that it pays only for more.
 SIDE_BY_SIDE = 16
 
 
-def _jumps(thresholds: NDArray[np.integer]) -> NDArray[np.intp]:
+def jumps(thresholds: NDArray[np.integer]) -> NDArray[np.intp]:
     """Return the last of each run of rows that are equal for all neurons."""
     differ = (thresholds[1:] != thresholds[:-1]).any(axis=tuple(range(1, thresholds.ndim)))
     return np.append(np.flatnonzero(differ), len(thresholds) - 1)
@@ -28,7 +34,7 @@ def _jumps(thresholds: NDArray[np.integer]) -> NDArray[np.intp]:
 
 def distinct_levels(thresholds: NDArray[np.integer]) -> int:
     """Return how many rows of thresholds, shape (levels, ...), differ from the one before."""
-    return len(_jumps(thresholds))
+    return len(jumps(thresholds))
 
 
 def search_latency(levels: int, distinct: int, folds: int) -> int:
@@ -74,7 +80,7 @@ def _constant_luts(thresholds: NDArray[np.integer], count_bits: int) -> int:
 def multi_threshold_parts(family: Family, thresholds: NDArray[np.integer], top: int) -> Parts:
     """Return the parts of a `MultiThresholdUnit`."""
     levels, folds, pe = thresholds.shape
-    kept = thresholds[_jumps(thresholds)]
+    kept = thresholds[jumps(thresholds)]
     bits, width = bits_for(len(kept)), bits_for(top + 1)
     if _side_by_side(len(kept), folds):
         used = int(((kept > 0) & (kept <= top)).sum())
@@ -171,9 +177,9 @@ class MultiThresholdUnit(wiring.Component):
             raise ValueError("thresholds must rise along the first axis")
         self.levels, self.folds, self.pe = thresholds.shape
         self.top = top
-        jumps = _jumps(thresholds)
-        self.distinct = len(jumps)
-        self._kept, self._results = thresholds[jumps], [0, *(jumps + 1).tolist()]
+        last = jumps(thresholds)
+        self.distinct = len(last)
+        self._kept, self._results = thresholds[last], [0, *(last + 1).tolist()]
         self.latency = search_latency(self.levels, self.distinct, self.folds)
         super().__init__(
             {

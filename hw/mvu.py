@@ -26,6 +26,7 @@ from xnorflow.hw.threshold import ThresholdUnit
 
 __all__ = [
     "MatrixVectorUnit",
+    "count_base",
     "count_top",
     "counts",
     "head_latency",
@@ -67,13 +68,20 @@ def count_top(
     return mw * lanes.top * gain
 
 
-def _base(
+def count_base(
     weights: NDArray[np.integer], lanes: layouts.Lanes, coefficients: NDArray[np.integer] | None
 ) -> NDArray[np.int64]:
-    """Return what each neuron's count is too large by, shape (MH,); no coefficient is negative."""
-    base = lanes.base(weights)
+    """Return what each neuron's count is too large by, shape (MH,).
+
+    Parameters
+    ----------
+    weights, lanes, coefficients
+        See `MatrixVectorUnit`.
+    """
     if coefficients is None:
-        return base
+        return lanes.base(weights)
+    weights, coefficients = positive_planes(weights, coefficients)
+    base = lanes.base(weights)
     return (coefficients * base.reshape(-1, len(coefficients)).T).sum(axis=0)
 
 
@@ -99,7 +107,7 @@ def counts(
     if coefficients is not None:
         weights, coefficients = positive_planes(weights, coefficients)
     # acc = unit * count - base, so acc >= T when count >= ceil((T + base) / unit).
-    base = _base(weights, lanes, coefficients)
+    base = count_base(weights, lanes, coefficients)
     least = -((thresholds.astype(np.int64) + base) // -lanes.unit)
     return least.clip(0, count_top(weights.shape[1], lanes, coefficients) + 1)
 
@@ -118,7 +126,7 @@ def score_unit(
     if coefficients is not None:
         weights, coefficients = positive_planes(weights, coefficients)
         folded = (-1, o_lanes(pe, len(coefficients)))
-    base = _base(weights, lanes, coefficients)
+    base = count_base(weights, lanes, coefficients)
     if coefficients is not None:
         # Planes partly cancel out: no accumulator reaches the sum of all planes' ends.
         planes = weights.reshape(-1, len(coefficients), weights.shape[1])
@@ -478,7 +486,7 @@ class MatrixVectorUnit(wiring.Component):
                 "either thresholds or both scale and offset must be given, or accumulators be true"
             )
 
-        self.base = _base(weights, lanes, coefficients)
+        self.base = count_base(weights, lanes, coefficients)
         if accumulators:
             scale, offset = np.ones(self.mh, np.int64), np.zeros(self.mh, np.int64)
         fixed = self.weights_in is ROMStyle.CONSTANT

@@ -51,7 +51,7 @@ def pool_parts(
             {"bare register": words * width, "near word bit": width, "far bit": width if far else 0}
         )
         return merge(*lists)
-    lists.append(storage_parts(family, words, width))
+    lists.append(storage_parts(family, min(_depths(columns, folds)), width))
     # A window's first element is not added to what lies in the memory; the multiplexers of maxima
     # have room for half of that.
     lists.append({"first element bit": {"or": 0.0, "max": width / 2, "sum": width}[op]})
@@ -59,6 +59,15 @@ def pool_parts(
         # Where it is not ORed, the same LUT leaves out the first element.
         lists.append({"latest word bit": width if op == "or" else 0, "bare register": width})
     return merge(*lists)
+
+
+def _depths(columns: int, folds: int) -> tuple[int, int]:
+    """Return the words of a memory for a row, with the fold or the column as the low address bits.
+
+    An address is made of two numbers: there are holes where the low one's is no power of two.
+    """
+    bits = ceil_log2(folds), ceil_log2(columns)
+    return ((columns - 1) << bits[0]) + folds, ((folds - 1) << bits[1]) + columns
 
 
 def _sum_shape(element: Shape, terms: int) -> Shape:
@@ -358,12 +367,9 @@ class PoolUnit(wiring.Component):
         combined: data.View,
     ) -> None:
         """Keep `combined` in a memory, and take `partial` from there."""
-        # An address is made of two numbers; the order that leaves fewer holes is taken.
+        # The order that leaves fewer holes is taken.
         bits = ceil_log2(self.folds), ceil_log2(self._columns)
-        depths = (
-            ((self._columns - 1) << bits[0]) + self.folds,
-            ((self.folds - 1) << bits[1]) + self._columns,
-        )
+        depths = _depths(self._columns, self.folds)
 
         def address(fold: Value, window: Value) -> Value:
             low, high = fold[: bits[0]], window[: bits[1]]

@@ -51,7 +51,8 @@ class Verification:
         Of the first frame, from an idle core; see `StreamingCore.latency`.
     cycles_per_frame : float or None
         Measured in steady state: the mean spacing of the last beats of the second half of the
-        frames, a whole number where all are equal; None with fewer than two frames.
+        frames, without the last one if others are left, a whole number where all are equal; None
+        with fewer than two frames.
     cycles_per_frame_predicted : int
         The core's initiation interval.
     stall : float
@@ -250,10 +251,11 @@ def _choose(engine: str, core: StreamingCore, frames: int) -> tuple[str, tuple[s
 def _spacing(run: CoreRun) -> float | None:
     """Return the cycles between frames in steady state.
 
-    Only the second half counts: while the pipeline fills, a layer may wait for its output once.
+    Only the second half counts: while the pipeline fills, a layer may wait for its output once. The
+    last frame does not count if there are others: none behind it holds it up.
     """
     gaps = np.diff(run.last_output_cycles)
-    gaps = gaps[len(gaps) // 2 :]
+    gaps = gaps[len(gaps) // 2 : max(len(gaps) - 1, len(gaps) // 2 + 1)]
     if not len(gaps):
         return None
     return int(gaps[0]) if np.all(gaps == gaps[0]) else float(gaps.mean())

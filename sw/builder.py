@@ -30,7 +30,7 @@ from xnorflow.lowered import LoweredNetwork
 from xnorflow.planning import Plan, core_budget, plan
 from xnorflow.progress import Progress, quiet
 from xnorflow.report import Digit, write
-from xnorflow.results import layer_results
+from xnorflow.results import layer_results, shortcut_results
 from xnorflow.sim.verify import Verification, verify
 
 __all__ = ["Build", "Request", "board_top", "build", "link_parameters"]
@@ -355,6 +355,7 @@ def _report(
         "core_resources": {name: usage.used for name, usage in result.core_resources.items()},
         "layers": layers,
         "fifos": planned.fifos,
+        "shortcuts": shortcut_results(lowered, planned),
         "verification": verification.as_json(),
         "accuracy": {"frames": len(frames.quantized), "accuracy": accuracy},
         "link": {

@@ -68,7 +68,6 @@ __all__ = [
     "estimate",
     "fifo_cost",
     "link_cost",
-    "shortcut_cost",
     "stage_cost",
 ]
 
@@ -93,11 +92,6 @@ def stage_cost(family: Family, stage: Stage, output: LoweredOutput) -> Cost:
         bits = _score_bits(stage.layer, output)
         return cost + _tail_cost(family, stage.o_lanes, bits, stage.layer.mh)
     return cost
-
-
-def shortcut_cost(family: Family, join: JoinStage, output: LoweredOutput) -> Cost:
-    """Return the cost of the stages of a shortcut, which `stage_cost` of its join leaves out."""
-    return sum((component_cost(family, stage, output) for stage in join.side), Cost())
 
 
 def component_cost(family: Family, stage: Stage, output: LoweredOutput) -> Cost:
@@ -363,13 +357,11 @@ def _score_bits(layer: LoweredLayer, output: LoweredOutput) -> int:
 def estimate(family: Family, lowered: LoweredNetwork, folding: Folding) -> dict[str, Cost]:
     """Return the cost of every layer by name.
 
-    A layer's cost includes the converter and the window before it, and the pooling and the ends of
-    shortcuts behind it.
+    A layer's cost includes the converter and the window before it, and the pooling and the joins
+    behind it; what stands on shortcuts is left out, see `xnorflow.estimate.beside_layers`.
     """
     costs: dict[str, Cost] = {}
     for stage, part in owned_pipeline(lowered, folding):
         cost = costs.get(part.layer.name, Cost()) + stage_cost(family, stage, part.output)
-        if isinstance(stage, JoinStage):
-            cost += shortcut_cost(family, stage, part.output)
         costs[part.layer.name] = cost
     return costs

@@ -1,16 +1,17 @@
-"""What a folding costs in all: its layers and the FIFOs between them."""
+"""What a folding costs in all: its layers, the FIFOs between them and the ways past them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from xnorflow.cost import Cost, Family, estimate, fifo_cost
-from xnorflow.fifo_sizing import fifos
+from xnorflow.cost import Cost, Family, component_cost, estimate, fifo_cost
+from xnorflow.fifo_sizing import Fifo, fifos
 from xnorflow.folding import Folding
-from xnorflow.lowered import LoweredNetwork
-from xnorflow.pipeline import owned_pipeline
+from xnorflow.lowered import LoweredNetwork, LoweredOutput
+from xnorflow.pipeline import JoinStage, Stage, owned_pipeline
 
-__all__ = ["Estimate", "estimate_core"]
+__all__ = ["Estimate", "beside_layers", "estimate_core", "fifo_name"]
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,9 @@ class Estimate:
     Attributes
     ----------
     costs : dict of str to Cost
-        By layer, with the FIFOs before and in it.
+        By layer, with the FIFOs before and in it and the shortcuts that end behind it.
     fifos : dict of str to int
-        Beats that the FIFO before a stage holds, by the stage's name.
+        Beats that the FIFO before a stage holds, by `fifo_name`.
     """
 
     costs: dict[str, Cost]
@@ -38,9 +39,55 @@ def estimate_core(family: Family, lowered: LoweredNetwork, folding: Folding) -> 
     """Return what the core costs that `folding` makes of `lowered`."""
     costs = estimate(family, lowered, folding)
     owned = owned_pipeline(lowered, folding)
-    depths = {}
-    for fifo in fifos([stage for stage, _ in owned]):
-        stage, part = owned[fifo.stage]
-        costs[part.layer.name] += fifo_cost(family, fifo.width, fifo.words)
-        depths[stage.name if fifo.place is None else f"{stage.name} (shortcut)"] = fifo.words
+    stages = [stage for stage, _ in owned]
+    found = fifos(stages)
+    for index, cost in beside_layers(family, stages, found, lowered.output):
+        costs[owned[index][1].layer.name] += cost
+    depths = {fifo_name(stages[fifo.stage], fifo.place): fifo.words for fifo in found}
     return Estimate(costs, depths)
+
+
+def beside_layers(
+    family: Family, stages: Sequence[Stage], found: Iterable[Fifo], output: LoweredOutput
+) -> Iterator[tuple[int, Cost]]:
+    """Yield what depends on several layers: the costs of FIFOs and of what is on shortcuts.
+
+    Parameters
+    ----------
+    family : Family
+    stages : sequence of Stage
+    found : iterable of Fifo
+        See `xnorflow.fifo_sizing.fifos`.
+    output : LoweredOutput
+        The network's affine.
+
+    Yields
+    ------
+    index : int
+        Of the stage behind the FIFO or at the end of the shortcut.
+    cost : Cost
+    """
+    for fifo in found:
+        yield fifo.stage, fifo_cost(family, fifo.width, fifo.words)
+    for index, stage in enumerate(stages):
+        if isinstance(stage, JoinStage):
+            for part in stage.side:
+                yield index, component_cost(family, part, output)
+
+
+def fifo_name(stage: Stage, place: int | None = None) -> str:
+    """Return what a FIFO is called: after the stage behind it.
+
+    Parameters
+    ----------
+    stage : Stage
+        On the main way.
+    place : int, optional
+        On the shortcut that ends at `stage`, the index of the stage behind the FIFO.
+    """
+    if place is None:
+        return stage.name
+    assert isinstance(stage, JoinStage)
+    if place == len(stage.side):
+        return f"{stage.name} (shortcut)"
+    return f"{stage.side[place].name} (shortcut to {stage.name})"

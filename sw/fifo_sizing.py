@@ -12,7 +12,9 @@ with these finite FIFOs, and since every stage starts as soon as it can, a real 
 (such pipelines are monotonic: Baccelli et al., *Synchronization and Linearity*, 1992). The same
 argument excludes deadlock. The FIFO at the end of a shortcut is of that kind: it holds what the
 layers that the shortcut skips have not given yet. The times on paper round up where they leave out
-details, and each depth that is not zero gets `SLACK` beats on top.
+details, and each depth that is not zero gets `SLACK` beats on top. A stage's registers move all
+that comes out of it by the same time. That is of no matter in a chain, but the end of a shortcut
+waits for so much longer.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from xnorflow.pipeline import (
     ThresholdStage,
     WindowStage,
 )
+from xnorflow.stage_delay import stage_delay
 
 __all__ = ["Depths", "Fifo", "fifo_depths", "fifos"]
 
@@ -140,6 +143,7 @@ def fifo_depths(stages: list[Stage]) -> Depths:
     frame = np.arange(FRAMES)[:, None] * pace
     arrivals = (frame + np.arange(first.pixels) * pace // first.pixels).reshape(-1)
     times: dict[int, tuple[_Node, NDArray[np.int64]]] = {}
+    shortcuts = any(isinstance(stage, JoinStage) for stage in stages)
     for node in nodes:
         stage = stages[node.last]
         if isinstance(stage, JoinStage):
@@ -148,6 +152,8 @@ def fifo_depths(stages: list[Stage]) -> Depths:
             depths.sides[node.last] = [*inner, _side_depth(stage, side, taken)]
         else:
             taken, given = _run(node, arrivals)
+        if shortcuts:
+            given = given + max(0, _registers(node, stages))
         if node is not first:
             depths.main[node.stage] = _depth(before, node, arrivals, taken)
         times[node.last] = node, given
@@ -163,8 +169,14 @@ def _shortcut(
     for node in _nodes(stage.side, len(before.needs)):
         taken, given = _run(node, arrivals)
         depths[node.stage] = _depth(before, node, arrivals, taken)
-        arrivals, before = given, node
+        arrivals, before = given + _registers(node, stage.side), node
     return depths, arrivals
+
+
+def _registers(node: _Node, stages: Sequence[Stage]) -> int:
+    """Return the cycles by which an output is later than on paper, or if negative earlier."""
+    delay = sum(map(stage_delay, stages[node.stage : node.last + 1]))
+    return delay - node.accept - node.service
 
 
 def _both(main: NDArray[np.int64], side: NDArray[np.int64], service: int) -> NDArray[np.int64]:

@@ -22,8 +22,10 @@ from xnorflow.packed import accumulate, fire, join, pool, reached
 
 __all__ = ["Disturbance", "Prediction", "activations", "predict", "predict_quantized", "quantize"]
 
-Disturbance = Callable[[int, NDArray], NDArray]
-"""Given a stage's index and what it sends on, returns what arrives; -1 sends the frames."""
+Disturbance = Callable[[int, int | None, NDArray], NDArray]
+"""Given a stage's index, None and what it sends on, returns what arrives; -1 sends the frames. On a
+shortcut it is given the join's index, how many stages of its way are behind, and what comes there.
+"""
 
 _CHUNK_BYTES = 1 << 25
 """Size of the largest temporary of `predict`, as far as frames are taken a few at a time."""
@@ -158,7 +160,8 @@ def _run(
     lowered: LoweredNetwork, frames: NDArray, disturb: Disturbance | None = None
 ) -> Iterator[NDArray]:
     """Yield what every stage sends on."""
-    x = frames if disturb is None else disturb(-1, frames)
+    disturb = disturb or _undisturbed
+    x = disturb(-1, None, frames)
     sources = {stage.source for stage in lowered.stages if isinstance(stage, LoweredJoin)}
     kept: dict[int, NDArray] = {}
     for number, stage in enumerate(lowered.stages):
@@ -167,17 +170,21 @@ def _run(
             case LoweredLayer():
                 x = accumulate(stage, x) if stage.thresholds is None else fire(stage, x)
             case LoweredJoin():
-                side = kept[stage.source]
-                for part in stage.path:
+                side = disturb(number, 0, kept[stage.source])
+                for behind, part in enumerate(stage.path, 1):
                     side = _weightless(part, side.reshape(len(x), *part.i_shape))
+                    side = disturb(number, behind, side)
                 x = join(stage, x, side)
             case LoweredPool() | LoweredThreshold():
                 x = _weightless(stage, x)
-        if disturb is not None:
-            x = disturb(number, x)
+        x = disturb(number, None, x)
         if number in sources:
             kept[number] = x
         yield x
+
+
+def _undisturbed(stage: int, behind: int | None, x: NDArray) -> NDArray:
+    return x
 
 
 def _weightless(stage: LoweredPool | LoweredThreshold, x: NDArray) -> NDArray:
@@ -198,9 +205,7 @@ def _bytes_per_frame(lowered: LoweredNetwork) -> int:
     for stage in lowered.stages:
         match stage:
             case LoweredLayer():
-                lane = (
-                    1 if stage.levels == 1 and stage.coefficients is None else 8
-                )  # float64 at worst
+                lane = 1 if stage.is_binary else 8  # float64 at worst
                 sizes.append(stage.positions * (lane * stage.mw + 8 * stage.mh))
             case LoweredPool():
                 lane = 1 if (stage.low, stage.high) == (0, 1) else 8

@@ -261,6 +261,11 @@ class LoweredLayer:
         return self.weights if self.coefficients is None else _signs(self)
 
     @property
+    def is_binary(self) -> bool:
+        """Whether both inputs and weights are -1 and +1."""
+        return self.levels == 1 and self.coefficients is None
+
+    @property
     def o_levels(self) -> int:
         """Largest integer that goes out where there are thresholds; 1 means bits."""
         return _levels(self.thresholds)

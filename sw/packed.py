@@ -27,7 +27,7 @@ def fire(layer: LoweredLayer, x: NDArray) -> NDArray:
     ndarray of bool or uint16, shape (N, *o_shape)
     """
     assert layer.thresholds is not None
-    if not _plain(layer) or layer.zero_padded or layer.thresholds.ndim > 1:
+    if not layer.is_binary or layer.zero_padded or layer.thresholds.ndim > 1:
         return reached(accumulate(layer, x), layer.thresholds)
     # acc >= T exactly where fewer than (MW - T) // 2 + 1 pairs differ: no need for accumulators.
     limits = np.clip((layer.mw - layer.thresholds) // 2 + 1, 0, layer.mw + 1)
@@ -76,11 +76,6 @@ def join(stage: LoweredJoin, main: NDArray, side: NDArray) -> NDArray:
     return np.concatenate(pixels if stage.how == "append" else pixels[::-1], axis=-1)
 
 
-def _plain(layer: LoweredLayer) -> bool:
-    """Return whether both inputs and weights are -1 and +1."""
-    return layer.levels == 1 and layer.coefficients is None
-
-
 def accumulate(layer: LoweredLayer, x: NDArray) -> NDArray:
     """Return the accumulators of a layer.
 
@@ -94,7 +89,7 @@ def accumulate(layer: LoweredLayer, x: NDArray) -> NDArray:
     ndarray of int64, shape (N, *o_shape)
     """
     shape = (len(x), *layer.o_shape)
-    if not _plain(layer):
+    if not layer.is_binary:
         return _multiply(layer, x).reshape(shape)
     agreement = layer.mw - 2 * _differing(layer, x).astype(np.int64)
     if layer.window is not None and layer.zero_padded:

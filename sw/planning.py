@@ -53,7 +53,7 @@ class Plan:
     costs : dict of str to Cost
         Estimate by layer, with the FIFOs before and in it.
     fifos : dict of str to int
-        Beats that the FIFO before a stage holds, by the stage's name.
+        Beats that the FIFO before a stage holds, by `xnorflow.estimate.fifo_name`.
     notes : tuple of str
         What was assumed.
     link : Cost

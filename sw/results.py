@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from xnorflow.lowered import LoweredJoin, LoweredLayer, LoweredNetwork, LoweredThreshold
-from xnorflow.pipeline import Segment, segments
+from xnorflow.estimate import fifo_name
+from xnorflow.lowered import (
+    LoweredJoin,
+    LoweredLayer,
+    LoweredNetwork,
+    LoweredPool,
+    LoweredThreshold,
+)
+from xnorflow.pipeline import (
+    JoinStage,
+    PoolStage,
+    Segment,
+    Stage,
+    ThresholdStage,
+    WindowStage,
+    owned_pipeline,
+    segments,
+)
 from xnorflow.planning import Plan
 
-__all__ = ["kind", "layer_results"]
+__all__ = ["kind", "layer_results", "shortcut_results"]
 
 
 def kind(segment: Segment) -> str:
@@ -34,9 +50,13 @@ def kind(segment: Segment) -> str:
         if isinstance(stage, LoweredJoin):
             words += ", add" if stage.how == "add" else ", concatenate"
             continue
-        name = "sum" if stage.op == "sum" else "max"
-        words += f", {name} {stage.window.kernel[0]}x{stage.window.kernel[1]}"
+        words += f", {_pool(stage)}"
     return words
+
+
+def _pool(pool: LoweredPool) -> str:
+    name = "sum" if pool.op == "sum" else "max"
+    return f"{name} {pool.window.kernel[0]}x{pool.window.kernel[1]}"
 
 
 def layer_results(lowered: LoweredNetwork, plan: Plan) -> list[dict[str, Any]]:
@@ -85,3 +105,49 @@ def layer_results(lowered: LoweredNetwork, plan: Plan) -> list[dict[str, Any]]:
             }
         )
     return results
+
+
+def shortcut_results(lowered: LoweredNetwork, plan: Plan) -> list[dict[str, Any]]:
+    """Return one object a shortcut: where it begins and ends, what stands on it, and its FIFOs.
+
+    ``inside`` is whether it begins before the last stage of its layer, and ``fifo`` the beats of
+    the FIFO at its end, as that of each of its `stages` is those before it.
+    """
+    owned = owned_pipeline(lowered, plan.folding)
+    results = []
+    for stage, segment in owned:
+        if not isinstance(stage, JoinStage):
+            continue
+        begin, owner = owned[stage.source]
+        results.append(
+            {
+                "name": stage.name,
+                "how": stage.join.how,
+                "from": begin.name,
+                "from_layer": owner.layer.name,
+                "inside": owned[stage.source + 1][1] is owner,
+                "to_layer": segment.layer.name,
+                "stages": [
+                    {
+                        "name": part.name,
+                        "kind": _side_kind(part),
+                        "fifo": plan.fifos.get(fifo_name(stage, place), 0),
+                    }
+                    for place, part in enumerate(stage.side)
+                ],
+                "fifo": plan.fifos.get(fifo_name(stage, len(stage.side)), 0),
+            }
+        )
+    return results
+
+
+def _side_kind(stage: Stage) -> str:
+    match stage:
+        case PoolStage():
+            return _pool(stage.pool)
+        case ThresholdStage():
+            return "threshold"
+        case WindowStage():
+            return "window"
+        case _:
+            return "converter"

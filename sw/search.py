@@ -33,14 +33,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xnorflow.ascent import Ascent
-from xnorflow.cost import Cost, Family, fifo_cost, shortcut_cost
+from xnorflow.cost import Cost, Family
 from xnorflow.errors import WorkFailed
-from xnorflow.estimate import estimate_core
+from xnorflow.estimate import beside_layers, estimate_core
 from xnorflow.fifo_sizing import fifo_depths, fifos
 from xnorflow.folding import Folding
 from xnorflow.lowered import LoweredNetwork
 from xnorflow.options import FILLING, Budget, Complete, Tables, tables, unrolled
-from xnorflow.pipeline import JoinStage
 from xnorflow.timing import latency
 
 __all__ = ["EFFORT", "Budget", "Found", "fastest", "least", "quickest", "smallest"]
@@ -203,12 +202,8 @@ class _Search:
         known = self._fifos.get(tuple(key))
         if known is None:
             stages = self.tables.stages(path)
-            cost = Cost()
-            for fifo in fifos(stages):
-                cost += fifo_cost(self.family, fifo.width, fifo.words)
-            for stage in stages:
-                if isinstance(stage, JoinStage):
-                    cost += shortcut_cost(self.family, stage, self.lowered.output)
+            beside = beside_layers(self.family, stages, fifos(stages), self.lowered.output)
+            cost = sum((each for _, each in beside), Cost())
             pace = max(stage.cycles for stage in stages)
             timed = latency(stages, fifo_depths(stages)) if self.timed else 0
             known = cost.cells, cost.bram, pace, timed

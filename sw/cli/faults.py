@@ -49,7 +49,7 @@ T = TypeVar("T")
     help="Which bits flip: weights, thresholds, activations, inputs, by commas (default: each).",
 )
 @click.option(
-    "--layer", "layers", metavar="NAMES", help="Only in these layers or pools, by commas."
+    "--layer", "layers", metavar="NAMES", help="Only in these layers, pools or joins, by commas."
 )
 @click.option("--per-layer", is_flag=True, help="Study every layer and pool alone.")
 @click.option(

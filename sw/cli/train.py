@@ -155,7 +155,15 @@ def train_command(
         }
         for epoch in training.epochs
     ]
-    write_files({"the curve": (str(curve), curve_page(f"{chosen.name}, seed {seed}", history))})
+    page = curve_page(
+        chosen.name,
+        chosen.summary,
+        history,
+        best=training.best.number,
+        test_accuracy=tested,
+        seed=seed,
+    )
+    write_files({"the curve": (str(curve), page)})
     seconds = training.seconds + time.perf_counter() - started
     console.print(
         f"validation {validation:.2%} (epoch {training.best.number}), test {tested:.2%}, "

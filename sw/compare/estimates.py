@@ -11,7 +11,7 @@ from xnorflow.energy import planned_energy
 from xnorflow.folding import folding_json
 from xnorflow.lowered import LoweredNetwork
 from xnorflow.planning import plan
-from xnorflow.results import layer_results
+from xnorflow.results import layer_results, shortcut_results
 
 __all__ = ["Wanted", "estimated"]
 
@@ -99,6 +99,7 @@ def estimated(
         "layers": layers,
         "folding": folding_json(planned.folding),
         "fifos": planned.fifos,
+        "shortcuts": shortcut_results(lowered, planned),
         "verification": None,
         "accuracy": accuracy,
         "seconds": {},

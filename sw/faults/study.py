@@ -251,7 +251,7 @@ def study(
     hit : sequence of str, optional
         Of `TARGETS`; by default all that the layers have.
     layers : sequence of str, optional
-        Layers and pools that are hit; all by default.
+        Layers, pools, joins and parts of shortcuts that are hit; all by default.
     per_layer : bool
         Whether to study each of them alone.
     flips : sequence of int, optional
@@ -346,8 +346,12 @@ def _values(task: _Task) -> tuple[float, ...]:
 
 def _seeds(task: _Task, trial: int) -> list[int]:
     """Return what the draws come from; it does not depend on what else is studied."""
-    places = ",".join(f"{part.stage}" for part in task.plan.parts)
+    places = ",".join(map(_spot, task.plan.parts))
     return [task.seed, zlib.crc32(f"{task.plan.target} {places}".encode()), task.flips, trial]
+
+
+def _spot(part: Region) -> str:
+    return f"{part.stage}" if part.side is None else f"{part.stage}.{part.side}"
 
 
 def _trial(task: _Task, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -7,6 +7,9 @@ Parts of a layer's batch norm that depend on its weights are in its thresholds (
 behind its accumulators) since it was built, and a weight that flips later does not change them.
 With bits they do not depend on the weights; with integers of several bits they do, see
 `xnorflow.hw.layouts.Lanes`.
+
+Sums have the width of all that can occur without faults; beyond that they wrap, as the hardware's
+do.
 """
 
 from __future__ import annotations
@@ -15,18 +18,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from amaranth import signed
+from amaranth.hdl import Shape
 from numpy.typing import NDArray
 
-from xnorflow.errors import UserError
 from xnorflow.faults.regions import (
     Comparator,
+    Place,
     Region,
     comparators,
-    element_shapes,
     lanes_of,
     regions,
+    spots,
 )
 from xnorflow.golden import activations
+from xnorflow.hw.join import narrowest
+from xnorflow.hw.mvu import count_base, score_unit
+from xnorflow.hw.plane_sum import positive_planes
 from xnorflow.lowered import (
     LoweredJoin,
     LoweredLayer,
@@ -50,39 +58,53 @@ class Faulty:
     ----------
     lowered : LoweredNetwork
         With the weights and thresholds as they are stored now.
-    shifts : dict of int to ndarray of int64, shape (MH,)
+    shapes : dict of Place to Shape
+        Of an element of each stream of sums, by its place.
+    score_width : int
+        Bits of a score.
+    shifts : dict of Place to ndarray of int64, shape (MH,)
         What the constants behind a layer's accumulators add to what they would be for its weights,
-        by the stage's index.
-    masks : dict of int to (Region, ndarray, shape (N, elements))
-        The bits that flip on a stream, word by word, by the index of the stage that sends it.
+        by the stream that it sends on.
+    masks : dict of Place to (Region, ndarray, shape (N, elements))
+        The bits that flip on a stream, word by word.
     """
 
     lowered: LoweredNetwork
-    shifts: Mapping[int, NDArray[np.int64]] = field(default_factory=dict)
-    masks: Mapping[int, tuple[Region, NDArray]] = field(default_factory=dict)
+    shapes: Mapping[Place, Shape]
+    score_width: int
+    shifts: Mapping[Place, NDArray[np.int64]] = field(default_factory=dict)
+    masks: Mapping[Place, tuple[Region, NDArray]] = field(default_factory=dict)
 
     def activations(self, frames: NDArray) -> list[NDArray]:
         """Return what every stage sends on; see `xnorflow.golden.activations`."""
-        return activations(self.lowered, frames, self._disturb)
+        *inner, scores = activations(self.lowered, frames, self._disturb)
+        return [*inner, _wrapped(scores, signed(self.score_width))]
 
     def classes(self, frames: NDArray) -> NDArray[np.int64]:
         """Return the class of every frame, shape (N,)."""
         classes: NDArray[np.int64] = self.activations(frames)[-1].argmax(axis=1)
         return classes
 
-    def _disturb(self, stage: int, x: NDArray) -> NDArray:
-        if stage in self.shifts:
-            x = x + self.shifts[stage]
-        if stage not in self.masks:
+    def _disturb(self, stage: int, side: int | None, x: NDArray) -> NDArray:
+        place = stage, side
+        if place in self.shifts:
+            x = x + self.shifts[place]
+        if place in self.shapes and x.dtype != np.bool_:
+            x = _wrapped(x, self.shapes[place]).astype(x.dtype)
+        if place not in self.masks:
             return x
-        region, mask = self.masks[stage]
+        region, mask = self.masks[place]
         mask = mask.reshape(x.shape)
         if x.dtype == np.bool_:
             return x ^ mask
-        flipped = (x.astype(np.int64) & ((1 << region.width) - 1)) ^ mask
-        if region.signed:
-            flipped -= (flipped >> region.width - 1) << region.width
-        return flipped.astype(x.dtype)
+        element = Shape(region.width, region.signed)
+        return _wrapped(x.astype(np.int64) ^ mask, element).astype(x.dtype)
+
+
+def _wrapped(x: NDArray, shape: Shape) -> NDArray:
+    """Return integers as they come out of so many bits."""
+    low = x & ((1 << shape.width) - 1)
+    return low - (low >> shape.width - 1 << shape.width) if shape.signed else low
 
 
 class Upsets:
@@ -98,25 +120,16 @@ class Upsets:
         As it is without faults.
     regions : tuple of Region
         Where bits can flip.
-
-    Raises
-    ------
-    UserError
-        If a layer has weights or activations of several bits, or the network has shortcuts.
     """
 
     def __init__(self, lowered: LoweredNetwork):
-        for stage in lowered.stages:
-            if _several(stage):
-                raise UserError(
-                    f"stage {stage.name!r} has several bits a weight or an activation, or ends a "
-                    f"shortcut, where the study of faults does not know the memories; give a "
-                    f"network of single bits that is a chain"
-                )
         self.lowered = lowered
-        shapes = element_shapes(lowered)
-        self._comparators: dict[int, Comparator] = comparators(lowered, shapes)
-        self.regions = regions(lowered, shapes, self._comparators)
+        found = spots(lowered)
+        self._sends = {spot.place: spot.sends for spot in found}
+        self._comparators: dict[Place, Comparator] = comparators(found)
+        self._shapes = {spot.sends: spot.after for spot in found if _is_sum(spot.part)}
+        self._score_width = _score_width(lowered, found[-1].after)
+        self.regions = regions(lowered, found, self._comparators)
 
     def stored(self, flips: Bits) -> Faulty:
         """Flip bits of weights and thresholds.
@@ -126,30 +139,32 @@ class Upsets:
         flips : sequence of (Region, ndarray of bool, shape (region.bits,))
             Of memories; each at most once.
         """
-        stages = list(self.lowered.stages)
+        parts: dict[Place, LoweredStage] = {}
         held = dict(self._comparators)
-        shifts: dict[int, NDArray[np.int64]] = {}
+        shifts: dict[Place, NDArray[np.int64]] = {}
         for region, bits in flips:
-            number = region.stage
+            place = region.place
             if region.target == "thresholds":
-                words = held[number].words ^ _words(bits, region.width)
-                held[number] = replace(held[number], words=words)
+                words = held[place].words
+                words = words ^ _words(bits, region.width).reshape(words.shape)
+                held[place] = replace(held[place], words=words)
                 continue
-            layer = stages[number]
+            layer = self._part(place)
             assert isinstance(layer, LoweredLayer)
-            weights = np.where(bits.reshape(layer.weights.shape), -layer.weights, layer.weights)
-            stages[number] = replace(layer, weights=weights)
-            lanes = lanes_of(layer)
-            base = lanes.base(weights)
-            if number in held:
-                held[number] = replace(held[number], base=base)
+            parts[place], base = _with_weights(layer, bits)
+            if place in held:
+                held[place] = replace(held[place], base=base)
             else:
-                shifts[number] = base - lanes.base(layer.weights)
-        for number in {region.stage for region, _ in flips} & set(held):
-            stages[number] = _with_thresholds(stages[number], held[number])
+                now = base - count_base(layer.signs, lanes_of(layer), layer.coefficients)
+                shifts[self._sends[place]] = now
+        for place in {region.place for region, _ in flips} & set(held):
+            part = parts.get(place, self._part(place))
+            parts[place] = _with_thresholds(part, held[place])
         return Faulty(
-            replace(self.lowered, stages=tuple(stages)),
-            {number: shift for number, shift in shifts.items() if shift.any()},
+            self._with(parts),
+            self._shapes,
+            self._score_width,
+            {place: shift for place, shift in shifts.items() if shift.any()},
         )
 
     def on_streams(self, flips: Bits) -> Faulty:
@@ -160,21 +175,68 @@ class Upsets:
         flips : sequence of (Region, ndarray of bool, shape (N, region.bits))
             Of streams, for N frames; each at most once.
         """
-        masks = {region.stage: (region, _words(bits, region.width)) for region, bits in flips}
-        return Faulty(self.lowered, masks=masks)
+        masks = {region.place: (region, _words(bits, region.width)) for region, bits in flips}
+        return Faulty(self.lowered, self._shapes, self._score_width, masks=masks)
+
+    def _part(self, place: Place) -> LoweredStage:
+        number, side = place
+        stage = self.lowered.stages[number]
+        if side is None:
+            return stage
+        assert isinstance(stage, LoweredJoin)
+        return stage.path[side]
+
+    def _with(self, parts: Mapping[Place, LoweredStage]) -> LoweredNetwork:
+        """Return the network with some parts replaced."""
+        stages = list(self.lowered.stages)
+        for (number, side), part in parts.items():
+            stage = stages[number]
+            if side is not None:
+                assert isinstance(stage, LoweredJoin)
+                assert isinstance(part, LoweredPool | LoweredThreshold)
+                path = (*stage.path[:side], part, *stage.path[side + 1 :])
+                part = replace(stage, path=path)
+            stages[number] = part
+        return replace(self.lowered, stages=tuple(stages))
 
 
-def _several(stage: LoweredStage) -> bool:
-    """Return whether a stage is none of those that a network of single bits has."""
-    match stage:
-        case LoweredLayer():
-            return stage.coefficients is not None or stage.o_levels > 1
-        case LoweredThreshold():
-            return stage.thresholds.ndim > 1
-        case LoweredPool():
-            return stage.op == "max"
-        case LoweredJoin():
-            return True
+def _is_sum(part: LoweredStage) -> bool:
+    """Return whether a part sends on what flipped bits before it may make too large for it."""
+    if isinstance(part, LoweredLayer):
+        return part.thresholds is None
+    return isinstance(part, LoweredJoin)
+
+
+def _score_width(lowered: LoweredNetwork, last: Shape) -> int:
+    """Return the bits of a score, whose accumulator or sum has the shape `last`."""
+    layer, output = lowered.stages[-1], lowered.output
+    if isinstance(layer, LoweredLayer):
+        unit = score_unit(
+            layer.signs,
+            output.scale,
+            output.offset,
+            layer.planes,
+            lanes_of(layer),
+            layer.coefficients,
+        )
+        return unit.width
+    least = -(1 << last.width - 1) if last.signed else 0
+    ends = [output.scale * end + output.offset for end in (least, least + (1 << last.width) - 1)]
+    return narrowest(min(-1, int(np.min(ends))), int(np.max(ends))).width
+
+
+def _with_weights(
+    layer: LoweredLayer, bits: NDArray[np.bool_]
+) -> tuple[LoweredLayer, NDArray[np.int64]]:
+    """Return a layer with flipped bits of its rows, and what its counts are too large by now."""
+    rows, gains = layer.signs, np.ones((1, layer.mh), np.int64)
+    if layer.coefficients is not None:
+        rows, gains = positive_planes(rows, layer.coefficients)
+    rows = np.where(bits.reshape(rows.shape), -rows, rows)
+    planes = rows.reshape(layer.mh, -1, layer.mw).astype(np.int64)
+    weights = np.einsum("mj,jmi->ji", gains, planes).astype(layer.weights.dtype)
+    own = None if layer.coefficients is None else gains
+    return replace(layer, weights=weights), count_base(rows, lanes_of(layer), own)
 
 
 def _words(bits: NDArray[np.bool_], width: int) -> NDArray:
@@ -187,7 +249,7 @@ def _words(bits: NDArray[np.bool_], width: int) -> NDArray:
 def _with_thresholds(stage: LoweredStage, comparator: Comparator) -> LoweredStage:
     """Return a stage with the thresholds that its memory holds."""
     assert isinstance(stage, LoweredLayer | LoweredThreshold)
-    thresholds = comparator.thresholds(comparator.words)
+    thresholds = comparator.thresholds()
     if isinstance(stage, LoweredLayer):
         # Within what a lowered layer may have; beyond lie only other always and never.
         thresholds = np.clip(thresholds, stage.acc_min, stage.acc_max + 1)

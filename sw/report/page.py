@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from xnorflow.report.charts import RESOURCES, ScoreChart, resource_bars, step_bars
 from xnorflow.report.pipeline import stages
 from xnorflow.report.png import data_uri
+from xnorflow.report.shortcuts import arcs
 from xnorflow.report.templates import environment
 
 __all__ = ["Digit", "render", "write"]
@@ -75,6 +76,9 @@ def render(report: Mapping[str, Any], digits: Sequence[Digit] = ()) -> str:
     layers = report.get("layers") or []
     bars = resource_bars(report.get("resources") or {})
     seconds = report.get("seconds") or {}
+    shortcuts, cells, above = arcs(
+        report.get("shortcuts") or [], [layer["name"] for layer in layers]
+    )
     labelled = [digit for digit in digits if digit.label is not None]
     return pages.get_template("report.html").render(
         {key: report.get(key) for key in PLAIN},
@@ -89,6 +93,9 @@ def render(report: Mapping[str, Any], digits: Sequence[Digit] = ()) -> str:
         },
         layers=layers,
         stages=stages(layers, report.get("cycles_per_frame")),
+        shortcuts=shortcuts,
+        cells=cells,
+        above=above,
         digits=digits,
         labelled=len(labelled),
         scored=any(digit.scores for digit in digits),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import log2
 from typing import Any
 
-__all__ = ["Stage", "stages"]
+__all__ = ["Stage", "cut", "stages"]
 
 #: Side of the largest and the smallest array of lanes that is drawn, in pixels.
 LARGEST, SMALLEST = 76.0, 10.0
@@ -79,7 +79,7 @@ def stages(layers: Sequence[Mapping[str, Any]], interval: int | None = None) -> 
     return [
         Stage(
             name=layer["name"],
-            short=_cut(layer["name"]),
+            short=cut(layer["name"], FITS),
             place=PLACES.get(layer["weights_in"], layer["weights_in"]),
             mw=layer.get("mw"),
             mh=layer.get("mh"),
@@ -96,9 +96,9 @@ def stages(layers: Sequence[Mapping[str, Any]], interval: int | None = None) -> 
     ]
 
 
-def _cut(name: str) -> str:
+def cut(name: str, fits: int) -> str:
     """Cut a name in the middle: both its ends tell layers apart."""
-    if len(name) <= FITS:
+    if len(name) <= fits:
         return name
-    kept = FITS - 1
+    kept = fits - 1
     return name[: kept // 2] + "…" + name[-(kept - kept // 2) :]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["COLOURS", "as_html"]
+__all__ = ["COLOURS", "as_html", "framed"]
 
 #: Colours that differ to people who see few colours (Okabe and Ito, 2008).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -34,15 +34,20 @@ def as_html(
         for label, x in choices.items()
     ]
     figure.update_layout(
-        template="plotly_white",
-        height=560,
-        margin={"l": 60, "r": 10, "t": 50, "b": 50},
         xaxis={"title": {"text": next(iter(choices))}, **xaxis},
         yaxis=yaxis,
         legend={"orientation": "h", "y": -0.2},
         updatemenus=[
             {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
         ],
+    )
+    return framed(figure)
+
+
+def framed(figure: Any) -> str:
+    """Return a figure as HTML with its script, as large as the page has room for."""
+    figure.update_layout(
+        template="plotly_white", height=560, margin={"l": 60, "r": 10, "t": 50, "b": 50}
     )
     # The bar of buttons would lie on the menu of a narrow page.
     config = {"responsive": True, "displayModeBar": False}

@@ -1,13 +1,11 @@
 """A core and a link small enough to build in seconds."""
 
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 from amaranth import Cat, Module, Signal
-from amaranth.build import Pins, Resource, Subsignal
 from amaranth.hdl import Fragment
-from amaranth.lib import io, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
@@ -16,6 +14,7 @@ from xnorflow.boards import Board
 from xnorflow.boards.pll import PLLSetting
 from xnorflow.boards.top import BoardTop
 from xnorflow.hw import layouts
+from xnorflow.sim.virtual_board import PinPlatform
 
 LANES = 8
 
@@ -61,33 +60,9 @@ class TinyLink(wiring.Component):
         return m
 
 
-class StandInPlatform:
-    """Gives simulation ports where the real one gives pins."""
-
-    default_clk = "clk12"
-
-    def __init__(self):
-        self.clk = io.SimulationPort("i", 1)
-        self.rx, self.tx = io.SimulationPort("i", 1), io.SimulationPort("o", 1)
-        self.led = io.SimulationPort("o", 1)
-
-    def lookup(self, name: str, number: int = 0) -> Resource:
-        if name == "uart":
-            rx, tx = Subsignal("rx", Pins("1", dir="i")), Subsignal("tx", Pins("2", dir="o"))
-            return Resource("uart", number, rx, tx)
-        return Resource(name, number, Pins("3", dir="o"))
-
-    def request(self, name: str, number: int = 0, dir: object = None) -> object:
-        if name == "uart":
-            assert dir == {"rx": "-", "tx": "-"}
-            return SimpleNamespace(rx=self.rx, tx=self.tx)
-        assert dir == "-"
-        return {"clk12": self.clk, "led": self.led}[name]
-
-
 def simulate_top(top: BoardTop, rx: str, pin: str = "tx") -> str:
     """Put one bit of `rx` a cycle at the pin; return what `pin` shows after each cycle."""
-    platform = StandInPlatform()
+    platform = PinPlatform(top.board)
     sim = Simulator(Fragment.get(top, platform))
     shown = []
 
@@ -124,10 +99,4 @@ def tiny_parts() -> tuple[type[TinyCore], type[TinyLink]]:
 @pytest.fixture
 def pins_of() -> Callable[..., str]:
     """What a top level on its oscillator shows at a pin for the bits at rx, one a cycle."""
-    return simulate_top
-
-
-@pytest.fixture
-def tx_of() -> Callable[[BoardTop, str], str]:
-    """What a top level on its oscillator sends at tx for the bits at rx, one a cycle."""
     return simulate_top

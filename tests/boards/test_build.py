@@ -121,7 +121,7 @@ class Netlist:
 
 
 def test_netlist_joined_from_core_and_top_does_what_the_design_does(
-    tiny_top, tx_of, tmp_path
+    tiny_top, pins_of, tmp_path
 ) -> None:
     board = boards.load("icebreaker")
     build_tiny(tiny_top, "icebreaker", 12, tmp_path / "out")
@@ -130,7 +130,7 @@ def test_netlist_joined_from_core_and_top_does_what_the_design_does(
     bits = np.random.default_rng(1).integers(0, 2, 500)
     netlist = Netlist(folder / "top.json")
     sent = "".join(str(netlist.cycle(int(bit))) for bit in bits)
-    expected = tx_of(tiny_top(board)(solve(board, 12)), "".join(map(str, bits)))
+    expected = pins_of(tiny_top(board)(solve(board, 12)), "".join(map(str, bits)))
     # During reset a flip-flop may show its power-up value; all that follows is exact.
     assert sent[200:] == expected[200:]
     assert {"0", "1"} == set(sent[200:])

@@ -14,19 +14,19 @@ from xnorflow.errors import UserError
 ICE40 = boards.load("icebreaker")
 
 
-def test_bits_go_from_the_rx_pin_through_link_and_core_to_the_tx_pin(tiny_top, tx_of) -> None:
+def test_bits_go_from_the_rx_pin_through_link_and_core_to_the_tx_pin(tiny_top, pins_of) -> None:
     top = tiny_top(ICE40)(solve(ICE40, 12))
     idle = 2 * RESET_US * 12
-    out = tx_of(top, "0" * idle + "1" + "0" * 24)
+    out = pins_of(top, "0" * idle + "1" + "0" * 24)
     # The link sends what followed the one, complemented by the core: 0 then seven ones.
     assert "01111111" in out[idle:]
     assert "0" not in out[:idle]
 
 
-def test_reset_is_held_for_the_time_that_block_ram_needs(tiny_top, tx_of) -> None:
+def test_reset_is_held_for_the_time_that_block_ram_needs(tiny_top, pins_of) -> None:
     top = tiny_top(ICE40)(solve(ICE40, 12))
     # Ones at rx make the link send zeros at once when it may.
-    out = tx_of(top, "1" * (RESET_US * 12 + 40))
+    out = pins_of(top, "1" * (RESET_US * 12 + 40))
     assert "0" not in out[: RESET_US * 12]
     assert "0" in out
 

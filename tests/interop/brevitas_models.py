@@ -21,7 +21,8 @@ order; else empty).
 them; ``classes`` (N,); ``logits`` (N, classes); ``accumulators`` (N, classes), the last layer's
 dot products in integers, summed over all pixels where a mean follows; ``slopes`` (classes,), the
 signs of the scales behind them; ``margin``, the distance of the closest call: the least magnitude
-other than 0 that a sign was taken of, in standard deviations.
+other than 0 that a sign was taken of, or distance from the border of a level, in standard
+deviations.
 
 All parameters are random, with a seed for each case; some latent weights are exactly 0. Decisions
 of floating point and of exact arithmetic are the same as long as nothing is nearly a tie. Exact
@@ -62,6 +63,7 @@ from brevitas.quant import (
     Int4WeightPerTensorFloatDecoupled,
     Int8ActPerTensorFixedPoint,
     Int8ActPerTensorFloat,
+    Int8WeightPerTensorFloat,
     SignedBinaryActPerTensorConst,
     SignedBinaryWeightPerTensorConst,
     SignedTernaryWeightPerTensorConst,
@@ -412,6 +414,51 @@ def pooled(pool: Callable[[], nn.Module], place: str, padding: int, stride: int)
     return cnn(*layers, padding=padding, stride=stride)
 
 
+def levels(**options: object) -> qnn.QuantReLU:
+    """Return an activation of a few bits, from 0 on."""
+    return qnn.QuantReLU(act_quant=Uint8ActPerTensorFloat, **options)
+
+
+def signed_levels(bit_width: int) -> nn.Module:
+    """Return an activation of a few bits on both sides of 0."""
+    return qnn.QuantIdentity(act_quant=Int8ActPerTensorFloat, bit_width=bit_width)
+
+
+def mlp_of_levels() -> nn.Module:
+    """Return dense layers with weights of two bits (-1, 0 and 1; then -2 to 1) and activations of
+    three and four."""
+    return chain(
+        flatten=nn.Flatten(),
+        first=sign(),
+        fc1=linear(40, 33, Int8WeightPerTensorFloat, weight_bit_width=2),
+        norm1=nn.BatchNorm1d(33),
+        act1=signed_levels(3),
+        fc2=linear(33, 25, Int8WeightPerTensorFloat, weight_bit_width=2, weight_narrow_range=False),
+        norm2=nn.BatchNorm1d(25),
+        act2=levels(bit_width=4),
+        fc3=linear(25, 10),
+        norm3=nn.BatchNorm1d(10),
+    )
+
+
+def cnn_of_levels() -> nn.Module:
+    """Return convolutions with weights of two bits and activations of two bits, also in padding and
+    a max pool."""
+    return chain(
+        first=unsigned_pixels(),
+        conv1=conv(2, 8, quantizer=Int8WeightPerTensorFloat, weight_bit_width=2),
+        norm1=nn.BatchNorm2d(8),
+        act1=levels(bit_width=2),
+        conv2=conv(8, 12, quantizer=Int8WeightPerTensorFloat, weight_bit_width=2, padding=1),
+        pool=nn.MaxPool2d(2),
+        norm2=nn.BatchNorm2d(12),
+        act2=levels(bit_width=2),
+        flatten=nn.Flatten(),
+        fc=linear(12 * 5 * 4, 10),
+        norm3=nn.BatchNorm1d(10),
+    )
+
+
 def depthwise() -> nn.Module:
     """Return a network with depthwise and pointwise convolutions."""
     return chain(
@@ -719,6 +766,8 @@ CASES = {
         "bytes",
         BOTH,
     ),
+    "mlp_levels": Case(mlp_of_levels, exporters=BOTH),
+    "cnn_levels": Case(cnn_of_levels, IMAGE, "halves", BOTH),
     "sequences": Case(sequences, (3, 1, 15), exporters=BOTH),
     **dict(pools()),
     **dict(convolutions()),
@@ -839,9 +888,16 @@ def takes_sign(layer: nn.Module) -> bool:
     return isinstance(layer, Sign)
 
 
+def step_size(layer: nn.Module, x: torch.Tensor) -> torch.Tensor | None:
+    """Return the distance of a quantizer's levels; None where it is none, or gives bits."""
+    if not isinstance(layer, qnn.QuantIdentity | qnn.QuantReLU) or takes_sign(layer):
+        return None
+    return layer.act_quant(x).scale
+
+
 def is_step(layer: nn.Module) -> bool:
     """Return whether a module is one of the steps that are watched."""
-    kinds = Sign | qnn.QuantIdentity | qnn.QuantHardTanh | nn.LogSoftmax
+    kinds = Sign | qnn.QuantIdentity | qnn.QuantReLU | qnn.QuantHardTanh | nn.LogSoftmax
     return is_weighted(layer) or is_norm(layer) or isinstance(layer, kinds)
 
 
@@ -938,7 +994,9 @@ def magnitude(values: torch.Tensor) -> torch.Tensor:
     return sizes.max()
 
 
-def integers(layer: nn.Module, x: torch.Tensor, y: torch.Tensor) -> np.ndarray:
+def integers(
+    layer: nn.Module, x: torch.Tensor, y: torch.Tensor, step: torch.Tensor | None
+) -> np.ndarray:
     """Return a layer's output in units of its scales, which is integers.
 
     Parameters
@@ -948,6 +1006,8 @@ def integers(layer: nn.Module, x: torch.Tensor, y: torch.Tensor) -> np.ndarray:
         Its input.
     y : Tensor, shape (N, outputs, ...)
         Its output.
+    step : Tensor or None
+        Distance of the levels of its input; None for bits and whole numbers.
 
     Returns
     -------
@@ -960,7 +1020,8 @@ def integers(layer: nn.Module, x: torch.Tensor, y: torch.Tensor) -> np.ndarray:
         raise RuntimeError("a layer has weights that are not bits")
     y = y.double().flatten(2) if y.dim() > 2 else y.double()[:, :, None]
     bias = 0 if layer.bias is None else layer.bias.double()[:, None]
-    units = (y - bias) / (scales[:, None] * magnitude(x).double())
+    unit = magnitude(x) if step is None else step
+    units = (y - bias) / (scales[:, None] * unit.double())
     sums = units.round()
     if float((units - sums).abs().max()) > 0.05:
         raise RuntimeError("a layer's sums are no integers")
@@ -972,14 +1033,20 @@ def run(module: nn.Module, frames: torch.Tensor) -> dict[str, np.ndarray]:
     last = [part for part in module.modules() if is_weighted(part)][-1]
     slopes = np.ones(1, np.int8)
     margin, rounded, behind = np.inf, False, False
+    step: torch.Tensor | None = None
     sums: list[np.ndarray] = []
     outputs: list[np.ndarray] = []
     logits: list[np.ndarray] = []
 
     def before(part: nn.Module, x: torch.Tensor) -> None:
-        nonlocal margin, slopes, rounded, behind
-        if takes_sign(part) and rounded:
-            sizes = x.abs()
+        nonlocal margin, slopes, rounded, behind, step
+        sizes = None
+        if takes_sign(part):
+            sizes, step = x.abs(), None
+        elif (size := step_size(part, x)) is not None:
+            # A level ends half a step from its middle.
+            sizes, step = ((x / size).frac().abs() - 0.5).abs() * size, size
+        if sizes is not None and rounded:
             if isinstance(part, Sign) and part.way in ("sign", "detach") and not sizes.all():
                 raise TooClose("torch takes the sign of 0")
             margin = min(margin, float(sizes[sizes > 0].min() / x.std()))
@@ -994,7 +1061,7 @@ def run(module: nn.Module, frames: torch.Tensor) -> dict[str, np.ndarray]:
 
     def after(part: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
         if part is last:
-            sums.append(integers(part, x, y))
+            sums.append(integers(part, x, y, step))
 
     for chunk in frames.split(250):
         rounded = behind = False

@@ -50,7 +50,9 @@ def test_the_networks_have_been_exported():
         for bias in ("", "_bias")
     }
     finn = {"tfc_1w1a", "sfc_1w1a", "lfc_1w1a", "cnv_1w1a"}
-    assert pools | groups | finn | {"mlp", "torch_where_mlp"} <= set(BREVITAS.accepted)
+    several_bits = {"mlp_levels", "cnn_levels"}
+    some = {"mlp", "torch_where_mlp"} | several_bits
+    assert pools | groups | finn | some <= set(BREVITAS.accepted)
     assert {"refused_real_valued", "refused_residual"} <= set(BREVITAS.refused)
 
 
@@ -58,6 +60,13 @@ def test_some_scales_behind_the_last_layer_are_negative():
     assert any(
         (np.load(BREVITAS.folder / f"{name}.npz")["slopes"] < 0).any() for name in BREVITAS.accepted
     )
+
+
+def test_levels_and_planes_are_those_of_the_module():
+    inner = network("mlp_levels", "dynamo").layers
+    # -1, 0 and 1 are planes of two signs, -2 to 1 take one more; 3 and 4 bits are 7 and 15 steps.
+    assert [layer.planes for layer in inner] == [2, 3, 1]
+    assert [layer.levels for layer in inner] == [1, 7, 15]
 
 
 @pytest.mark.parametrize(("name", "exporter"), files(BREVITAS.accepted))
@@ -86,6 +95,8 @@ def test_every_reason_for_a_refusal_is_told_with_its_node(name, exporter):
         ("cnn_dynamo_depthwise", "torchscript", 38_000, 6),
         ("cnn_like_cnv", "torchscript", 15_000, 3),
         ("torch_where_cnn", "dynamo", 200_000, 12),
+        ("mlp_levels", "dynamo", 200_000, 12),
+        ("cnn_levels", "torchscript", 38_000, 6),
     ],
 )
 def test_hardware_gives_the_classes_that_the_framework_gives(name, exporter, target_fps, frames):

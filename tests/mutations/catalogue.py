@@ -283,8 +283,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "levels: equal rows count once",
         "hw/multi_threshold.py",
-        "thresholds[jumps], [0, *(jumps + 1).tolist()]",
-        "thresholds[jumps], list(range(len(jumps) + 1))",
+        "thresholds[last], [0, *(last + 1).tolist()]",
+        "thresholds[last], list(range(len(last) + 1))",
         _LEVELS + "test_equal_rows_are_searched_once",
     ),
     Mutation(

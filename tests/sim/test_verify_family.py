@@ -19,6 +19,7 @@ from xnorflow.network import Conv2d, Dense, Flatten, Join, Network, Quantize, Si
 from xnorflow.pipeline import JoinStage, cycles_per_frame, pipeline
 from xnorflow.planes import bit_planes
 from xnorflow.sim.verify import verify
+from xnorflow.timing import latency
 
 seeds = st.integers(0, 1_000_000)
 
@@ -51,12 +52,28 @@ def test_random_networks_are_bit_exact_under_back_pressure(seed, stall):
 @given(seed=seeds)
 def test_cycles_and_latency_are_the_predicted_ones(seed):
     lowered, folding, frames = drawn(seed)
-    busiest = sorted(stage.cycles for stage in pipeline(lowered, folding))[-2:]
-    assume(busiest[-1] >= 40 and busiest[0] <= 0.9 * busiest[-1])
+    assume(cycles_per_frame(lowered, folding) >= 40)
+    hold_to_prediction(lowered, folding, frames)
+
+
+def hold_to_prediction(lowered, folding, frames):
+    stages = pipeline(lowered, folding)
     core = assemble(lowered, folding)
     result = verify(core, lowered, np.concatenate([frames, frames]))
-    assert core.latency <= result.latency_cycles <= 1.05 * core.latency
+    most = latency(stages, fifo_depths(stages), paced=True)
+    assert core.latency <= result.latency_cycles <= most
     assert result.cycles_per_frame == core.cycles_per_frame == cycles_per_frame(lowered, folding)
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [
+        *(55, 58),  # stages beside a shortcut with many registers, and no cycle to spare
+        *(86, 99),  # a layer beside a shortcut, or the next frame, holds the first one up
+    ],
+)
+def test_what_is_beside_a_shortcut_has_the_predicted_cycles(seed):
+    hold_to_prediction(*drawn(seed))
 
 
 def planes(rng, shape, bits):
@@ -120,9 +137,10 @@ def test_a_shortcut_past_windows_has_the_fifo_that_full_speed_needs():
     (join,) = (n for n, stage in enumerate(stages) if isinstance(stage, JoinStage))
     # Two windows of 3 x 3 hold back a row and a pixel each.
     (depth,) = fifo_depths(stages).sides[join]
-    assert 22 <= depth <= 40
+    assert 22 <= depth <= 48
     core = assemble(lowered, folding)
     result = verify(core, lowered, frames, watch_layers=True)
     assert (result.mismatches, result.cycles_per_frame) == (0, cycles_per_frame(lowered, folding))
     # Stages with no cycle to spare hold each other up while the pipeline fills.
-    assert core.latency <= result.latency_cycles <= 1.1 * core.latency
+    most = latency(stages, fifo_depths(stages), paced=True)
+    assert core.latency <= result.latency_cycles <= most

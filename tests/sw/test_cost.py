@@ -86,6 +86,19 @@ def pool(op: str, shape: tuple[int, int, int], kernel: tuple[int, int], lanes: i
     return PoolStage(stage, shape, kernel, 1, lanes)
 
 
+@pytest.mark.parametrize(
+    ("columns", "channels", "brams"),
+    [(6, 24, 1), (4, 32, 0), (8, 16, 0)],
+)
+def test_holes_in_a_pools_memory_are_words_too(columns, channels, brams):
+    # 6 columns of 24 channels are 144 words, with holes 184; the others are 128 without any.
+    stage = LoweredPool("pool", "max", Window((4, 2 * columns, channels), (2, 2), (2, 2)), 0, 31)
+    cost = stage_cost(
+        FAMILIES["ecp5"], PoolStage(stage, stage.i_shape, (2, 2), 1, 1), NETWORK.output
+    )
+    assert cost.bram == brams
+
+
 def layer(mh: int, mw: int, levels: int = 1) -> LoweredLayer:
     rng = np.random.default_rng(0)
     weights = rng.choice(np.array([-1, 1], np.int8), (mh, mw))

@@ -14,6 +14,7 @@ from amaranth import Module, Signal, Value
 from amaranth.hdl import Shape
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
+from family_networks import FamilyMaker
 from foldings import random_folding
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,19 +26,22 @@ from xnorflow.cli.main import main
 from xnorflow.errors import UserError
 from xnorflow.faults import TARGETS, Point, Study, Upsets, study
 from xnorflow.faults.output import COLUMNS
-from xnorflow.faults.regions import STREAMS
+from xnorflow.faults.regions import STREAMS, Comparator
 from xnorflow.faults.study import _critical, draw, t_quantile
-from xnorflow.folding import legal_simd
+from xnorflow.folding import LayerFolding, legal_simd
 from xnorflow.frames import prepare
 from xnorflow.golden import activations, predict_quantized, quantize
 from xnorflow.hw.accumulator import ThresholdAccumulator, accumulator_width
-from xnorflow.hw.core import CoreStage, StreamingCore
+from xnorflow.hw.core import CoreStage, Shortcut, StreamingCore
+from xnorflow.hw.join import JoinUnit
+from xnorflow.hw.multi_threshold import MultiThresholdUnit
 from xnorflow.hw.mvu import MatrixVectorUnit
 from xnorflow.hw.pool import PoolUnit
 from xnorflow.hw.shared_counts import SharedCounts
 from xnorflow.hw.threshold_stage import ThresholdStage
-from xnorflow.lowered import InputQuantizer
+from xnorflow.lowered import InputQuantizer, LoweredJoin
 from xnorflow.lowering import lower
+from xnorflow.network import Dense, Network, Sign
 from xnorflow.sim.amaranth_engine import run_core
 
 DRAWN = lowered_network([24, 12, 8, 4], seed=3)
@@ -52,6 +56,10 @@ LABELLED = prepare(SMALL, FRAMES * np.uint8(255), LABELS)
 #: Seeds of `random_cnn`: integers of few, many and odd numbers of levels, true zeros, groups,
 #: average pools with thresholds behind them, and accumulators of integers that are sent on.
 CNNS = (6, 7, 16, 17, 30, 35, 42)
+
+#: Seeds of `FamilyMaker`: planes with coefficients of either sign, levels, average pools, sums and
+#: channels put together, pools and thresholds on shortcuts.
+FAMILY = (0, 3, 8, 10, 30, 34, 37, 39)
 
 
 def some_bits(rng, regions, share, rows=None):
@@ -214,10 +222,61 @@ def hardware(seed):
     return rng, lowered, Upsets(lowered), assemble(lowered, folding), frames
 
 
-def senders(core):
+def family_hardware(seed):
+    """Return the same of a network of levels, planes and shortcuts."""
+    rng = np.random.default_rng(seed)
+    lowered = lower(FamilyMaker(seed).network())
+    folding = random_folding(rng, lowered)
+    for layer in lowered.layers:
+        choice = folding[layer.name]
+        if layer.zero_padded:
+            choice = replace(choice, simd=legal_simd(layer)[-1])
+        if layer.o_levels > 1:
+            # Few thresholds of all neurons at once are no search.
+            choice = replace(choice, pe=1)
+        single = choice.pe == layer.rows and choice.simd == layer.mw
+        folding[layer.name] = replace(choice, weights_in="constant" if single else "lut")
+    core = assemble(lowered, folding)
+    assert not any(map(side_by_side, units_of(core).values()))
+    frames = quantize(lowered, rng.integers(0, 5, (4, *lowered.input.shape)).astype(np.uint8))
+    return rng, lowered, Upsets(lowered), core, frames
+
+
+def side_by_side(unit):
+    """Return whether a unit's levels are compared with in another order than a search does."""
+    head = unit.unit if isinstance(unit, ThresholdStage) else getattr(unit, "_head", None)
+    return (
+        isinstance(head, MultiThresholdUnit) and head.folds == 1 and head.distinct not in (1, 3, 7)
+    )
+
+
+def stages_of(core):
     """Return which of a core's stages send on what the stages of the lowered network do."""
-    kinds = (MatrixVectorUnit, PoolUnit, ThresholdStage)
-    return [n for n, stage in enumerate(core.stages) if isinstance(stage.unit, kinds)]
+    kinds = (MatrixVectorUnit, PoolUnit, ThresholdStage, JoinUnit)
+
+    def sending(stages):
+        return [n for n, stage in enumerate(stages) if isinstance(stage.unit, kinds)]
+
+    result = {}
+    for number, index in enumerate(sending(core.stages)):
+        shortcut = core.stages[index].shortcut
+        if shortcut is not None:
+            for side, place in enumerate(sending(shortcut.stages)):
+                result[number, side] = index, place
+        result[number, None] = index, None
+    return result
+
+
+def units_of(core):
+    """Return the components by their places in the lowered network."""
+    return {
+        place: (
+            core.stages[index].unit
+            if side is None
+            else core.stages[index].shortcut.stages[side].unit
+        )
+        for place, (index, side) in stages_of(core).items()
+    }
 
 
 def check(core, lowered, frames, faulty, flips=None):
@@ -230,71 +289,142 @@ def check(core, lowered, frames, faulty, flips=None):
     return not np.array_equal(scores, activations(lowered, frames)[-1])
 
 
+def flip_weights(unit, bits):
+    flipped = bits.reshape(unit.weights.shape)
+    unit.weights = np.where(flipped, -unit.weights, unit.weights)
+    for first, array in enumerate(unit._arrays):
+        if isinstance(array._agreement, SharedCounts):
+            rows = slice(first * array.pe, (first + 1) * array.pe)
+            array._agreement.positive = unit.weights[rows] > 0
+
+
+def flip_thresholds(unit, region, bits):
+    words = bits.reshape(region.words, region.width) @ (1 << np.arange(region.width))
+    head = unit.unit if isinstance(unit, ThresholdStage) else unit._head
+    if isinstance(head, MultiThresholdUnit):
+        assert 1 << region.width > head.top + 1 >= 1 << region.width - 1
+        head._kept = head._kept ^ words.reshape(head._kept.shape)
+        return
+    # With several steps a neuron the thresholds are in the accumulators.
+    heads = [head] if head else [array._accumulator for array in unit._arrays]
+    folds = heads[0].thresholds.shape[0]
+    parts = np.split(words.reshape(folds, -1), len(heads), axis=1)
+    for each, part in zip(heads, parts, strict=True):
+        assert 1 << region.width > each.top + 1 >= 1 << region.width - 1
+        # Above `top + 1` a threshold fires no less.
+        each.thresholds = np.minimum(each.thresholds ^ part, each.top + 1)
+        if isinstance(each, ThresholdAccumulator):
+            # Its bits are those that its own thresholds need.
+            each._width = accumulator_width(each.thresholds, each.top)
+
+
+def flipper(before, region, bits, frames):
+    """Return a stage that turns bits of what `before` sends on."""
+    shape, beats = before.unit.o.payload.shape(), before.o_beats
+    size = Shape.cast(shape).width
+    assert region.bits == beats * size
+    masks = [
+        int("".join("01"[bit] for bit in row[::-1]), 2)
+        for row in bits.reshape(frames * beats, size).astype(int)
+    ]
+    return CoreStage("flip", Flipper(shape, masks), beats, beats, beats)
+
+
+def with_flippers(core, flips, frames):
+    """Return a core whose streams are hit, those of shortcuts too."""
+    wanted = {region.place: (region, bits) for region, bits in flips}
+    at, joins = {}, {}
+    for (number, side), (index, place) in stages_of(core).items():
+        if side is None:
+            joins[index] = number
+            if (number, None) in wanted:
+                at[index, None] = wanted[number, None]
+        else:
+            at[index, place] = wanted[number, side + 1]
+    stages, moved = [], {}
+    for index, stage in enumerate(core.stages):
+        if stage.name == "serializer":
+            continue
+        if stage.shortcut is not None:
+            before = core.stages[stage.shortcut.source]
+            sides = [flipper(before, *wanted[joins[index], 0], frames)]
+            for place, part in enumerate(stage.shortcut.stages):
+                sides.append(part)
+                if (index, place) in at:
+                    sides.append(flipper(part, *at[index, place], frames))
+            shortcut = Shortcut(moved[stage.shortcut.source], tuple(sides))
+            stage = replace(stage, shortcut=shortcut)
+        stages.append(stage)
+        if (index, None) in at:
+            stages.append(flipper(stage, *at[index, None], frames))
+        moved[index] = len(stages) - 1
+    return StreamingCore(stages)
+
+
+#: Networks, their seeds, and how many of these must show the flips in a score.
+HARDWARE = [(hardware, CNNS, 4), (family_hardware, FAMILY, 6)]
+
+
 class TestHardware:
     """What is injected is what happens when the bits flip in the simulated hardware."""
 
-    def test_memories_of_a_core_that_is_built_already(self):
+    @pytest.mark.parametrize(("make", "seeds", "least"), HARDWARE)
+    def test_memories_of_a_core_that_is_built_already(self, make, seeds, least):
         differing = 0
-        for seed in CNNS:
-            rng, lowered, upsets, core, frames = hardware(seed)
-            flips = []
-            units = [core.stages[n].unit for n in senders(core)]
-            for region in upsets.regions:
-                if region.target in STREAMS:
-                    continue
-                ((_, bits),) = some_bits(rng, [region], 0.05)
-                flips.append((region, bits))
-                unit = units[region.stage]
+        for seed in seeds:
+            rng, lowered, upsets, core, frames = make(seed)
+            units = units_of(core)
+            flips = some_bits(rng, [r for r in upsets.regions if r.target not in STREAMS], 0.05)
+            for region, bits in flips:
                 if region.target == "weights":
-                    flipped = bits.reshape(unit.weights.shape)
-                    unit.weights = np.where(flipped, -unit.weights, unit.weights)
-                    for first, array in enumerate(unit._arrays):
-                        if isinstance(array._agreement, SharedCounts):
-                            rows = slice(first * array.pe, (first + 1) * array.pe)
-                            array._agreement.positive = unit.weights[rows] > 0
-                    continue
-                words = bits.reshape(region.words, region.width) @ (1 << np.arange(region.width))
-                head = unit.unit if isinstance(unit, ThresholdStage) else unit._head
-                # With several steps a neuron the thresholds are in the accumulators.
-                heads = [head] if head else [array._accumulator for array in unit._arrays]
-                folds = heads[0].thresholds.shape[0]
-                parts = np.split(words.reshape(folds, -1), len(heads), axis=1)
-                for each, part in zip(heads, parts, strict=True):
-                    assert 1 << region.width > each.top + 1 >= 1 << region.width - 1
-                    # Above `top + 1` a threshold fires no less.
-                    each.thresholds = np.minimum(each.thresholds ^ part, each.top + 1)
-                    if isinstance(each, ThresholdAccumulator):
-                        # Its bits are those that its own thresholds need.
-                        each._width = accumulator_width(each.thresholds, each.top)
+                    flip_weights(units[region.place], bits)
+                else:
+                    flip_thresholds(units[region.place], region, bits)
             differing += check(core, lowered, frames, upsets.stored(flips))
-        assert differing >= 4
+        assert differing >= least
 
-    def test_streams_between_the_stages(self):
+    @pytest.mark.parametrize(("make", "seeds", "least"), HARDWARE)
+    def test_streams_between_the_stages(self, make, seeds, least):
         differing = 0
-        for seed in CNNS:
-            rng, lowered, upsets, core, frames = hardware(seed)
+        for seed in seeds:
+            rng, lowered, upsets, core, frames = make(seed)
             streams = [r for r in upsets.regions if r.target in STREAMS]
             flips = some_bits(rng, streams, 0.03, rows=len(frames))
-            at = {senders(core)[region.stage]: (region, b) for region, b in flips[1:]}
-            stages = []
-            for number, stage in enumerate(core.stages):
-                if stage.name == "serializer":
-                    continue
-                stages.append(stage)
-                if number in at:
-                    region, bits = at[number]
-                    shape = stage.unit.o.payload.shape()
-                    beats = stage.o_beats
-                    size = Shape.cast(shape).width
-                    assert region.bits == beats * size
-                    masks = [
-                        int("".join("01"[bit] for bit in row[::-1]), 2)
-                        for row in bits.reshape(len(frames) * beats, size).astype(int)
-                    ]
-                    stages.append(CoreStage("flip", Flipper(shape, masks), beats, beats, beats))
-            hit = StreamingCore(stages)
+            hit = with_flippers(core, flips[1:], len(frames))
             differing += check(hit, lowered, frames, upsets.on_streams(flips), flips[0][1])
-        assert differing >= 4
+        assert differing >= least
+
+    def test_scores_too_large_for_their_bits_wrap(self):
+        # Without faults both planes cancel out.
+        zeros, ones = np.zeros((2, 4), int), np.ones((2, 2), int)
+        last = Dense("last", zeros, coefficients=ones)
+        lowered = lower(Network("zeros", (4,), (Sign("in"), last)))
+        upsets = Upsets(lowered)
+        core = assemble(lowered, {"last": LayerFolding(2, 2, "lut")})
+        (region,) = (r for r in upsets.regions if r.target == "weights")
+        bits = np.zeros(region.bits, bool)
+        bits[:4] = True
+        flip_weights(core.stages[0].unit, bits)
+        frames = np.ones((1, 4), bool)
+        faulty = upsets.stored([(region, bits)])
+        check(core, lowered, frames, faulty)
+        assert np.abs(activations(faulty.lowered, frames)[-1]).tolist() == [[8, 0]]
+        assert faulty.activations(frames)[-1].tolist() == [[0, 0]]
+
+    @settings(max_examples=60)
+    @given(st.data())
+    def test_thresholds_out_of_order_are_what_a_search_finds(self, data):
+        held, top = data.draw(st.integers(1, 9)), 12
+        words = np.array([data.draw(st.integers(0, 15)) for _ in range(held)])
+        rows = np.array(sorted(data.draw(st.integers(0, held - 1)) for _ in range(held)))
+        memory = Comparator(words[:, None], top, 1, np.zeros(1, int), rows)
+        thresholds = memory.thresholds()[:, 0]
+        table = [*words.tolist(), *[top + 1] * 15]
+        for count in range(top + 1):
+            found = 0
+            for step in reversed(range(held.bit_length())):
+                found += (count >= table[found + (1 << step) - 1]) << step
+            assert (count >= thresholds).sum() == (rows < found).sum()
 
     def test_a_flipped_weight_under_integers_leaves_the_stored_threshold_as_it_is(self):
         # Its meaning on the sum moves: a lane of 2 bits with -1 adds ~u, which is 3 more than -u.
@@ -389,6 +519,26 @@ class TestStudy:
         ]
         chosen = study(SMALL, LABELLED, layers=["fc3"], flips=[1], trials=1)
         assert [(series.target, series.layer) for series in chosen.series] == [("weights", "fc3")]
+
+    def test_shortcuts_have_names_of_their_own(self):
+        lowered = lower(FamilyMaker(10).network())
+        (join,) = (stage for stage in lowered.stages if isinstance(stage, LoweredJoin))
+        shape = (6, *lowered.input.shape)
+        frames = prepare(lowered, np.random.default_rng(0).integers(0, 5, shape).astype(np.uint8))
+        result = study(lowered, frames, per_layer=True, flips=[1], trials=1)
+        regions = {(series.target, series.layer): series.bits for series in result.series}
+        assert len(regions) == len(result.series)
+        threshold, pool = (f"{part.name} (shortcut to {join.name})" for part in join.path)
+        source = lowered.stages[join.source]
+        pixels = source.o_shape[0] * source.o_shape[1]
+        assert regions["thresholds", threshold] % source.o_shape[2] == 0
+        assert regions["activations", threshold] == pixels * source.o_shape[2]
+        before = regions["activations", source.name]
+        assert regions["activations", pool] == pixels * source.o_shape[2] < before
+        assert regions["activations", f"{join.name} (shortcut)"] == before
+        # Planes are rows of their own.
+        for layer in lowered.layers:
+            assert regions["weights", layer.name] == layer.rows * layer.mw
 
     @pytest.mark.parametrize(
         ("options", "says"),

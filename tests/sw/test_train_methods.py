@@ -16,7 +16,6 @@ from trained_networks import (
 
 from xnorflow.datasets import sample_digits
 from xnorflow.errors import UserError
-from xnorflow.train.curve import curve_page
 from xnorflow.train.export import to_qonnx
 from xnorflow.train.methods import METHODS, Method
 from xnorflow.train.recipes import DATASETS, RECIPES, TOPOLOGIES, Conv, Dense, Recipe, recipe_for
@@ -292,12 +291,6 @@ def test_the_command_of_a_combination_leaves_model_and_curve_and_no_checkpoint(
     metadata = {p.key: p.value for p in onnx.load("model.onnx").metadata_props}
     assert metadata["method"] == "dorefa, 2-bit weights, 2-bit activations"
     assert "validation accuracy" in Path("model.onnx.curve.html").read_text(encoding="utf-8")
-
-
-def test_the_curve_needs_no_network() -> None:
-    page = curve_page("toy", [{"epoch": 1, "loss": 2.0, "validation_accuracy": 0.5}])
-    assert "cdn" not in page.split("<body>")[1][:200]
-    assert "training loss" in page
 
 
 @pytest.mark.parametrize("name", RECIPES)
