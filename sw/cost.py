@@ -364,12 +364,13 @@ def estimate(family: Family, lowered: LoweredNetwork, folding: Folding) -> dict[
     """Return the cost of every layer by name.
 
     A layer's cost includes the converter and the window before it, and the pooling and the ends of
-    shortcuts behind it.
+    shortcuts behind it, with what belongs to no layer on these.
     """
-    costs: dict[str, Cost] = {}
+    costs = {layer.name: Cost() for layer in lowered.layers}
     for stage, part in owned_pipeline(lowered, folding):
-        cost = costs.get(part.layer.name, Cost()) + stage_cost(family, stage, part.output)
+        costs[part.layer.name] += stage_cost(family, stage, part.output)
         if isinstance(stage, JoinStage):
-            cost += shortcut_cost(family, stage, part.output)
-        costs[part.layer.name] = cost
+            for inner, owner in zip(stage.side, stage.owners, strict=True):
+                name = (owner or part).layer.name
+                costs[name] += component_cost(family, inner, part.output)
     return costs

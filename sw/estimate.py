@@ -8,7 +8,7 @@ from xnorflow.cost import Cost, Family, estimate, fifo_cost
 from xnorflow.fifo_sizing import fifos
 from xnorflow.folding import Folding
 from xnorflow.lowered import LoweredNetwork
-from xnorflow.pipeline import owned_pipeline
+from xnorflow.pipeline import JoinStage, owned_pipeline
 
 __all__ = ["Estimate", "estimate_core"]
 
@@ -41,6 +41,12 @@ def estimate_core(family: Family, lowered: LoweredNetwork, folding: Folding) -> 
     depths = {}
     for fifo in fifos([stage for stage, _ in owned]):
         stage, part = owned[fifo.stage]
+        name = stage.name
+        if isinstance(stage, JoinStage) and fifo.place is not None:
+            if fifo.place < len(stage.side):
+                name, part = stage.side[fifo.place].name, stage.owners[fifo.place] or part
+            else:
+                name = f"{name} (shortcut)"
         costs[part.layer.name] += fifo_cost(family, fifo.width, fifo.words)
-        depths[stage.name if fifo.place is None else f"{stage.name} (shortcut)"] = fifo.words
+        depths[name] = fifo.words
     return Estimate(costs, depths)

@@ -273,8 +273,10 @@ def _nodes(stages: Sequence[Stage], given: int = 1) -> list[_Node]:
                 nodes.append(_matrix_node(start, parts, stage, pixels))
             case PoolStage():
                 nodes.append(_pool_node(start, parts, stage))
-            case ThresholdStage() | ScoreStage() | JoinStage():
+            case ThresholdStage() | ScoreStage():
                 nodes.append(_pixel_node(start, parts, pixels, stage.cycles // pixels))
+            case JoinStage():  # whose cycles are those of its shortcut too
+                nodes.append(_pixel_node(start, parts, pixels, stage.o_beats // pixels))
         start = index + 1
     return nodes
 

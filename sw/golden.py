@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xnorflow.errors import UserError
+from xnorflow.flow import outcomes
 from xnorflow.lowered import (
     InputQuantizer,
     LoweredJoin,
     LoweredLayer,
     LoweredNetwork,
     LoweredPool,
+    LoweredStage,
     LoweredThreshold,
 )
 from xnorflow.packed import accumulate, fire, join, pool, reached
@@ -23,7 +25,8 @@ from xnorflow.packed import accumulate, fire, join, pool, reached
 __all__ = ["Disturbance", "Prediction", "activations", "predict", "predict_quantized", "quantize"]
 
 Disturbance = Callable[[int, NDArray], NDArray]
-"""Given a stage's index and what it sends on, returns what arrives; -1 sends the frames."""
+"""Given a stage's place in `LoweredNetwork.flow` and what it sends on, returns what arrives; -1
+sends the frames."""
 
 _CHUNK_BYTES = 1 << 25
 """Size of the largest temporary of `predict`, as far as frames are taken a few at a time."""
@@ -141,7 +144,7 @@ def activations(
 
     Returns
     -------
-    list of ndarray, one per stage, each of shape (N, *stage.o_shape)
+    list of ndarray, one per stage of `LoweredNetwork.flow`, each of shape (N, *stage.o_shape)
         bool for bits, uint16 for levels, int64 for accumulators and sums; the last are the scores,
         (N, classes).
 
@@ -158,30 +161,27 @@ def _run(
     lowered: LoweredNetwork, frames: NDArray, disturb: Disturbance | None = None
 ) -> Iterator[NDArray]:
     """Yield what every stage sends on."""
-    x = frames if disturb is None else disturb(-1, frames)
-    sources = {stage.source for stage in lowered.stages if isinstance(stage, LoweredJoin)}
-    kept: dict[int, NDArray] = {}
-    for number, stage in enumerate(lowered.stages):
-        x = x.reshape(len(x), *stage.i_shape)
-        match stage:
-            case LoweredLayer():
-                x = accumulate(stage, x) if stage.thresholds is None else fire(stage, x)
-            case LoweredJoin():
-                side = kept[stage.source]
-                for part in stage.path:
-                    side = _weightless(part, side.reshape(len(x), *part.i_shape))
-                x = join(stage, x, side)
-            case LoweredPool() | LoweredThreshold():
-                x = _weightless(stage, x)
-        if disturb is not None:
-            x = disturb(number, x)
-        if number in sources:
-            kept[number] = x
-        yield x
+    steps = lowered.flow()
+
+    def compute(number: int, taken: Sequence[NDArray]) -> NDArray:
+        sent = _sent(steps[number].op, *taken)
+        return sent if disturb is None else disturb(number, sent)
+
+    yield from outcomes(steps, frames if disturb is None else disturb(-1, frames), compute)
 
 
-def _weightless(stage: LoweredPool | LoweredThreshold, x: NDArray) -> NDArray:
-    return pool(stage, x) if isinstance(stage, LoweredPool) else reached(x, stage.thresholds)
+def _sent(stage: LoweredStage, x: NDArray, *side: NDArray) -> NDArray:
+    """Return what a stage sends on, given what it takes."""
+    x = x.reshape(len(x), *stage.i_shape)
+    match stage:
+        case LoweredLayer():
+            return accumulate(stage, x) if stage.thresholds is None else fire(stage, x)
+        case LoweredJoin():
+            return join(stage, x, *side)
+        case LoweredPool():
+            return pool(stage, x)
+        case LoweredThreshold():
+            return reached(x, stage.thresholds)
 
 
 def _last(lowered: LoweredNetwork, frames: NDArray) -> NDArray[np.int64]:
@@ -195,8 +195,8 @@ def _last(lowered: LoweredNetwork, frames: NDArray) -> NDArray[np.int64]:
 def _bytes_per_frame(lowered: LoweredNetwork) -> int:
     """Return the size of the largest temporary, as arrays of the widest dtype that occurs."""
     sizes = [8 * lowered.input.features]  # as they are searched for among the thresholds
-    for stage in lowered.stages:
-        match stage:
+    for step in lowered.flow():
+        match stage := step.op:
             case LoweredLayer():
                 lane = (
                     1 if stage.levels == 1 and stage.coefficients is None else 8

@@ -10,7 +10,8 @@ of four:
 - :class:`LoweredThreshold`: thresholds of their own, behind a sum;
 - :class:`LoweredJoin`: an earlier stage's output, added or appended.
 
-The stages are a chain; only a join looks back, past the stages that its shortcut skips.
+The stages are a chain; only a join looks back, past the stages that its shortcut skips, and holds
+the stages that stand on the shortcut.
 
 The last stage's integers become ``score = scale * acc + offset`` per class, and the class is the
 arg-max of the scores (ties: lowest index).
@@ -26,6 +27,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from xnorflow.flow import Step, flow
 from xnorflow.planes import plane_signs
 
 __all__ = [
@@ -413,8 +415,8 @@ class LoweredJoin:
         The node's name in the network.
     source : int
         Index of the stage where the shortcut begins.
-    path : tuple of LoweredPool or LoweredThreshold
-        What the shortcut does on its way.
+    path : tuple of LoweredLayer, LoweredPool or LoweredThreshold
+        What stands on the shortcut's way.
     how : str
         ``add``, ``append`` (the shortcut's channels behind the main ones) or ``prepend``.
     shape : tuple of int
@@ -429,7 +431,7 @@ class LoweredJoin:
 
     name: str
     source: int
-    path: tuple[LoweredPool | LoweredThreshold, ...]
+    path: tuple[LoweredLayer | LoweredPool | LoweredThreshold, ...]
     how: Literal["add", "append", "prepend"]
     shape: tuple[int, ...]
     side_channels: int
@@ -516,8 +518,20 @@ class LoweredNetwork:
 
     @property
     def layers(self) -> tuple[LoweredLayer, ...]:
-        """The layers that have weights, in data-flow order."""
+        """The layers that have weights, in data-flow order, see `flow`."""
+        return tuple(step.op for step in self.flow() if isinstance(step.op, LoweredLayer))
+
+    @property
+    def main_layers(self) -> tuple[LoweredLayer, ...]:
+        """The layers that do not stand on a shortcut."""
         return tuple(stage for stage in self.stages if isinstance(stage, LoweredLayer))
+
+    def flow(self) -> list[Step[LoweredStage]]:
+        """Return all stages, those of a shortcut before its join; see `xnorflow.flow`."""
+        return flow(
+            self.stages,
+            lambda stage: (stage.source, stage.path) if isinstance(stage, LoweredJoin) else None,
+        )
 
     @property
     def classes(self) -> int:

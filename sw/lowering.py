@@ -102,8 +102,8 @@ def lower(network: Network) -> LoweredNetwork:
       (a maximum of levels), falling ones into an AND, for which the layer before sends on the
       complement of its bit: the hardware has only the OR.
     - *Shortcuts*: the tensor where one begins is sent on as it is, bits or integers, and comes back
-      at its join. Both sides of an addition are integers of one unit, which needs a rational ratio
-      of their scales.
+      at its join, through the shortcut's own layers if it has some. Both sides of an addition are
+      integers of one unit, which needs a rational ratio of their scales.
     - *Padding of integers*: where a padded tap lies between two of them, all are counted in finer
       units.
     - *Average pools*: sums, whose number of taps divides the scale.
@@ -738,13 +738,12 @@ class _Walk:
             )
         side = copy(self.taps[op.source])
         source, side.stages, side.pools = len(side.stages) - 1, [], []
+        side.tapped = set()
         for inner in op.path:
             side.step(inner)
         for walk in (self, side):
             walk._settled()
-        path = tuple(
-            stage for stage in side.stages if isinstance(stage, LoweredPool | LoweredThreshold)
-        )
+        path = tuple(stage for stage in side.stages if not isinstance(stage, LoweredJoin))
         if op.how == "add":
             self._add(op, what, source, path, side)
         else:
@@ -755,7 +754,7 @@ class _Walk:
         op: Join,
         what: str,
         source: int,
-        path: tuple[LoweredPool | LoweredThreshold, ...],
+        path: tuple[LoweredLayer | LoweredPool | LoweredThreshold, ...],
         side: _Walk,
     ) -> None:
         same_order = self._places() == side._places()
@@ -785,7 +784,7 @@ class _Walk:
         op: Join,
         what: str,
         source: int,
-        path: tuple[LoweredPool | LoweredThreshold, ...],
+        path: tuple[LoweredLayer | LoweredPool | LoweredThreshold, ...],
         side: _Walk,
     ) -> None:
         walks = [self, side] if op.how == "append" else [side, self]
@@ -844,7 +843,8 @@ class _Walk:
 
 def _named_apart(stages: list[LoweredStage]) -> tuple[LoweredStage, ...]:
     """Number the names of stages without weights that another stage has."""
-    taken = {stage.name for stage in stages if isinstance(stage, LoweredLayer)}
+    paths = [part for stage in stages if isinstance(stage, LoweredJoin) for part in stage.path]
+    taken = {stage.name for stage in (*stages, *paths) if isinstance(stage, LoweredLayer)}
 
     def apart(stem: str) -> str:
         name, number = stem, 1
@@ -857,7 +857,10 @@ def _named_apart(stages: list[LoweredStage]) -> tuple[LoweredStage, ...]:
     named: list[LoweredStage] = []
     for stage in stages:
         if isinstance(stage, LoweredJoin):
-            path = tuple(replace(part, name=apart(part.name)) for part in stage.path)
+            path = tuple(
+                part if isinstance(part, LoweredLayer) else replace(part, name=apart(part.name))
+                for part in stage.path
+            )
             stage = replace(stage, path=path)
         if not isinstance(stage, LoweredLayer):
             stage = replace(stage, name=apart(stage.name))

@@ -15,9 +15,9 @@ def kind(segment: Segment) -> str:
     """Return what a layer and the stages behind it are, e.g. ``conv 3x3, max 2x2``."""
     layer = segment.layer
     window = layer.window
-    words = "dense"
+    words = "on a shortcut: dense" if segment.aside else "dense"
     if window is not None:
-        words = f"conv {window.kernel[0]}x{window.kernel[1]}"
+        words = words.replace("dense", f"conv {window.kernel[0]}x{window.kernel[1]}")
         if window.stride != (1, 1):
             words += f" / {window.stride[0]}x{window.stride[1]}"
         if window.dilation != (1, 1):
