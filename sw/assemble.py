@@ -207,5 +207,6 @@ def _pool(stage: PoolStage, element: ShapeLike) -> PoolUnit:
         stage.kernel,
         lanes=stage.lanes,
         op=stage.pool.op,
+        falling=stage.pool.falling,
         registers=stage.words * stage.lanes * stage.bits <= POOL_REGISTER_BITS,
     )

@@ -334,6 +334,8 @@ def _signs(layer: LoweredLayer) -> NDArray[np.int8]:
 class LoweredPool:
     """OR of bits, or the maximum or sum of integers (a bit counts 0 or 1), over windows.
 
+    Channels that are `falling` take the minimum in place of the maximum, and AND in place of OR.
+
     Attributes
     ----------
     name : str
@@ -344,6 +346,8 @@ class LoweredPool:
         Its `pad` is zero for every channel.
     low, high : int
         Range of an element that comes in.
+    falling : ndarray of bool, shape (C,), or None
+        With ``or`` and ``max``; None where no channel is.
     """
 
     name: str
@@ -351,6 +355,7 @@ class LoweredPool:
     window: Window
     low: int
     high: int
+    falling: NDArray[np.bool_] | None = None
 
     @property
     def o_range(self) -> tuple[int, int]:
@@ -563,6 +568,8 @@ def _digest(h: hashlib._Hash, stage: LoweredLayer | LoweredPool | LoweredThresho
             h.update(repr((window.key, pad)).encode())
     if isinstance(stage, LoweredPool):
         h.update(stage.op.encode())
+        if stage.falling is not None:
+            h.update(stage.falling.tobytes())
         return
     if isinstance(stage, LoweredLayer):
         h.update(repr((stage.weights.shape, stage.groups, stage.levels)).encode())

@@ -179,7 +179,10 @@ def pad_block(
         else:
             window = _widened(part.window, o_width)
             assert window is not None
-            parts.append(replace(part, window=window))
+            falling = part.falling
+            if falling is not None:
+                falling = _extended(falling, neurons, False)
+            parts.append(replace(part, window=window, falling=falling))
             high = part.o_range[1]
     return (padded, tuple(parts)), output
 

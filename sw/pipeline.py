@@ -813,8 +813,11 @@ def _pool_stages(
 ) -> Iterator[ConverterStage | WindowStage | PoolStage]:
     window = pool.window
     rows, columns, channels = window.shape
-    if pool.low < 0 and any(window.padding):
-        window = replace(window, pad=np.full(channels, pool.low))  # padded taps never win
+    if any(window.padding):  # padded taps never win
+        if pool.falling is not None:
+            window = replace(window, pad=np.where(pool.falling, pool.high, pool.low))
+        elif pool.low < 0:
+            window = replace(window, pad=np.full(channels, pool.low))
     if window.tiles:
         yield PoolStage(pool, window.shape, window.kernel, 1, lanes)
         return
