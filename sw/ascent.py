@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from xnorflow.lowered import LoweredNetwork
 from xnorflow.options import Budget, Complete, Options, Tables, unrolled
 from xnorflow.pipeline import segments
-from xnorflow.timing import link_delay, marks
+from xnorflow.timing import marks
+from xnorflow.ways import link_delay
 
 __all__ = ["Ascent"]
 

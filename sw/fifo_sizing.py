@@ -10,15 +10,18 @@ The depths are enough for full throughput. In the paper run no stage ever finds 
 blocked, and no FIFO holds more than its depth; so the same times are a legal run of the pipeline
 with these finite FIFOs, and since every stage starts as soon as it can, a real run is never later
 (such pipelines are monotonic: Baccelli et al., *Synchronization and Linearity*, 1992). The same
-argument excludes deadlock. The FIFO at the end of a shortcut is of that kind: it holds what the
-layers that the shortcut skips have not given yet. The times on paper round up where they leave out
-details, and each depth that is not zero gets `SLACK` beats on top.
+argument excludes deadlock. The FIFOs at the end of a shortcut are of that kind: one of them holds
+what the layers of the other branch have not given yet. The times on paper round up where they leave
+out details, and each depth that is not zero gets `SLACK` beats on top.
+
+What the registers of a unit add to its times delays all that follows alike, so that it is left out
+but where branches meet: there the difference between both of them counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
 import numpy as np
@@ -36,6 +39,7 @@ from xnorflow.pipeline import (
     ThresholdStage,
     WindowStage,
 )
+from xnorflow.ways import delay_of
 
 __all__ = ["Depths", "Fifo", "fifo_depths", "fifos"]
 
@@ -110,6 +114,9 @@ class _Node:
         Beats of an input pixel.
     moves : bool
         Whether its input stands still while an output waits (a parallel window).
+    lag : int
+        Cycles by which a pixel that waits for nothing leaves later than on paper, or earlier if
+        negative.
     """
 
     stage: int
@@ -123,6 +130,7 @@ class _Node:
     read: int
     beats: int
     moves: bool = False
+    lag: int = 0
 
 
 def fifo_depths(stages: list[Stage]) -> Depths:
@@ -139,32 +147,40 @@ def fifo_depths(stages: list[Stage]) -> Depths:
     first = before = nodes[0]
     frame = np.arange(FRAMES)[:, None] * pace
     arrivals = (frame + np.arange(first.pixels) * pace // first.pixels).reshape(-1)
-    times: dict[int, tuple[_Node, NDArray[np.int64]]] = {}
+    lag = 0
+    times: dict[int, tuple[_Node, NDArray[np.int64], int]] = {}
     for node in nodes:
         stage = stages[node.last]
         if isinstance(stage, JoinStage):
-            inner, side = _shortcut(stage, *times[stage.source])
+            source, begins, lag_before = times[stage.source]
+            inner, side, lag_of_side = _shortcut(stage, source, begins)
+            # In times of the main way, to which its own converter belongs.
+            before_join = sum(map(delay_of, stages[node.stage : node.last]))
+            side = side + lag_before + lag_of_side - lag - before_join
             taken = given = _both(arrivals, side, node.service)
             depths.sides[node.last] = [*inner, _side_depth(stage, side, taken)]
         else:
             taken, given = _run(node, arrivals)
         if node is not first:
             depths.main[node.stage] = _depth(before, node, arrivals, taken)
-        times[node.last] = node, given
+        lag += node.lag
+        times[node.last] = node, given, lag
         arrivals, before = given, node
     return depths
 
 
 def _shortcut(
     stage: JoinStage, before: _Node, arrivals: NDArray[np.int64]
-) -> tuple[list[int], NDArray[np.int64]]:
-    """Return the depths before a shortcut's stages, and when pixels come to its end."""
+) -> tuple[list[int], NDArray[np.int64], int]:
+    """Return the depths before a shortcut's stages, when pixels come to its end, and their lag."""
     depths = [0] * len(stage.side)
+    lag, done = 0, 0
     for node in _nodes(stage.side, len(before.needs)):
         taken, given = _run(node, arrivals)
         depths[node.stage] = _depth(before, node, arrivals, taken)
         arrivals, before = given, node
-    return depths, arrivals
+        lag, done = lag + node.lag, node.last + 1
+    return depths, arrivals, lag + sum(map(delay_of, stage.side[done:]))
 
 
 def _both(main: NDArray[np.int64], side: NDArray[np.int64], service: int) -> NDArray[np.int64]:
@@ -277,6 +293,9 @@ def _nodes(stages: Sequence[Stage], given: int = 1) -> list[_Node]:
                 nodes.append(_pixel_node(start, parts, pixels, stage.cycles // pixels))
             case JoinStage():  # whose cycles are those of its shortcut too
                 nodes.append(_pixel_node(start, parts, pixels, stage.o_beats // pixels))
+        node = nodes[-1]
+        paper = node.service if isinstance(stage, JoinStage) else node.accept + node.service
+        nodes[-1] = replace(node, lag=sum(map(delay_of, parts)) - paper)
         start = index + 1
     return nodes
 

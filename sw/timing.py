@@ -24,16 +24,13 @@ from xnorflow.fifo_sizing import Depths, fifo_depths
 from xnorflow.folding import Folding
 from xnorflow.hw.core import score_lanes
 from xnorflow.hw.fifo import StreamFIFO
-from xnorflow.hw.layouts import Lanes
-from xnorflow.hw.multi_threshold import distinct_levels, search_latency
-from xnorflow.hw.mvu import counts, head_latency, unit_latency, unit_schedule
+from xnorflow.hw.mvu import unit_schedule
 from xnorflow.hw.parallel_window import ParallelWindow
-from xnorflow.hw.plane_sum import plane_latency
 from xnorflow.hw.pool import PoolUnit
 from xnorflow.hw.resize import VectorResizer
-from xnorflow.hw.sliding_window import SlidingWindow, WindowGeometry, window_latency
+from xnorflow.hw.sliding_window import SlidingWindow, WindowGeometry
 from xnorflow.hw.width_converter import WidthConverter
-from xnorflow.lowered import LoweredLayer, LoweredNetwork, LoweredPool, WindowKey
+from xnorflow.lowered import LoweredNetwork, LoweredPool, WindowKey
 from xnorflow.pipeline import (
     ConverterStage,
     JoinStage,
@@ -48,6 +45,7 @@ from xnorflow.pipeline import (
     join_unit,
     pipeline,
 )
+from xnorflow.ways import delay_of, folds_of, latency_of_channels, latency_of_unit
 
 __all__ = [
     "Delays",
@@ -56,7 +54,6 @@ __all__ = [
     "delays",
     "latency",
     "latency_cycles",
-    "link_delay",
     "marks",
 ]
 
@@ -116,72 +113,14 @@ def _schedule(stage: Stage, arrivals: NDArray[np.int64]) -> NDArray[np.int64]:
         case WindowStage():
             return _window(stage).schedule(arrivals)
         case MatrixStage():
-            length, rounds = _folds(stage)
+            length, rounds = folds_of(stage)
             steps = max(1, stage.layer.planes // stage.choice.pe)
-            return unit_schedule(arrivals, length, rounds, _unit_latency(stage), steps)
+            return unit_schedule(arrivals, length, rounds, latency_of_unit(stage), steps)
         case PoolStage():
             return _pool(stage).schedule(arrivals)
         case ThresholdStage() | ScoreStage():
             beats = np.arange(len(arrivals))
-            return np.maximum.accumulate(arrivals - beats) + beats + _channel_latency(stage)
-
-
-def _folds(stage: MatrixStage) -> tuple[int, int]:
-    """Return the synapse folds of a unit, and how often it reads a vector."""
-    layer, choice = stage.layer, stage.choice
-    return layer.mw // choice.simd, layer.rows // layer.groups // choice.pe
-
-
-def _unit_latency(stage: MatrixStage) -> int:
-    layer, choice = stage.layer, stage.choice
-    folds = layer.mw // choice.simd
-    lanes = _lanes(layer.input_bits, stage.granule)
-    planes = 1 if layer.coefficients is None else max(2, layer.planes)  # even one has a sum
-    head = head_latency(
-        layer.mh // choice.o_lanes(layer),
-        folds,
-        stage.head == "thresholds",
-        planes=planes,
-        levels=layer.o_levels,
-        distinct=_distinct(layer, lanes),
-    )
-    if layer.coefficients is not None:
-        head += plane_latency(layer.coefficients, choice.pe)
-    return unit_latency(
-        choice.pe,
-        choice.simd,
-        folds,
-        rom_latency=choice.rom_latency,
-        leaf_latency=choice.leaf_latency,
-        lanes=lanes,
-        head=head,
-        fixed=choice.weights_in == "constant",
-        late=stage.is_plain,
-    )
-
-
-@lru_cache(maxsize=1024)
-def _distinct(layer: LoweredLayer, lanes: Lanes) -> int:
-    """Return how many rows of a layer's thresholds differ, as its unit has them."""
-    if layer.o_levels == 1:
-        return 1
-    assert layer.thresholds is not None
-    return distinct_levels(counts(layer.thresholds, layer.signs, lanes, layer.coefficients))
-
-
-@cache
-def _lanes(bits: int, granule: int) -> Lanes:
-    return Lanes(bits, granule or None)
-
-
-def _channel_latency(stage: ThresholdStage | ScoreStage) -> int:
-    if isinstance(stage, ScoreStage):
-        return 2 + (stage.lanes < stage.classes)
-    folds = stage.stage.shape[-1] // stage.lanes
-    if stage.stage.thresholds.ndim == 1:
-        return 1 + (folds > 1)
-    levels = len(stage.stage.thresholds)
-    return search_latency(levels, distinct_levels(stage.stage.thresholds), folds)
+            return np.maximum.accumulate(arrivals - beats) + beats + latency_of_channels(stage)
 
 
 def _converter(i_lanes: int, o_lanes: int) -> WidthConverter:
@@ -304,27 +243,6 @@ def arrivals(stages: list[Stage], pixels: int, at: Marks) -> tuple[list[Stage], 
     return stages[len(front) :], first, last
 
 
-def link_delay(o_lanes: int, lanes: int, channels: int, spread: int) -> int:
-    """Return the least delay of a converter between two layers, for a pixel's last beat.
-
-    Parameters
-    ----------
-    o_lanes, lanes : int
-        Lanes that come in and go out.
-    channels : int
-        Of a pixel.
-    spread : int
-        Cycles from its first beat that comes in to its last one.
-    """
-    part = gcd(o_lanes, lanes)
-    split = o_lanes // part
-    collect = int(lanes > part)
-    if split == 1:
-        return collect
-    # A part leaves in each cycle, so that beats may wait behind the pixel's first one.
-    return max(split, channels // part - spread) + collect
-
-
 def delays(part: Segment, stages: list[Stage], i_marks: Marks, o_marks: Marks) -> Delays:
     """Return the least delays of a layer and what follows it.
 
@@ -341,14 +259,14 @@ def delays(part: Segment, stages: list[Stage], i_marks: Marks, o_marks: Marks) -
     index = stages.index(unit)
     before, behind = stages[: index + 1], stages[index + 1 :]
     # A pixel's way, from the last beat that it needs to its own last one.
-    way = sum(map(_way, before))
+    way = sum(map(delay_of, before))
     if part.kept is not None:
         # The last class that is kept may come some rounds before the last neuron.
         beats = layer.mh // unit.o_lanes
         rounds = beats - -(-part.kept // unit.o_lanes)
         way -= rounds * (unit.choice.depth(layer) // beats)
         behind = [stage for stage in behind if isinstance(stage, PoolStage | ScoreStage)]
-    way += sum(map(_way, behind))
+    way += sum(map(delay_of, behind))
     # Pixels leave the unit one behind the other.
     service = max(_service(stage, layer.positions) for stage in before)
     first, last = _source(part, o_marks.first), _source(part, o_marks.last)
@@ -356,33 +274,6 @@ def delays(part: Segment, stages: list[Stage], i_marks: Marks, o_marks: Marks) -
     if layer.window is not None:
         waiting = last + 1 - int(np.searchsorted(_needs(layer.window.key), i_marks.last))
     return Delays(way + first * service, way + (waiting - 1) * service, way + last * service)
-
-
-def _way(stage: Stage) -> int:
-    """Return the delay from the last beat that a pixel needs to its own last beat."""
-    match stage:
-        case MatrixStage():
-            length, rounds = _folds(stage)
-            return length * (rounds - 1) + _unit_latency(stage) + (0 if rounds == 1 else 2)
-        case WindowStage():
-            if stage.parallel:
-                return 1
-            return _window_latency(stage.window.key) + stage.o_beats // stage.window.positions - 1
-        case PoolStage():
-            return int(stage.kernel != (1, 1))
-        case JoinStage():
-            return join_unit(stage).latency
-        case ThresholdStage() | ScoreStage():
-            return _channel_latency(stage)
-        case ResizeStage():
-            return max(stage.o_beats - stage.i_beats, 0) // stage.vectors
-        case ConverterStage():
-            return link_delay(stage.i_lanes, stage.o_lanes, 0, 0)
-
-
-@lru_cache(maxsize=256)
-def _window_latency(key: WindowKey) -> int:
-    return window_latency(WindowGeometry(*key))
 
 
 @lru_cache(maxsize=256)
