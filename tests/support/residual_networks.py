@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -70,7 +71,9 @@ class _Maker:
 
     def levels(self) -> list[Op]:
         """Return a quantizer that has a level at zero, for padding, behind a norm or none."""
-        result = maps(self.rng, self.shape[-1], 3)
+        result: list[Op] = []
+        for op in maps(self.rng, self.shape[-1], 3):
+            result.append(replace(op, name=self.named("norm")))
         while True:
             op = quantizer(self.rng, self.named("q"), 2)
             if isinstance(op, Sign):
