@@ -50,8 +50,9 @@ def test_the_networks_have_been_exported():
         for bias in ("", "_bias")
     }
     finn = {"tfc_1w1a", "sfc_1w1a", "lfc_1w1a", "cnv_1w1a"}
-    assert pools | groups | finn | {"mlp", "torch_where_mlp"} <= set(BREVITAS.accepted)
-    assert {"refused_real_valued", "refused_residual"} <= set(BREVITAS.refused)
+    named = {"mlp", "torch_where_mlp", "cnn_residual"}
+    assert pools | groups | finn | named <= set(BREVITAS.accepted)
+    assert {"refused_real_valued", "refused_many_bits"} <= set(BREVITAS.refused)
 
 
 def test_some_scales_behind_the_last_layer_are_negative():
