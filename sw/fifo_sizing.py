@@ -21,7 +21,7 @@ but where branches meet: there the difference between both of them counts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import takewhile
 
 import numpy as np
@@ -114,9 +114,6 @@ class _Node:
         Beats of an input pixel.
     moves : bool
         Whether its input stands still while an output waits (a parallel window).
-    lag : int
-        Cycles by which a pixel that waits for nothing leaves later than on paper, or earlier if
-        negative.
     """
 
     stage: int
@@ -130,7 +127,6 @@ class _Node:
     read: int
     beats: int
     moves: bool = False
-    lag: int = 0
 
 
 def fifo_depths(stages: list[Stage]) -> Depths:
@@ -147,6 +143,7 @@ def fifo_depths(stages: list[Stage]) -> Depths:
     first = before = nodes[0]
     frame = np.arange(FRAMES)[:, None] * pace
     arrivals = (frame + np.arange(first.pixels) * pace // first.pixels).reshape(-1)
+    branches = any(isinstance(stage, JoinStage) for stage in stages)
     lag = 0
     times: dict[int, tuple[_Node, NDArray[np.int64], int]] = {}
     for node in nodes:
@@ -163,7 +160,7 @@ def fifo_depths(stages: list[Stage]) -> Depths:
             taken, given = _run(node, arrivals)
         if node is not first:
             depths.main[node.stage] = _depth(before, node, arrivals, taken)
-        lag += node.lag
+        lag += _lag(stages, node) if branches else 0
         times[node.last] = node, given, lag
         arrivals, before = given, node
     return depths
@@ -179,8 +176,16 @@ def _shortcut(
         taken, given = _run(node, arrivals)
         depths[node.stage] = _depth(before, node, arrivals, taken)
         arrivals, before = given, node
-        lag, done = lag + node.lag, node.last + 1
+        lag, done = lag + _lag(stage.side, node), node.last + 1
     return depths, arrivals, lag + sum(map(delay_of, stage.side[done:]))
+
+
+def _lag(stages: Sequence[Stage], node: _Node) -> int:
+    """Return how many cycles later than on paper a pixel leaves a node if it waits for nothing."""
+    on_paper = node.service
+    if not isinstance(stages[node.last], JoinStage):
+        on_paper += node.accept
+    return sum(map(delay_of, stages[node.stage : node.last + 1])) - on_paper
 
 
 def _both(main: NDArray[np.int64], side: NDArray[np.int64], service: int) -> NDArray[np.int64]:
@@ -293,9 +298,6 @@ def _nodes(stages: Sequence[Stage], given: int = 1) -> list[_Node]:
                 nodes.append(_pixel_node(start, parts, pixels, stage.cycles // pixels))
             case JoinStage():  # whose cycles are those of its shortcut too
                 nodes.append(_pixel_node(start, parts, pixels, stage.o_beats // pixels))
-        node = nodes[-1]
-        paper = node.service if isinstance(stage, JoinStage) else node.accept + node.service
-        nodes[-1] = replace(node, lag=sum(map(delay_of, parts)) - paper)
         start = index + 1
     return nodes
 

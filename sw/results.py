@@ -54,6 +54,7 @@ def layer_results(lowered: LoweredNetwork, plan: Plan) -> list[dict[str, Any]]:
             {
                 "name": layer.name,
                 "kind": kind(segment),
+                "on_shortcut": segment.aside,
                 "i_shape": list(layer.i_shape),
                 "o_shape": list((segment.tail[-1] if segment.tail else layer).o_shape),
                 "input_bits": layer.input_bits,
