@@ -26,7 +26,10 @@ def pool_parts(
     op: Literal["or", "max", "sum"],
     registers: bool,
 ) -> Parts:
-    """Return the parts of a `PoolUnit`; `element_bits` is those of an element that goes out."""
+    """Return the parts of a `PoolUnit`; `element_bits` is those of an element that goes out.
+
+    Falling channels cost nothing more: the LUTs that combine and give out also invert.
+    """
     if op == "max" and element_bits == 1:
         op = "or"
     if kernel == (1, 1):

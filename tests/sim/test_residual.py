@@ -171,6 +171,18 @@ def test_the_shorter_branch_waits_in_a_fifo(long):
     assert core.latency <= result.latency_cycles <= 1.1 * core.latency
 
 
+@pytest.mark.parametrize(
+    ("key", "words"), [("inputs", "first layer only"), ("outputs", "shortcuts")]
+)
+def test_layers_on_shortcuts_are_not_padded(key, words):
+    lowered = lower(random_residual(34))
+    table = {layer.name: {"pe": 1, "simd": 1} for layer in lowered.layers}
+    name = next(layer.name for layer in lowered.layers if layer not in lowered.main_layers)
+    table[name][key] = 4
+    with pytest.raises(UserError, match=f"layer {name!r}: {key} is .*{words}"):
+        check_folding(table, lowered, "it")
+
+
 def test_what_stands_on_a_shortcut_costs_and_takes_cycles():
     lowered = lower(random_residual(34))
     aside = {layer.name for layer in lowered.layers} - {x.name for x in lowered.main_layers}
