@@ -374,10 +374,7 @@ class PoolUnit(wiring.Component):
         """Return combined partials as elements."""
         if self._is_plain:
             return combined.as_value()
-        return Cat(
-            (partial ^ turn)[: self.element.width]
-            for partial, turn in zip(combined, turned, strict=True)
-        )
+        return Cat(partial ^ turn for partial, turn in zip(combined, turned, strict=True))
 
     def _store(
         self,

@@ -865,8 +865,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "pool: a minimum leaves inverted",
         "hw/pool.py",
-        "(partial ^ turn)[: self.element.width]",
-        "partial",
+        "Cat(partial ^ turn for partial, turn",
+        "Cat(partial for partial, turn",
         _POOL + "TestPoolUnit::test_falling_channels_take_the_minimum",
     ),
     Mutation(
