@@ -15,10 +15,10 @@ from xnorflow.cost import FAMILIES
 from xnorflow.errors import UserError
 from xnorflow.estimate import estimate_core
 from xnorflow.fifo_sizing import fifo_depths
-from xnorflow.folding import LayerFolding, check_folding, folding_json
+from xnorflow.folding import Folding, LayerFolding, check_folding, folding_json
 from xnorflow.frontend import read
 from xnorflow.import_check import lower_verified
-from xnorflow.lowered import LoweredJoin, LoweredLayer
+from xnorflow.lowered import LoweredJoin, LoweredLayer, LoweredNetwork
 from xnorflow.lowering import lower
 from xnorflow.network import Conv2d, Dense, Flatten, Join, Network, Sign
 from xnorflow.pipeline import JoinStage, MatrixStage, cycles_per_frame, pipeline
@@ -141,8 +141,12 @@ def test_random_networks_have_layers_on_shortcuts():
     assert min(found.values()) >= 10
 
 
-@pytest.mark.parametrize("long", ["main", "side"])
-def test_the_shorter_branch_waits_in_a_fifo(long):
+def unequal(long: str, size: int, layers: int) -> tuple[LoweredNetwork, Folding]:
+    """Return a network whose main branch or shortcut has more layers than the other one.
+
+    Its images have 100 pixels, and its convolutions take one a cycle. The folding leaves out the
+    last layer.
+    """
     rng = np.random.default_rng(3)
     signs = np.array([-1, 1], np.int8)
 
@@ -150,14 +154,22 @@ def test_the_shorter_branch_waits_in_a_fifo(long):
         weights = rng.choice(signs, (4, size, size, inputs))
         return Conv2d(name, weights, padding=(size // 2,) * 4)
 
-    branches = [conv("a", 4, 3), Sign("s2"), conv("b", 4, 3)], [conv("c", 4, 1)]
+    names = [f"long{n}" for n in range(layers)]
+    ops = [op for name in names for op in (conv(name, 4, size), Sign(f"{name}_sign"))][:-1]
+    branches = ops, [conv("short", 4, 1)]
     main, side = branches if long == "main" else branches[::-1]
-    ops = [Sign("in"), conv("first", 1, 3), Sign("s1"), *main, Join("add", 3, tuple(side), "add")]
-    ops += [Sign("s3"), Flatten("flat"), Dense("last", rng.choice(signs, (3, 400)))]
-    lowered = lower(Network("long", (10, 10, 1), tuple(ops)))
-    folding = {name: LayerFolding(4, 36, "lut") for name in "ab"}
-    folding |= {"c": LayerFolding(4, 4, "constant"), "last": LayerFolding(1, 8, "lut")}
-    folding["first"] = LayerFolding(4, 9, "lut")
+    whole = [Sign("in"), conv("first", 1, 3), Sign("s1"), *main]
+    whole += [Join("add", 3, tuple(side), "add"), Sign("s3"), Flatten("flat")]
+    whole.append(Dense("last", rng.choice(signs, (3, 400))))
+    folding = {name: LayerFolding(4, 4 * size**2, "constant") for name in names}
+    folding |= {"first": LayerFolding(4, 9, "constant"), "short": LayerFolding(4, 4, "constant")}
+    return lower(Network("unequal", (10, 10, 1), tuple(whole))), folding
+
+
+@pytest.mark.parametrize("long", ["main", "side"])
+def test_the_shorter_branch_waits_in_a_fifo(long):
+    lowered, folding = unequal(long, 3, 2)
+    folding["last"] = LayerFolding(1, 8, "lut")
     stages = pipeline(lowered, folding)
     depths = fifo_depths(stages)
     (place,) = (n for n, stage in enumerate(stages) if isinstance(stage, JoinStage))
@@ -166,9 +178,20 @@ def test_the_shorter_branch_waits_in_a_fifo(long):
     assert 22 <= (on_side if long == "main" else on_main) <= 40
     assert (on_main if long == "main" else on_side) <= 4
     core = assemble(lowered, folding)
-    result = verify(core, lowered, rng.random((5, 100)) < 0.5, watch_layers=True)
+    frames = np.random.default_rng(4).random((5, 100)) < 0.5
+    result = verify(core, lowered, frames, watch_layers=True)
     assert (result.mismatches, result.cycles_per_frame) == (0, cycles_per_frame(lowered, folding))
     assert core.latency <= result.latency_cycles <= 1.1 * core.latency
+
+
+@pytest.mark.parametrize("long", ["main", "side"])
+def test_registers_of_the_longer_branch_cost_no_speed(long):
+    lowered, folding = unequal(long, 1, 4)
+    folding["last"] = LayerFolding(3, 20, "lut")
+    core = assemble(lowered, folding)
+    result = verify(core, lowered, np.random.default_rng(4).random((5, 100)) < 0.5)
+    assert (result.mismatches, result.cycles_per_frame) == (0, 100)
+    assert result.latency_cycles == core.latency
 
 
 @pytest.mark.parametrize(
