@@ -103,6 +103,8 @@ class StreamingCore(wiring.Component):
     ----------
     stages : tuple of CoreStage
         Those given and, where scores pass in fewer lanes, a width converter.
+    placed : list of (str, CoreStage)
+        All stages, those of a shortcut before their join, with the names of their modules.
     i_lanes : int
         Bits of an input beat.
     o_lanes, classes : int
@@ -160,7 +162,7 @@ class StreamingCore(wiring.Component):
             ]
         self._argmax = ArgMax(lanes, width, self.classes)
         self.stages = tuple(stages)
-        self.slowest = max(self.stages, key=lambda stage: stage.cycles)
+        self.slowest = max((stage for _, stage in self.placed), key=lambda stage: stage.cycles)
         self.cycles_per_frame = self.slowest.cycles
 
         first = stages[0]
@@ -173,6 +175,16 @@ class StreamingCore(wiring.Component):
                 "o": Out(stream.Signature(layouts.results(lanes, width, self.classes))),
             }
         )
+
+    @property
+    def placed(self) -> list[tuple[str, CoreStage]]:
+        result = []
+        for number, stage in enumerate(self.stages):
+            inner = () if stage.shortcut is None else stage.shortcut.stages
+            for place, part in enumerate(inner):
+                result.append((f"side_{number}_{place}_{_identifier(part.name)}", part))
+            result.append((f"stage_{number}_{_identifier(stage.name)}", stage))
+        return result
 
     def _schedule(self) -> NDArray[np.int64]:
         """Return when the beats of a first frame leave the last stage."""
@@ -194,9 +206,9 @@ class StreamingCore(wiring.Component):
         upstream: stream.Interface = wiring.flipped(self.i)
         joins = [(n, s.shortcut) for n, s in enumerate(self.stages) if s.shortcut is not None]
         sides: dict[int, stream.Interface] = {}
+        names = {stage: name for name, stage in self.placed}
         for number, stage in enumerate(self.stages):
-            name = f"stage_{number}_{_identifier(stage.name)}"
-            _place(m, name, stage)
+            _place(m, names[stage], stage)
             _connect(m, upstream, stage.unit.i)
             if isinstance(stage.unit, JoinUnit):
                 _connect(m, sides[number], stage.unit.side)
@@ -207,8 +219,8 @@ class StreamingCore(wiring.Component):
                 m.submodules[f"fork_{number}_{join}"] = fork = StreamFork(upstream.payload.shape())
                 _connect(m, upstream, fork.i)
                 upstream, side = fork.o, fork.side
-                for place, part in enumerate(shortcut.stages):
-                    _place(m, f"side_{join}_{place}_{_identifier(part.name)}", part)
+                for part in shortcut.stages:
+                    _place(m, names[part], part)
                     _connect(m, side, part.unit.i)
                     side = part.unit.o
                 sides[join] = side

@@ -26,7 +26,10 @@ def pool_parts(
     op: Literal["or", "max", "sum"],
     registers: bool,
 ) -> Parts:
-    """Return the parts of a `PoolUnit`; `element_bits` is those of an element that goes out."""
+    """Return the parts of a `PoolUnit`; `element_bits` is those of an element that goes out.
+
+    Falling channels cost nothing more: the LUTs that combine and give out also invert.
+    """
     if op == "max" and element_bits == 1:
         op = "or"
     if kernel == (1, 1):
@@ -184,6 +187,9 @@ class PoolUnit(wiring.Component):
     Overlapping or padded windows come from a `SlidingWindow`, each as an image of
     ``1 x KH * KW`` pixels pooled with the kernel ``(1, KH * KW)``.
 
+    Channels that are `falling` take the AND of bits or the minimum of integers: their elements are
+    inverted on the way in, which turns their order around, and back on the way out.
+
     Parameters
     ----------
     element : ShapeLike
@@ -201,6 +207,8 @@ class PoolUnit(wiring.Component):
         Keep the partials in flip-flops instead of what the tools choose: saves a scarce block RAM
         where few words are kept and the device has no distributed RAM (iCE40). A single word is
         always kept so.
+    falling : ndarray of bool, shape (C,), optional
+        Channels that take the minimum, with "or" and "max"; none by default.
 
     Attributes
     ----------
@@ -232,6 +240,7 @@ class PoolUnit(wiring.Component):
         lanes: int,
         op: Literal["or", "max", "sum"],
         registers: bool = False,
+        falling: NDArray[np.bool_] | None = None,
     ):
         if min(shape) < 1:
             raise ValueError(f"every number in shape must be at least 1, not {shape}")
@@ -245,6 +254,11 @@ class PoolUnit(wiring.Component):
             raise ValueError(f"lanes must divide the {shape[2]} channels, which {lanes!r} does not")
         if op not in ("or", "max", "sum"):
             raise ValueError(f"op must be 'or', 'max' or 'sum', not {op!r}")
+        if falling is not None and (op == "sum" or falling.shape != shape[2:]):
+            raise ValueError(
+                f"falling must have shape ({shape[2]},) and op be 'or' or 'max', not "
+                f"{falling.shape} and {op!r}"
+            )
         self.element = Shape.cast(element)
         if op == "or" and self.element != unsigned(1):
             raise ValueError(f"element must be unsigned(1) with op 'or', not {self.element}")
@@ -255,6 +269,7 @@ class PoolUnit(wiring.Component):
         self._partial = unsigned(self.element.width) if op == "max" else self.o_element
         self.o_shape = (shape[0] // kernel[0], shape[1] // kernel[1], shape[2])
         self.folds = shape[2] // lanes
+        self.falling = np.zeros(shape[2], bool) if falling is None else falling
         self._columns = self.o_shape[1] if kernel[0] > 1 else 1  # windows that are open at a time
         self.words = self._columns * self.folds if self.taps > 1 else 0
         self.registers = registers or self.words == 1
@@ -323,37 +338,52 @@ class PoolUnit(wiring.Component):
             ]
         else:
             self._store(m, fold, x, y, accept, keep, partial, combined)
-        for total, so_far, element in zip(combined, partial, self.i.payload, strict=True):
-            m.d.comb += total.eq(self._combine(so_far, element))
+        turned = self._turned(fold.window)
+        for total, so_far, element, turn in zip(
+            combined, partial, self.i.payload, turned, strict=True
+        ):
+            m.d.comb += total.eq(self._combine(so_far, element, turn))
 
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         with m.If(accept & complete):
-            m.d.sync += [self.o.valid.eq(1), self.o.payload.eq(self._given(combined))]
+            m.d.sync += [self.o.valid.eq(1), self.o.payload.eq(self._given(combined, turned))]
         return m
 
-    def _combine(self, partial: Value, element: Value) -> Value:
+    def _combine(self, partial: Value, element: Value, turned: int | Value) -> Value:
         """Return what a window has with one more element."""
         match self.op:
             case "or":
-                return partial | element
+                return partial | (element if self._is_plain else element ^ turned)
             case "sum":
                 return partial + element
             case _:
-                above = element.as_unsigned() ^ self._turned
+                above = element.as_unsigned() ^ turned
                 return Mux(above > partial, above, partial)
 
     @property
-    def _turned(self) -> int:
-        """Bits of an element that partial maxima have inverted."""
-        signed_maxima = self.op == "max" and self.element.signed
-        return 1 << self.element.width - 1 if signed_maxima else 0
+    def _is_plain(self) -> bool:
+        """Whether partials are as elements are."""
+        return not self.falling.any() and not (self.op == "max" and self.element.signed)
 
-    def _given(self, combined: data.View) -> Value:
+    def _turned(self, fold: Value) -> list[int | Value]:
+        """Return, for each lane, the bits of an element that partials have inverted."""
+        ones = (1 << self.element.width) - 1
+        sign = 1 << self.element.width - 1 if self.op == "max" and self.element.signed else 0
+        lanes: list[int | Value] = []
+        for column in self.falling.reshape(self.folds, self.lanes).T.tolist():
+            if len(set(column)) == 1:
+                lanes.append(sign ^ ones if column[0] else sign)
+                continue
+            flags = Const(sum(1 << place for place, falls in enumerate(column) if falls))
+            lanes.append(Mux(flags.bit_select(fold, 1), sign ^ ones, sign))
+        return lanes
+
+    def _given(self, combined: data.View, turned: list[int | Value]) -> Value:
         """Return combined partials as elements."""
-        if not self._turned:
+        if self._is_plain:
             return combined.as_value()
-        return Cat(partial ^ self._turned for partial in combined)
+        return Cat(partial ^ turn for partial, turn in zip(combined, turned, strict=True))
 
     def _store(
         self,

@@ -70,7 +70,7 @@ def run_core(
     i_rng, o_rng = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
     first_input: list[int] = []
     words: list[int] = []
-    watched = [stage for stage in core.stages if watch_layers and has_elements(stage)]
+    watched = [stage for _, stage in core.placed if watch_layers and has_elements(stage)]
     taps: dict[str, list[int]] = {stage.name: [] for stage in watched}
 
     async def source(ctx: SimulatorContext) -> None:

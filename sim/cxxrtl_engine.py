@@ -52,7 +52,7 @@ def run_core(
         If the core stops giving beats.
     """
     compiling("compile", "the core", 0, None)
-    watched = [stage for stage in core.stages if watch_layers and has_elements(stage)]
+    watched = [stage for _, stage in core.placed if watch_layers and has_elements(stage)]
     wrapper = CoreWrapper(core, watched)
     with uncollected():
         text = rtlil.convert(wrapper, name="top", ports=wrapper.ports, emit_src=False)
@@ -105,7 +105,7 @@ def run_library(
     raw = drive(library, beats, total, stall, seed, patience, len(watched), vcd, told)
     if len(raw.cycles) < total:
         raise hangs(core, patience, len(raw.cycles), len(bits))
-    stages = {stage.name: stage for stage in core.stages}
+    stages = {stage.name: stage for _, stage in core.placed}
     taps = {
         name: tap.reshape(-1, _bytes(stages[name].unit.o))
         for name, tap in zip(watched, raw.taps, strict=True)

@@ -114,7 +114,7 @@ def decode(
 
     last = part("last").reshape(frames, -1)
     stages = {}
-    for stage in core.stages:
+    for _, stage in core.placed:
         if stage.name in taps:
             shape = stage.unit.o.payload.shape()
             raw = np.unpackbits(

@@ -199,7 +199,8 @@ def verify(
     layer_mismatches = None
     if watch_layers:
         layer_mismatches = {}
-        for stage, expected in zip(lowered.stages[:-1], inner, strict=True):
+        for step, expected in zip(lowered.flow()[:-1], inner, strict=True):
+            stage = step.op
             # Where a layer is padded, only the channels of the network have a meaning.
             pixels = expected.reshape(total, -1, stage.o_shape[-1])
             got = run.stages[stage.name].reshape(*pixels.shape[:2], -1)

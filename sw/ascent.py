@@ -74,9 +74,11 @@ class Ascent:
         self.fitting = fitting
         self.budget = np.array([budget.lut, budget.bram], float)
         self.layers = tables.layers
+        # Layers on shortcuts only make the pipeline wait, and add nothing to the bound.
+        aside = sum(layer.aside for layer in self.layers)
         # Links and layers in turn are the elements of a path.
         self.elements = 2 * len(self.layers)
-        places = marks(segments(lowered))
+        places = marks([part for part in segments(lowered) if not part.aside])
         # Converters also depend on how far apart a layer's beats are: exits are told apart by it.
         self.leave: list[NDArray[np.int64]] = []
         self.prices_of_links: list[NDArray[np.float64]] = []
@@ -85,17 +87,23 @@ class Ascent:
         for place, (layer, link) in enumerate(zip(self.layers, tables.links, strict=True)):
             self.prices_of_links.append(link.lut[exits[:, 0]])
             self.delays.append(np.zeros((len(exits), len(layer.entries), 3)))
-            if place:
+            main = place - aside
+            if main > 0:
                 self.delays[-1][:] = _waits(self.layers[place - 1], layer, exits)[..., None]
-            delays = layer.delays(places[place], places[place + 1], source=place == 0)
-            self.delays.append(delays.astype(float))
+            delays = np.zeros((len(layer), 3))
+            if main >= 0:
+                delays[:] = layer.delays(places[main], places[main + 1], source=main == 0)
+            self.delays.append(delays)
             pairs = np.stack([layer.leave, layer.spreads()], axis=1)
-            if place == len(self.layers) - 1:
+            if main < 0 or place == len(self.layers) - 1:
                 pairs = np.zeros_like(pairs)
             exits, leave = np.unique(pairs, axis=0, return_inverse=True)
             self.leave.append(leave.reshape(-1))
         # Where both marks are one, paths end and begin anew.
-        starts = {0, *(2 * n for n, mark in enumerate(places[:-1]) if mark.first == mark.last)}
+        starts = {
+            2 * n for n, mark in enumerate(places[:-1], start=aside) if mark.first == mark.last
+        }
+        starts |= {0, 2 * aside}
         self.blocks = [slice(*ends) for ends in pairwise([*sorted(starts), self.elements])]
         self.shares = np.zeros(self.elements)
         for block in self.blocks:

@@ -66,9 +66,9 @@ def assemble(lowered: LoweredNetwork, folding: Folding, family: str | None = Non
         shortcut: Shortcut | None = None
         if isinstance(stage, JoinStage):
             source = places[stage.source]
-            side = _side(stage, depths.sides[index], built[source], output)
+            side = _side(stage, depths.sides[index], built[source], output, family)
             elements = payload.elem_shape, _payload([built[source], *side]).elem_shape
-            unit: StreamUnit = make_join(stage, elements)
+            unit: StreamUnit = make_join(stage.join, stage.lanes, elements)
             shortcut = Shortcut(source, tuple(side))
         else:
             unit = component(stage, payload, output, family)
@@ -96,7 +96,11 @@ def _fifo(name: str, payload: data.ArrayLayout, depth: int, beats: int) -> list[
 
 
 def _side(
-    join: JoinStage, depths: list[int], source: CoreStage, output: LoweredOutput
+    join: JoinStage,
+    depths: list[int],
+    source: CoreStage,
+    output: LoweredOutput,
+    family: str | None,
 ) -> list[CoreStage]:
     """Return the stages of a shortcut, FIFOs included."""
     built: list[CoreStage] = []
@@ -104,7 +108,7 @@ def _side(
     for stage, depth in zip(join.side, inner, strict=True):
         before = [source, *built]
         built += _fifo(stage.name, _payload(before), depth, before[-1].o_beats)
-        unit = component(stage, _payload([source, *built]), output)
+        unit = component(stage, _payload([source, *built]), output, family)
         built.append(CoreStage(stage.name, unit, stage.i_beats, stage.o_beats, stage.cycles))
     before = [source, *built]
     built += _fifo(f"{join.name}_side", _payload(before), last, before[-1].o_beats)
@@ -203,5 +207,6 @@ def _pool(stage: PoolStage, element: ShapeLike) -> PoolUnit:
         stage.kernel,
         lanes=stage.lanes,
         op=stage.pool.op,
+        falling=stage.pool.falling,
         registers=stage.words * stage.lanes * stage.bits <= POOL_REGISTER_BITS,
     )

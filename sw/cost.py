@@ -360,8 +360,7 @@ def estimate(family: Family, lowered: LoweredNetwork, folding: Folding) -> dict[
     A layer's cost includes the converter and the window before it, and the pooling and the joins
     behind it; what stands on shortcuts is left out, see `xnorflow.estimate.beside_layers`.
     """
-    costs: dict[str, Cost] = {}
+    costs = {layer.name: Cost() for layer in lowered.layers}
     for stage, part in owned_pipeline(lowered, folding):
-        cost = costs.get(part.layer.name, Cost()) + stage_cost(family, stage, part.output)
-        costs[part.layer.name] = cost
+        costs[part.layer.name] += stage_cost(family, stage, part.output)
     return costs

@@ -9,7 +9,7 @@ from xnorflow.cost import Cost, Family, component_cost, estimate, fifo_cost
 from xnorflow.fifo_sizing import Fifo, fifos
 from xnorflow.folding import Folding
 from xnorflow.lowered import LoweredNetwork, LoweredOutput
-from xnorflow.pipeline import JoinStage, Stage, owned_pipeline
+from xnorflow.pipeline import JoinStage, Segment, Stage, owned_pipeline
 
 __all__ = ["Estimate", "beside_layers", "estimate_core", "fifo_name"]
 
@@ -41,15 +41,15 @@ def estimate_core(family: Family, lowered: LoweredNetwork, folding: Folding) -> 
     owned = owned_pipeline(lowered, folding)
     stages = [stage for stage, _ in owned]
     found = fifos(stages)
-    for index, cost in beside_layers(family, stages, found, lowered.output):
-        costs[owned[index][1].layer.name] += cost
+    for index, owner, cost in beside_layers(family, stages, found, lowered.output):
+        costs[(owner or owned[index][1]).layer.name] += cost
     depths = {fifo_name(stages[fifo.stage], fifo.place): fifo.words for fifo in found}
     return Estimate(costs, depths)
 
 
 def beside_layers(
     family: Family, stages: Sequence[Stage], found: Iterable[Fifo], output: LoweredOutput
-) -> Iterator[tuple[int, Cost]]:
+) -> Iterator[tuple[int, Segment | None, Cost]]:
     """Yield what depends on several layers: the costs of FIFOs and of what is on shortcuts.
 
     Parameters
@@ -65,14 +65,20 @@ def beside_layers(
     ------
     index : int
         Of the stage behind the FIFO or at the end of the shortcut.
+    owner : Segment or None
+        The layer on the shortcut that it belongs to.
     cost : Cost
     """
     for fifo in found:
-        yield fifo.stage, fifo_cost(family, fifo.width, fifo.words)
+        stage = stages[fifo.stage]
+        owner = None
+        if isinstance(stage, JoinStage) and fifo.place is not None:
+            owner = stage.owners[fifo.place] if fifo.place < len(stage.side) else None
+        yield fifo.stage, owner, fifo_cost(family, fifo.width, fifo.words)
     for index, stage in enumerate(stages):
         if isinstance(stage, JoinStage):
-            for part in stage.side:
-                yield index, component_cost(family, part, output)
+            for part, owner in zip(stage.side, stage.owners, strict=True):
+                yield index, owner, component_cost(family, part, output)
 
 
 def fifo_name(stage: Stage, place: int | None = None) -> str:

@@ -10,11 +10,12 @@ The depths are enough for full throughput. In the paper run no stage ever finds 
 blocked, and no FIFO holds more than its depth; so the same times are a legal run of the pipeline
 with these finite FIFOs, and since every stage starts as soon as it can, a real run is never later
 (such pipelines are monotonic: Baccelli et al., *Synchronization and Linearity*, 1992). The same
-argument excludes deadlock. The FIFO at the end of a shortcut is of that kind: it holds what the
-layers that the shortcut skips have not given yet. The times on paper round up where they leave out
-details, and each depth that is not zero gets `SLACK` beats on top. A stage's registers move all
-that comes out of it by the same time. That is of no matter in a chain, but the end of a shortcut
-waits for so much longer.
+argument excludes deadlock. The FIFOs at the end of a shortcut are of that kind: one of them holds
+what the layers of the other branch have not given yet. The times on paper round up where they leave
+out details, and each depth that is not zero gets `SLACK` beats on top.
+
+What the registers of a unit add to its times delays all that follows alike, so that it is left out
+but where branches meet: there the difference between both of them counts.
 """
 
 from __future__ import annotations
@@ -142,41 +143,49 @@ def fifo_depths(stages: list[Stage]) -> Depths:
     first = before = nodes[0]
     frame = np.arange(FRAMES)[:, None] * pace
     arrivals = (frame + np.arange(first.pixels) * pace // first.pixels).reshape(-1)
-    times: dict[int, tuple[_Node, NDArray[np.int64]]] = {}
-    shortcuts = any(isinstance(stage, JoinStage) for stage in stages)
+    branches = any(isinstance(stage, JoinStage) for stage in stages)
+    lag = 0
+    times: dict[int, tuple[_Node, NDArray[np.int64], int]] = {}
     for node in nodes:
         stage = stages[node.last]
         if isinstance(stage, JoinStage):
-            inner, side = _shortcut(stage, *times[stage.source])
+            source, begins, lag_before = times[stage.source]
+            inner, side, lag_of_side = _shortcut(stage, source, begins)
+            # In times of the main way, to which its own converter belongs.
+            before_join = sum(map(stage_delay, stages[node.stage : node.last]))
+            side = side + lag_before + lag_of_side - lag - before_join
             taken = given = _both(arrivals, side, node.service)
             depths.sides[node.last] = [*inner, _side_depth(stage, side, taken)]
         else:
             taken, given = _run(node, arrivals)
-        if shortcuts:
-            given = given + max(0, _registers(node, stages))
         if node is not first:
             depths.main[node.stage] = _depth(before, node, arrivals, taken)
-        times[node.last] = node, given
+        lag += _lag(stages, node) if branches else 0
+        times[node.last] = node, given, lag
         arrivals, before = given, node
     return depths
 
 
 def _shortcut(
     stage: JoinStage, before: _Node, arrivals: NDArray[np.int64]
-) -> tuple[list[int], NDArray[np.int64]]:
-    """Return the depths before a shortcut's stages, and when pixels come to its end."""
+) -> tuple[list[int], NDArray[np.int64], int]:
+    """Return the depths before a shortcut's stages, when pixels come to its end, and their lag."""
     depths = [0] * len(stage.side)
+    lag, done = 0, 0
     for node in _nodes(stage.side, len(before.needs)):
         taken, given = _run(node, arrivals)
         depths[node.stage] = _depth(before, node, arrivals, taken)
-        arrivals, before = given + _registers(node, stage.side), node
-    return depths, arrivals
+        arrivals, before = given, node
+        lag, done = lag + _lag(stage.side, node), node.last + 1
+    return depths, arrivals, lag + sum(map(stage_delay, stage.side[done:]))
 
 
-def _registers(node: _Node, stages: Sequence[Stage]) -> int:
-    """Return the cycles by which an output is later than on paper, or if negative earlier."""
-    delay = sum(map(stage_delay, stages[node.stage : node.last + 1]))
-    return delay - node.accept - node.service
+def _lag(stages: Sequence[Stage], node: _Node) -> int:
+    """Return how many cycles later than on paper a pixel leaves a node if it waits for nothing."""
+    on_paper = node.service
+    if not isinstance(stages[node.last], JoinStage):
+        on_paper += node.accept
+    return sum(map(stage_delay, stages[node.stage : node.last + 1])) - on_paper
 
 
 def _both(main: NDArray[np.int64], side: NDArray[np.int64], service: int) -> NDArray[np.int64]:
@@ -285,8 +294,10 @@ def _nodes(stages: Sequence[Stage], given: int = 1) -> list[_Node]:
                 nodes.append(_matrix_node(start, parts, stage, pixels))
             case PoolStage():
                 nodes.append(_pool_node(start, parts, stage))
-            case ThresholdStage() | ScoreStage() | JoinStage():
+            case ThresholdStage() | ScoreStage():
                 nodes.append(_pixel_node(start, parts, pixels, stage.cycles // pixels))
+            case JoinStage():  # whose cycles are those of its shortcut too
+                nodes.append(_pixel_node(start, parts, pixels, stage.o_beats // pixels))
         start = index + 1
     return nodes
 

@@ -9,7 +9,7 @@ Nothing here is shared with the lowering or the golden model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import reduce
@@ -18,6 +18,7 @@ from math import gcd, lcm, prod
 import numpy as np
 from numpy.typing import NDArray
 
+from xnorflow.flow import outcomes
 from xnorflow.network import (
     Affine,
     AveragePool,
@@ -70,7 +71,7 @@ class Tensor:
 
 
 def evaluate(network: Network, frames: NDArray) -> Iterator[Tensor]:
-    """Yield the frames and then the tensor behind every operation.
+    """Yield the frames and then the tensor behind every operation of `Network.flow`.
 
     What is zero but for rounding noise is taken as zero, whose sign is +1, and what lies midway
     between two levels of a quantizer but for noise as midway.
@@ -88,13 +89,13 @@ def evaluate(network: Network, frames: NDArray) -> Iterator[Tensor]:
     values = np.asarray(frames, np.float64)
     tensor = _tensor(values, _largest(values), _step_of_frames(values))
     yield tensor
-    forks = {op.source for op in network.ops if isinstance(op, Join)}
-    kept: dict[int, Tensor] = {}
-    for number, op in enumerate(network.ops):
-        if number in forks:
-            kept[number] = tensor
-        tensor = _join(op, tensor, kept[op.source]) if isinstance(op, Join) else _apply(op, tensor)
-        yield tensor
+    steps = network.flow()
+
+    def compute(number: int, taken: Sequence[Tensor]) -> Tensor:
+        op = steps[number].op
+        return _join(op, *taken) if isinstance(op, Join) else _apply(op, *taken)
+
+    yield from outcomes(steps, tensor, compute)
 
 
 def _tensor(values: NDArray, size: NDArray, step: Fraction | None) -> Tensor:
@@ -146,9 +147,7 @@ def _apply(op: Op, x: Tensor) -> Tensor:
 
 
 def _join(op: Join, x: Tensor, side: Tensor) -> Tensor:
-    """Return `x` with what the shortcut from `side` brings."""
-    for step in op.path:
-        side = _apply(step, side)
+    """Return `x` with what the shortcut brings."""
     common = None if x.step is None or side.step is None else _step_of([x.step, side.step])
     if op.how == "add":
         if x.values.shape != side.values.shape:

@@ -140,7 +140,7 @@ def legal_simd(layer: LoweredLayer) -> list[int]:
 
 def widths(lowered: LoweredNetwork, folding: Folding) -> list[int]:
     """Return the widths that `folding` pads the network to, see `xnorflow.padding`."""
-    own, names = own_widths(lowered), [layer.name for layer in lowered.layers]
+    own, names = own_widths(lowered), [layer.name for layer in lowered.main_layers]
     outputs = [folding[name].outputs or own[n] for n, name in enumerate(names, start=1)]
     return [folding[names[0]].inputs or own[0], *outputs]
 
@@ -228,13 +228,17 @@ def _check_widths(
 ) -> list[int]:
     """Return the widths that a folding pads the network to, or say what is wrong with them."""
     result = own_widths(lowered)
-    names = list(entries)
+    names = [layer.name for layer in lowered.main_layers]
     asked = [(names[0], "inputs"), *((name, "outputs") for name in names)]
-    for name in names[1:]:
-        if "inputs" in entries[name]:
+    for name in entries:
+        if "inputs" in entries[name] and name != names[0]:
             raise UserError(
                 f"{source}, layer {name!r}: inputs is for the first layer only; give outputs in "
                 "the layer before"
+            )
+        if "outputs" in entries[name] and name not in names:
+            raise UserError(
+                f"{source}, layer {name!r}: outputs is not for layers on shortcuts; leave it out"
             )
     for place, ((name, key), legal) in enumerate(zip(asked, legal_widths(lowered), strict=True)):
         value = entries[name].get(key, result[place])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xnorflow.errors import UserError
+from xnorflow.flow import outcomes
 from xnorflow.lowered import (
     InputQuantizer,
     LoweredJoin,
     LoweredLayer,
     LoweredNetwork,
     LoweredPool,
+    LoweredStage,
     LoweredThreshold,
 )
 from xnorflow.packed import accumulate, fire, join, pool, reached
@@ -143,7 +145,7 @@ def activations(
 
     Returns
     -------
-    list of ndarray, one per stage, each of shape (N, *stage.o_shape)
+    list of ndarray, one per stage of `LoweredNetwork.flow`, each of shape (N, *stage.o_shape)
         bool for bits, uint16 for levels, int64 for accumulators and sums; the last are the scores,
         (N, classes).
 
@@ -160,35 +162,46 @@ def _run(
     lowered: LoweredNetwork, frames: NDArray, disturb: Disturbance | None = None
 ) -> Iterator[NDArray]:
     """Yield what every stage sends on."""
+    steps = lowered.flow()
+    places = _places(lowered)
     disturb = disturb or _undisturbed
-    x = disturb(-1, None, frames)
-    sources = {stage.source for stage in lowered.stages if isinstance(stage, LoweredJoin)}
-    kept: dict[int, NDArray] = {}
+
+    def compute(number: int, taken: Sequence[NDArray]) -> NDArray:
+        (stage, behind), op = places[number], steps[number].op
+        # What leaves for the shortcut, before its first stage or its end.
+        if behind == 1 or (isinstance(op, LoweredJoin) and not op.path):
+            taken = [*taken[:-1], disturb(stage, 0, taken[-1])]
+        return disturb(stage, behind, _sent(op, *taken))
+
+    yield from outcomes(steps, disturb(-1, None, frames), compute)
+
+
+def _places(lowered: LoweredNetwork) -> list[tuple[int, int | None]]:
+    """Return where each step of the flow stands, as a `Disturbance` is told."""
+    result: list[tuple[int, int | None]] = []
     for number, stage in enumerate(lowered.stages):
-        x = x.reshape(len(x), *stage.i_shape)
-        match stage:
-            case LoweredLayer():
-                x = accumulate(stage, x) if stage.thresholds is None else fire(stage, x)
-            case LoweredJoin():
-                side = disturb(number, 0, kept[stage.source])
-                for behind, part in enumerate(stage.path, 1):
-                    side = _weightless(part, side.reshape(len(x), *part.i_shape))
-                    side = disturb(number, behind, side)
-                x = join(stage, x, side)
-            case LoweredPool() | LoweredThreshold():
-                x = _weightless(stage, x)
-        x = disturb(number, None, x)
-        if number in sources:
-            kept[number] = x
-        yield x
+        if isinstance(stage, LoweredJoin):
+            result += [(number, behind) for behind in range(1, len(stage.path) + 1)]
+        result.append((number, None))
+    return result
 
 
 def _undisturbed(stage: int, behind: int | None, x: NDArray) -> NDArray:
     return x
 
 
-def _weightless(stage: LoweredPool | LoweredThreshold, x: NDArray) -> NDArray:
-    return pool(stage, x) if isinstance(stage, LoweredPool) else reached(x, stage.thresholds)
+def _sent(stage: LoweredStage, x: NDArray, *side: NDArray) -> NDArray:
+    """Return what a stage sends on, given what it takes."""
+    x = x.reshape(len(x), *stage.i_shape)
+    match stage:
+        case LoweredLayer():
+            return accumulate(stage, x) if stage.thresholds is None else fire(stage, x)
+        case LoweredJoin():
+            return join(stage, x, *side)
+        case LoweredPool():
+            return pool(stage, x)
+        case LoweredThreshold():
+            return reached(x, stage.thresholds)
 
 
 def _last(lowered: LoweredNetwork, frames: NDArray) -> NDArray[np.int64]:
@@ -202,8 +215,8 @@ def _last(lowered: LoweredNetwork, frames: NDArray) -> NDArray[np.int64]:
 def _bytes_per_frame(lowered: LoweredNetwork) -> int:
     """Return the size of the largest temporary, as arrays of the widest dtype that occurs."""
     sizes = [8 * lowered.input.features]  # as they are searched for among the thresholds
-    for stage in lowered.stages:
-        match stage:
+    for step in lowered.flow():
+        match stage := step.op:
             case LoweredLayer():
                 lane = 1 if stage.is_binary else 8  # float64 at worst
                 sizes.append(stage.positions * (lane * stage.mw + 8 * stage.mh))

@@ -245,7 +245,7 @@ def compare_network(
         Tensors of the graph that the network has as well, its outputs, and the scores that classes
         were made of.
     own : list of Tensor
-        The frames and the tensor behind every operation of the network.
+        The frames and the tensor behind every operation of the network, see `Network.flow`.
     conclusive : ndarray of bool, shape (N,)
         Frames in which rounding noise decided no sign another way.
 
@@ -264,8 +264,8 @@ def compare_network(
     own = list(evaluate(imported.network, x))
     conclusive = np.ones(len(x), bool)
     aside = np.zeros(len(x), bool)
-    for index, op in enumerate(imported.network.ops):
-        if isinstance(op, Dense | Conv2d):
+    for index, step in enumerate(imported.network.flow()):
+        if isinstance(step.op, Dense | Conv2d):
             conclusive &= ~aside
         if name := imported.tensors[index]:
             aside = _compare(imported, index, reference[name], own[index + 1], conclusive)
@@ -438,18 +438,24 @@ def _compare_golden(
     frames = len(x)
     quantized = golden.quantize(lowered, x)
     sent = [quantized, *golden.activations(lowered, quantized)]
-    layer = "the frame"
-    for index, stage in enumerate(lowered.stages):
+    steps = lowered.flow()
+
+    def layer_before(place: int) -> str:
+        while place >= 0 and not isinstance(steps[place].op, LoweredLayer):
+            place = steps[place].takes[0]
+        return f"layer {steps[place].op.name!r}" if place >= 0 else "the frame"
+
+    for step in steps:
+        stage, place = step.op, step.takes[0]
         if not isinstance(stage, LoweredLayer):
             continue
         values, doubtful = _input_of(imported, own, stage.name)
-        differs = _unlike(sent[index].reshape(values.shape), values, doubtful)
+        differs = _unlike(sent[place + 1].reshape(values.shape), values, doubtful)
         clear = conclusive & (differs & ~doubtful).reshape(frames, -1).any(axis=1)
         if clear.any():
             what = "bits" if stage.levels == 1 else "numbers"
-            _blame(imported, layer, clear, f"other {what} than")
+            _blame(imported, layer_before(place), clear, f"other {what} than")
         conclusive &= ~differs.reshape(frames, -1).any(axis=1)
-        layer = f"layer {stage.name!r}"
     prediction = golden.predict_quantized(lowered, quantized)
     logits = own[-1].values.reshape(frames, -1)
     noise = _TOLERANCE * np.broadcast_to(own[-1].size, own[-1].values.shape).reshape(frames, -1)
@@ -458,7 +464,7 @@ def _compare_golden(
     if np.any(wrong & conclusive):
         frame = int(np.flatnonzero(wrong & conclusive)[0])
         scores = f"{_shown(prediction.logits[frame])} instead of {_shown(logits[frame])} by"
-        _blame(imported, layer, wrong & conclusive, scores)
+        _blame(imported, layer_before(len(steps) - 1), wrong & conclusive, scores)
 
 
 def _blame(imported: Imported, layer: str, frames: NDArray[np.bool_], what: str) -> None:
@@ -486,14 +492,24 @@ def _input_of(
     values, doubtful : ndarray, shape (N, H, W, C) or (N, F)
         In the order of the golden model, rows, columns, channels.
     """
-    ops = imported.network.ops
-    at = [isinstance(op, Dense | Conv2d) and op.name == layer for op in ops].index(True)
+    steps = imported.network.flow()
+    (place,) = (
+        step.takes[0]
+        for step in steps
+        if isinstance(step.op, Dense | Conv2d) and step.op.name == layer
+    )
+    way = []  # the steps before the layer, the nearest first
+    while place >= 0:
+        way.append(place)
+        place = steps[place].takes[0]
     kinds = Sign | Quantize | MultiThreshold | MaxPool | AveragePool | Join
-    last = max((index for index in range(at) if isinstance(ops[index], kinds)), default=-1)
-    values, doubtful = own[last + 1].values, own[last + 1].doubtful
-    hidden = any(isinstance(op, Dense | Conv2d) for op in ops[:last])
-    for index in range(last, -1, -1):
-        op, shape = ops[index], own[index].values.shape
+    first = next((n for n, place in enumerate(way) if isinstance(steps[place].op, kinds)), len(way))
+    way = way[first:]
+    tensor = own[way[0] + 1] if way else own[0]
+    values, doubtful = tensor.values, tensor.doubtful
+    hidden = any(isinstance(steps[place].op, Dense | Conv2d) for place in way)
+    for place in way:
+        op, shape = steps[place].op, own[steps[place].takes[0] + 1].values.shape
         if isinstance(op, Dense) or values.ndim > 2:
             break
         if isinstance(op, Flatten) and len(shape) == 4:

@@ -10,7 +10,8 @@ of four:
 - :class:`LoweredThreshold`: thresholds of their own, behind a sum;
 - :class:`LoweredJoin`: an earlier stage's output, added or appended.
 
-The stages are a chain; only a join looks back, past the stages that its shortcut skips.
+The stages are a chain; only a join looks back, past the stages that its shortcut skips, and holds
+the stages that stand on the shortcut.
 
 The last stage's integers become ``score = scale * acc + offset`` per class, and the class is the
 arg-max of the scores (ties: lowest index).
@@ -26,6 +27,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from xnorflow.flow import Step, flow
 from xnorflow.planes import plane_signs
 
 __all__ = [
@@ -337,6 +339,8 @@ def _signs(layer: LoweredLayer) -> NDArray[np.int8]:
 class LoweredPool:
     """OR of bits, or the maximum or sum of integers (a bit counts 0 or 1), over windows.
 
+    Channels that are `falling` take the minimum in place of the maximum, and AND in place of OR.
+
     Attributes
     ----------
     name : str
@@ -347,6 +351,8 @@ class LoweredPool:
         Its `pad` is zero for every channel.
     low, high : int
         Range of an element that comes in.
+    falling : ndarray of bool, shape (C,), or None
+        With ``or`` and ``max``; None where no channel is.
     """
 
     name: str
@@ -354,6 +360,7 @@ class LoweredPool:
     window: Window
     low: int
     high: int
+    falling: NDArray[np.bool_] | None = None
 
     @property
     def o_range(self) -> tuple[int, int]:
@@ -418,8 +425,8 @@ class LoweredJoin:
         The node's name in the network.
     source : int
         Index of the stage where the shortcut begins.
-    path : tuple of LoweredPool or LoweredThreshold
-        What the shortcut does on its way.
+    path : tuple of LoweredLayer, LoweredPool or LoweredThreshold
+        What stands on the shortcut's way.
     how : str
         ``add``, ``append`` (the shortcut's channels behind the main ones) or ``prepend``.
     shape : tuple of int
@@ -434,7 +441,7 @@ class LoweredJoin:
 
     name: str
     source: int
-    path: tuple[LoweredPool | LoweredThreshold, ...]
+    path: tuple[LoweredLayer | LoweredPool | LoweredThreshold, ...]
     how: Literal["add", "append", "prepend"]
     shape: tuple[int, ...]
     side_channels: int
@@ -521,8 +528,20 @@ class LoweredNetwork:
 
     @property
     def layers(self) -> tuple[LoweredLayer, ...]:
-        """The layers that have weights, in data-flow order."""
+        """The layers that have weights, in data-flow order, see `flow`."""
+        return tuple(step.op for step in self.flow() if isinstance(step.op, LoweredLayer))
+
+    @property
+    def main_layers(self) -> tuple[LoweredLayer, ...]:
+        """The layers that do not stand on a shortcut."""
         return tuple(stage for stage in self.stages if isinstance(stage, LoweredLayer))
+
+    def flow(self) -> list[Step[LoweredStage]]:
+        """Return all stages, those of a shortcut before its join; see `xnorflow.flow`."""
+        return flow(
+            self.stages,
+            lambda stage: (stage.source, stage.path) if isinstance(stage, LoweredJoin) else None,
+        )
 
     @property
     def classes(self) -> int:
@@ -554,6 +573,8 @@ def _digest(h: hashlib._Hash, stage: LoweredLayer | LoweredPool | LoweredThresho
             h.update(repr((window.key, pad)).encode())
     if isinstance(stage, LoweredPool):
         h.update(stage.op.encode())
+        if stage.falling is not None:
+            h.update(stage.falling.tobytes())
         return
     if isinstance(stage, LoweredLayer):
         h.update(repr((stage.weights.shape, stage.groups, stage.levels)).encode())

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 from math import lcm, prod
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,10 +101,11 @@ def lower(network: Network) -> LoweredNetwork:
     - *Weights of several bits*, and sums of binary ones: integers, see :mod:`xnorflow.planes`.
     - *Max pools*, before a quantizer or behind it: rising maps turn the maximum into an OR of bits
       (a maximum of levels), falling ones into an AND, for which the layer before sends on the
-      complement of its bit: the hardware has only the OR.
+      complement of its bit. Where another pool or a shortcut wants that bit as it is, the pool
+      takes the AND (the minimum).
     - *Shortcuts*: the tensor where one begins is sent on as it is, bits or integers, and comes back
-      at its join. Both sides of an addition are integers of one unit, which needs a rational ratio
-      of their scales.
+      at its join, through the shortcut's own layers if it has some. Both sides of an addition are
+      integers of one unit, which needs a rational ratio of their scales.
     - *Padding of integers*: where a padded tap lies between two of them, all are counted in finer
       units.
     - *Average pools*: sums, whose number of taps divides the scale.
@@ -420,9 +422,10 @@ class _Walk:
         low, high = (np.full(len(chain), end, np.int64) for end in (self.low, self.levels))
         rows = self._levels_of_channels(levels, name)
         thresholds = rows.thresholds(turned(chain, polarity), polarity, low, high, 1)
-        # On a shortcut there may be no stage yet.
+        # On a shortcut there may be no stage yet. Max pools come behind the thresholds.
         last = self.stages[-1].name if self.stages else self.layer
-        self.stages.append(LoweredThreshold(f"{last}_threshold", thresholds, self.image))
+        shape = self.pools[0].window.shape if self.pools else self.image
+        self.stages.append(LoweredThreshold(f"{last}_threshold", thresholds, shape))
         self.chain = [self._turned(levels, scale.sign() < 0) for scale, _ in self.chain]
         self.unit, self.low, self.levels = _Unit.SUM, 0, levels.top
 
@@ -585,15 +588,9 @@ class _Walk:
     def _settle(self) -> None:
         """Settle bits or levels: which of them the stages turn so that every pool is an OR."""
         polarity = np.zeros(self.image[-1], np.int64)
-        for pool in self.pools:
-            clash = polarity * pool.rising < 0
-            polarity = np.where(polarity == 0, pool.rising, polarity)
-            if np.any(clash if self.draft is not None else pool.rising < 0):
-                raise UserError(
-                    f"{self.where}: max pool {pool.name!r} takes the minimum of {self.unit.value} "
-                    f"of which an earlier stage needs the maximum, because a negative scale lies "
-                    f"between; make the scale positive"
-                )
+        if self.draft is not None:
+            for pool in self.pools:
+                polarity = np.where(polarity == 0, pool.rising, polarity)
         polarity[polarity == 0] = 1
         channels = [place % len(polarity) for place in self._places()]
         top = 1
@@ -604,11 +601,7 @@ class _Walk:
             top = self.draft.levels.top
             self.stages += self.draft.stages(polarity)
             self.draft = None
-        for pool in self.pools:
-            self.stages.append(
-                LoweredPool(pool.name, "or" if top == 1 else "max", pool.window, 0, top)
-            )
-        self.pools = []
+        self._settle_pools("or" if top == 1 else "max", polarity, 0, top)
         # A bit -1 or +1 turns to its negative, a level n to top - n.
         end = 0 if self.unit is _Unit.BIT else top
         self.chain = [
@@ -627,14 +620,22 @@ class _Walk:
             stages, self.low, self.levels = self.draft.sent_on()
             self.stages += stages
             self.draft, self.unit = None, _Unit.SUM
+        same_way = np.ones(self.image[-1], np.int64)
+        self._settle_pools("max", same_way, self.low, self.levels)
+
+    def _settle_pools(
+        self, op: Literal["or", "max"], polarity: NDArray[np.int64], low: int, high: int
+    ) -> None:
+        """Settle the max pools behind integers of a range, which are turned as `polarity` says."""
         for pool in self.pools:
-            if np.any(pool.rising < 0):
+            falling = pool.rising * polarity < 0
+            if not self.layer and falling.any():
                 raise UserError(
-                    f"{self.where}: max pool {pool.name!r} takes the minimum of "
-                    f"{self.unit.value}, because a negative scale lies before it; make the scale "
-                    f"positive or put a quantizer before the pool"
+                    f"{self.where}: max pool {pool.name!r} takes the minimum of the frame, because "
+                    f"a negative scale lies before it; make the scale positive"
                 )
-            self.stages.append(LoweredPool(pool.name, "max", pool.window, self.low, self.levels))
+            turned = falling if falling.any() else None
+            self.stages.append(LoweredPool(pool.name, op, pool.window, low, high, turned))
         self.pools = []
 
     def _places(self) -> list[int]:
@@ -738,13 +739,12 @@ class _Walk:
             )
         side = copy(self.taps[op.source])
         source, side.stages, side.pools = len(side.stages) - 1, [], []
+        side.tapped = set()
         for inner in op.path:
             side.step(inner)
         for walk in (self, side):
             walk._settled()
-        path = tuple(
-            stage for stage in side.stages if isinstance(stage, LoweredPool | LoweredThreshold)
-        )
+        path = tuple(stage for stage in side.stages if not isinstance(stage, LoweredJoin))
         if op.how == "add":
             self._add(op, what, source, path, side)
         else:
@@ -755,7 +755,7 @@ class _Walk:
         op: Join,
         what: str,
         source: int,
-        path: tuple[LoweredPool | LoweredThreshold, ...],
+        path: tuple[LoweredLayer | LoweredPool | LoweredThreshold, ...],
         side: _Walk,
     ) -> None:
         same_order = self._places() == side._places()
@@ -785,7 +785,7 @@ class _Walk:
         op: Join,
         what: str,
         source: int,
-        path: tuple[LoweredPool | LoweredThreshold, ...],
+        path: tuple[LoweredLayer | LoweredPool | LoweredThreshold, ...],
         side: _Walk,
     ) -> None:
         walks = [self, side] if op.how == "append" else [side, self]
@@ -844,7 +844,8 @@ class _Walk:
 
 def _named_apart(stages: list[LoweredStage]) -> tuple[LoweredStage, ...]:
     """Number the names of stages without weights that another stage has."""
-    taken = {stage.name for stage in stages if isinstance(stage, LoweredLayer)}
+    paths = [part for stage in stages if isinstance(stage, LoweredJoin) for part in stage.path]
+    taken = {stage.name for stage in (*stages, *paths) if isinstance(stage, LoweredLayer)}
 
     def apart(stem: str) -> str:
         name, number = stem, 1
@@ -857,7 +858,10 @@ def _named_apart(stages: list[LoweredStage]) -> tuple[LoweredStage, ...]:
     named: list[LoweredStage] = []
     for stage in stages:
         if isinstance(stage, LoweredJoin):
-            path = tuple(replace(part, name=apart(part.name)) for part in stage.path)
+            path = tuple(
+                part if isinstance(part, LoweredLayer) else replace(part, name=apart(part.name))
+                for part in stage.path
+            )
             stage = replace(stage, path=path)
         if not isinstance(stage, LoweredLayer):
             stage = replace(stage, name=apart(stage.name))

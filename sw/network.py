@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from xnorflow.flow import Step, flow
 from xnorflow.planes import check_planes
 
 __all__ = [
@@ -302,7 +303,7 @@ class Join:
         Operations before the place where the shortcut begins: its tensor is what `Network.ops`
         number ``source - 1`` gives.
     path : tuple of Op
-        What the shortcut does with it; no layers and no joins.
+        What the shortcut does with it: any operations, layers among them, but no joins.
     how : str
         ``add``: both tensors, of one shape. ``append``: the shortcut's channels behind those of the
         tensor at hand; ``prepend``: before them.
@@ -316,8 +317,8 @@ class Join:
     def __post_init__(self) -> None:
         if self.how not in ("add", "append", "prepend"):
             raise ValueError(f"Join {self.name!r}: how must be add, append or prepend")
-        if any(isinstance(op, Dense | Conv2d | Join) for op in self.path):
-            raise ValueError(f"Join {self.name!r}: a shortcut has no layers and no joins")
+        if any(isinstance(op, Join) for op in self.path):
+            raise ValueError(f"Join {self.name!r}: a shortcut has no joins")
 
 
 Op = (
@@ -348,7 +349,7 @@ class Network:
     ops : tuple of Op
         Applied in order. The first layer's input comes from a quantizer or is an image of bytes;
         a quantizer (`Sign`, `Quantize` or `MultiThreshold`) stands between one layer (`Dense` or
-        `Conv2d`) and the next.
+        `Conv2d`) and the next, on the main way and on shortcuts.
     notes : tuple of str
         What the frontend dropped or assumed, one sentence each.
     """
@@ -358,11 +359,16 @@ class Network:
     ops: tuple[Op, ...]
     notes: tuple[str, ...] = ()
 
+    def flow(self) -> list[Step[Op]]:
+        """Return all operations, those of a shortcut before its join; see `xnorflow.flow`."""
+        return flow(self.ops, lambda op: (op.source - 1, op.path) if isinstance(op, Join) else None)
+
     def layers(self) -> Sequence[Dense | Conv2d]:
-        """Return the weight layers in data-flow order."""
-        return tuple(op for op in self.ops if isinstance(op, Dense | Conv2d))
+        """Return the weight layers in data-flow order, see `flow`."""
+        return tuple(step.op for step in self.flow() if isinstance(step.op, Dense | Conv2d))
 
     @property
     def classes(self) -> int:
-        """Number of outputs of the last layer."""
-        return int(self.layers()[-1].weights.shape[0])
+        """Number of outputs of the last layer on the main way."""
+        layers = (op for op in reversed(self.ops) if isinstance(op, Dense | Conv2d))
+        return len(next(layers).weights)

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xnorflow.cost import Cost, Family, stage_cost
-from xnorflow.folding import LayerFolding, legal_pe, legal_simd, usual_latencies
+from xnorflow.folding import Folding, LayerFolding, legal_pe, legal_simd, usual_latencies
 from xnorflow.lowered import LoweredLayer, LoweredNetwork, LoweredPool
-from xnorflow.padding import legal_widths, own_widths
+from xnorflow.padding import legal_widths
 from xnorflow.pipeline import (
     ConverterStage,
     MatrixStage,
@@ -29,6 +29,7 @@ from xnorflow.pipeline import (
     WindowStage,
     linked,
     segment,
+    segments,
 )
 from xnorflow.timing import Marks, arrivals, delays
 
@@ -110,6 +111,9 @@ class Options:
     lut : ndarray of float, shape (options,)
         Logic cells.
     bram : ndarray of int, shape (options,)
+    aside : bool
+        Whether the layer stands on a shortcut. Then the forms of its streams are left open, and
+        what it costs is part of the shortcut's cost.
     """
 
     choices: list[LayerFolding]
@@ -121,6 +125,12 @@ class Options:
     cycles: NDArray[np.int64]
     lut: NDArray[np.float64]
     bram: NDArray[np.int64]
+    aside: bool = False
+
+    @property
+    def name(self) -> str:
+        """The layer's name."""
+        return self.parts[0].layer.name
 
     def __len__(self) -> int:
         return len(self.choices)
@@ -196,6 +206,7 @@ class Tables:
     ----------
     lowered : LoweredNetwork
     layers : list of Options
+        Those on shortcuts first.
     links : list of Links
         As many as layers.
     """
@@ -209,9 +220,18 @@ class Tables:
         stages: list[Stage] = []
         lanes: int | None = None
         for layer, option in zip(self.layers, path, strict=True):
-            stages += layer.stages(option, lanes)
-            lanes = stages[-1].o_lanes
-        return linked(stages, self.lowered)
+            if not layer.aside:
+                stages += layer.stages(option, lanes)
+                lanes = stages[-1].o_lanes
+        return linked(stages, self.lowered, self.folding(path))
+
+    def folding(self, path: list[int]) -> Folding:
+        """Return the folding that an option for each layer makes."""
+        chosen = {
+            layer.name: layer.choices[option]
+            for layer, option in zip(self.layers, path, strict=True)
+        }
+        return {layer.name: chosen[layer.name] for layer in self.lowered.layers}
 
     def paces(self) -> list[int]:
         """Return every number of cycles that the slowest stage can take, in rising order."""
@@ -223,22 +243,33 @@ class Tables:
 def tables(lowered: LoweredNetwork, family: Family) -> Tables:
     """Return what a search for a folding of `lowered` chooses from."""
     widths = legal_widths(lowered)
-    layers = [_options(lowered, family, place, widths) for place in range(len(lowered.layers))]
-    links = [Links(np.zeros((1, 1)), np.zeros((1, 1), int))]
+    aside = [
+        _options(family, [(part, part.layer.mw, part.layer.mh)], True, True)
+        for part in segments(lowered)
+        if part.aside
+    ]
+    layers = []
+    for place, pair in enumerate(pairwise(widths)):
+        parts = [(segment(lowered, place, *chosen), *chosen) for chosen in product(*pair)]
+        layers.append(_options(family, parts, place == 0, place == len(widths) - 2))
+    free = Links(np.zeros((1, 1)), np.zeros((1, 1), int))
+    links = [free] * (len(aside) + 1)
     links += [_links(family, before, after) for before, after in pairwise(layers)]
-    return Tables(lowered, layers, links)
+    return Tables(lowered, [*aside, *layers], links)
 
 
 def _options(
-    lowered: LoweredNetwork, family: Family, place: int, widths: list[list[int]]
+    family: Family, padded: list[tuple[Segment, int, int]], first: bool, last: bool
 ) -> Options:
-    first, last = place == 0, place == len(widths) - 2
-    own = own_widths(lowered)
+    """Return the options of a layer, given it with each width before and behind it.
+
+    `first` and `last` say that nothing depends on the form of the stream that comes in or goes out.
+    """
     choices, parts, entry, leave, cycles, lut, bram = [], [], [], [], [], [], []
-    for width, o_width in product(*widths[place : place + 2]):
-        part = segment(lowered, place, width, o_width)
-        inputs = width if first and width != own[0] else None
-        outputs = o_width if o_width != own[place + 1] else None
+    own = padded[0]
+    for part, width, o_width in padded:
+        inputs = width if first and width != own[1] else None
+        outputs = o_width if o_width != own[2] else None
         for pe, simd in product(legal_pe(part.layer), legal_simd(part.layer)):
             variants = list(_variants(family, part.layer, pe, simd, outputs, inputs))
             stages = part.stages(variants[0], None)
@@ -276,6 +307,7 @@ def _options(
         np.array(cycles),
         np.array(lut),
         np.array(bram),
+        own[0].aside,
     )
 
 

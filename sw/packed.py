@@ -106,6 +106,12 @@ def pool(stage: LoweredPool, x: NDArray) -> NDArray:
 
     A maximum is of the dtype that comes in.
     """
+    if stage.falling is not None:
+        # The minimum of n is the maximum of its distance to the largest.
+        x = np.where(stage.falling, stage.low + stage.high - x.astype(np.int64), x).astype(x.dtype)
+        pooled = pool(replace(stage, falling=None), x)
+        turned = stage.low + stage.high - pooled.astype(np.int64)
+        return np.where(stage.falling, turned, pooled).astype(x.dtype)
     if stage.op == "max":
         # Padded taps hold the least integer, 0 once this is taken off.
         raised = _taps(stage.window, x.astype(np.int64) - stage.low).max(axis=3) + stage.low

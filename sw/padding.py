@@ -12,7 +12,7 @@ channels or takes classes away (`xnorflow.hw.resize`). A neuron that is added to
 before an average pool is a copy of the first one.
 
 A *width* is a number of channels that pass between two layers. Widths come as a list: that of the
-frame first, then that of each layer's outputs.
+frame first, then that of each layer's outputs, without layers on shortcuts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from xnorflow.lowered import (
     Window,
 )
 
-__all__ = ["MOST_PADDING", "blocks", "legal_widths", "own_widths", "pad", "pad_block"]
+__all__ = ["MOST_PADDING", "blocks", "cut", "legal_widths", "own_widths", "pad", "pad_block"]
 
 #: Largest share of channels that padding may add.
 MOST_PADDING = 1 / 3
@@ -47,22 +47,27 @@ Block = tuple[LoweredLayer, Tail]
 
 
 def blocks(lowered: LoweredNetwork) -> list[Block]:
-    """Cut a network into its layers, each with what follows it."""
-    starts = [n for n, stage in enumerate(lowered.stages) if isinstance(stage, LoweredLayer)]
-    result: list[Block] = []
-    for start, end in zip(starts, [*starts[1:], len(lowered.stages)], strict=True):
-        layer = lowered.stages[start]
-        assert isinstance(layer, LoweredLayer)
-        tail = lowered.stages[start + 1 : end]
-        result.append((layer, tuple(part for part in tail if not isinstance(part, LoweredLayer))))
-    return result
+    """Cut the main way of a network into its layers, each with what follows it."""
+    return cut(lowered.stages)[1]
+
+
+def cut(stages: Sequence[LoweredStage]) -> tuple[Tail, list[Block]]:
+    """Cut stages into what comes before the first layer, and the layers with what follows each."""
+    before: list[LoweredPool | LoweredThreshold | LoweredJoin] = []
+    parts: list[tuple[LoweredLayer, list[LoweredPool | LoweredThreshold | LoweredJoin]]] = []
+    for stage in stages:
+        if isinstance(stage, LoweredLayer):
+            parts.append((stage, []))
+        else:
+            (parts[-1][1] if parts else before).append(stage)
+    return tuple(before), [(layer, tuple(tail)) for layer, tail in parts]
 
 
 def own_widths(lowered: LoweredNetwork) -> list[int]:
     """Return the widths of a network as it is."""
-    first = lowered.layers[0]
-    channels = first.mw if first.window is None else first.window.shape[2]
-    return [channels, *(layer.mh for layer in lowered.layers)]
+    layers = lowered.main_layers
+    channels = layers[0].mw if layers[0].window is None else layers[0].window.shape[2]
+    return [channels, *(layer.mh for layer in layers)]
 
 
 def legal_widths(lowered: LoweredNetwork) -> list[list[int]]:
@@ -174,7 +179,10 @@ def pad_block(
         else:
             window = _widened(part.window, o_width)
             assert window is not None
-            parts.append(replace(part, window=window))
+            falling = part.falling
+            if falling is not None:
+                falling = _extended(falling, neurons, False)
+            parts.append(replace(part, window=window, falling=falling))
             high = part.o_range[1]
     return (padded, tuple(parts)), output
 

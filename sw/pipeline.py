@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from math import gcd, prod
 
@@ -32,7 +32,7 @@ from xnorflow.lowered import (
     Window,
     WindowKey,
 )
-from xnorflow.padding import Tail, blocks, own_widths, pad_block
+from xnorflow.padding import Tail, blocks, cut, own_widths, pad_block
 
 __all__ = [
     "ConverterStage",
@@ -53,6 +53,7 @@ __all__ = [
     "pipeline",
     "segment",
     "segments",
+    "side_segments",
 ]
 
 
@@ -443,12 +444,16 @@ class JoinStage:
         Index in the pipeline of the stage where the shortcut begins; -1 where that is not known.
     side : tuple of Stage
         What stands on the shortcut's way, converters included.
+    owners : tuple of Segment or None
+        For each of these the layer that it belongs to; None before the first layer, and for the
+        converter before the join.
     """
 
     join: LoweredJoin
     lanes: int
     source: int = -1
-    side: tuple[ConverterStage | WindowStage | PoolStage | ThresholdStage, ...] = ()
+    side: tuple[Stage, ...] = ()
+    owners: tuple[Segment | None, ...] = ()
 
     @property
     def name(self) -> str:
@@ -524,6 +529,8 @@ class Segment:
         Channels of the frame, where more are added to it first.
     kept : int or None
         Classes, where the layer has more neurons.
+    aside : bool
+        Whether the layer stands on a shortcut.
     """
 
     layer: LoweredLayer
@@ -532,6 +539,7 @@ class Segment:
     last: bool
     given: int | None = None
     kept: int | None = None
+    aside: bool = False
 
     def stages(self, choice: LayerFolding, lanes: int | None) -> list[Stage]:
         """Return the hardware stages, given the lanes that come in (None: as the layer likes).
@@ -594,10 +602,29 @@ def segment(lowered: LoweredNetwork, place: int, width: int, o_width: int) -> Se
     return Segment(layer, tail, output, last, given, kept)
 
 
+@lru_cache(maxsize=256)
+def side_segments(join: LoweredJoin, output: LoweredOutput) -> tuple[Segment, ...]:
+    """Return the layers on a shortcut, each with what follows it there."""
+    return tuple(
+        Segment(layer, tail, output, False, aside=True) for layer, tail in cut(join.path)[1]
+    )
+
+
 def segments(lowered: LoweredNetwork, folding: Folding | None = None) -> list[Segment]:
-    """Cut a network, padded as `folding` says, into its layers, each with what follows it."""
+    """Cut a network, padded as `folding` says, into its layers, each with what follows it.
+
+    They are in the order of `LoweredNetwork.layers`: those on a shortcut come behind the layer that
+    is followed by their join.
+    """
     chosen = own_widths(lowered) if folding is None else widths(lowered, folding)
-    return [segment(lowered, place, *pair) for place, pair in enumerate(pairwise(chosen))]
+    result: list[Segment] = []
+    for place, pair in enumerate(pairwise(chosen)):
+        part = segment(lowered, place, *pair)
+        result.append(part)
+        for stage in part.tail:
+            if isinstance(stage, LoweredJoin):
+                result += side_segments(stage, lowered.output)
+    return result
 
 
 def pipeline(lowered: LoweredNetwork, folding: Folding) -> list[Stage]:
@@ -618,56 +645,77 @@ def owned_pipeline(lowered: LoweredNetwork, folding: Folding) -> list[tuple[Stag
     owners: list[Segment] = []
     lanes: int | None = None
     for part in segments(lowered, folding):
+        if part.aside:
+            continue
         stages += part.stages(folding[part.layer.name], lanes)
         lanes = stages[-1].o_lanes
         owners += [part] * (len(stages) - len(owners))
-    return list(zip(linked(stages, lowered), owners, strict=True))
+    return list(zip(linked(stages, lowered, folding), owners, strict=True))
 
 
-def linked(stages: Iterable[Stage], lowered: LoweredNetwork) -> list[Stage]:
-    """Return a pipeline whose shortcuts have their stages, given those on the main way."""
+def linked(stages: Iterable[Stage], lowered: LoweredNetwork, folding: Folding) -> list[Stage]:
+    """Return a pipeline whose shortcuts have their stages, given those on the main way.
+
+    Parameters
+    ----------
+    stages : iterable of Stage
+    lowered : LoweredNetwork
+    folding : dict of LayerFolding
+        At least of the layers on shortcuts.
+    """
     result: list[Stage] = []
     for stage in stages:
         if isinstance(stage, JoinStage):
             name = lowered.stages[stage.join.source].name
             source = next(n for n, before in enumerate(result) if before.name == name)
-            side = tuple(_side_stages(stage, result[source].o_lanes, lowered))
-            stage = replace(stage, source=source, side=side)
+            owned = list(_side_stages(stage, result[source].o_lanes, lowered, folding))
+            side, owners = (tuple(part) for part in zip(*owned, strict=True)) if owned else ((), ())
+            stage = replace(stage, source=source, side=side, owners=owners)
         result.append(stage)
     return result
 
 
 def _side_stages(
-    stage: JoinStage, lanes: int, lowered: LoweredNetwork
-) -> Iterator[ConverterStage | WindowStage | PoolStage | ThresholdStage]:
-    """Yield what stands on a shortcut that begins with so many lanes."""
-    join, source = stage.join, lowered.stages[stage.join.source]
-    shape, (low, high) = source.o_shape, source.o_range
-    for part in join.path:
-        for own in _weightless(part, lanes, low, high):
-            yield own
-            lanes = own.o_lanes
-        shape, (low, high) = part.o_shape, part.o_range
-    if lanes != stage.lanes:
-        name = f"{join.name}_side_converter"
-        yield ConverterStage(name, _bits(low, high), lanes, stage.lanes, prod(shape))
+    end: JoinStage, lanes: int, lowered: LoweredNetwork, folding: Folding
+) -> Iterator[tuple[Stage, Segment | None]]:
+    """Yield what stands on a shortcut that begins with so many lanes, and whose it is."""
+    source = lowered.stages[end.join.source]
+    low, high = source.o_range
+    before, _ = cut(end.join.path)
+    for part in before:
+        assert not isinstance(part, LoweredJoin)
+        for stage in _weightless(part, lanes, low, high):
+            yield stage, None
+            lanes = stage.o_lanes
+        low, high = part.o_range
+    for owner in side_segments(end.join, lowered.output):
+        stages = owner.stages(folding[owner.layer.name], lanes)
+        yield from ((stage, owner) for stage in stages)
+        lanes = stages[-1].o_lanes
+    if lanes != end.lanes:
+        last = end.join.path[-1] if end.join.path else source
+        name, bits = f"{end.join.name}_side_converter", _bits(*last.o_range)
+        yield ConverterStage(name, bits, lanes, end.lanes, prod(last.o_shape)), None
+
+
+def join_unit(stage: JoinStage) -> JoinUnit:
+    """Return a join as the integers' ranges have it, for what it costs and when it gives beats."""
+    return _join_unit(stage.join, stage.lanes)
 
 
 @cache
-def join_unit(stage: JoinStage) -> JoinUnit:
-    """Return a join as the integers' ranges have it, for what it costs and when it gives beats."""
-    main, side = zip(stage.join.low, stage.join.high, strict=True)
-    return make_join(stage, (narrowest(*main), narrowest(*side)))
+def _join_unit(join: LoweredJoin, lanes: int) -> JoinUnit:
+    main, side = zip(join.low, join.high, strict=True)
+    return make_join(join, lanes, (narrowest(*main), narrowest(*side)))
 
 
-def make_join(stage: JoinStage, elements: tuple[ShapeLike, ShapeLike]) -> JoinUnit:
+def make_join(join: LoweredJoin, lanes: int, elements: tuple[ShapeLike, ShapeLike]) -> JoinUnit:
     """Return the hardware of a join whose streams, main and shortcut, have these elements."""
-    join = stage.join
     main, side = zip(join.low, join.high, strict=True)
     return JoinUnit(
         elements,
         (join.shape[-1], join.side_channels),
-        lanes=stage.lanes,
+        lanes=lanes,
         how=join.how,
         gains=join.gains,
         ranges=(main, side),
@@ -765,8 +813,11 @@ def _pool_stages(
 ) -> Iterator[ConverterStage | WindowStage | PoolStage]:
     window = pool.window
     rows, columns, channels = window.shape
-    if pool.low < 0 and any(window.padding):
-        window = replace(window, pad=np.full(channels, pool.low))  # padded taps never win
+    if any(window.padding):  # padded taps never win
+        if pool.falling is not None:
+            window = replace(window, pad=np.where(pool.falling, pool.high, pool.low))
+        elif pool.low < 0:
+            window = replace(window, pad=np.full(channels, pool.low))
     if window.tiles:
         yield PoolStage(pool, window.shape, window.kernel, 1, lanes)
         return

@@ -31,9 +31,9 @@ def kind(segment: Segment) -> str:
     """Return what a layer and the stages behind it are, e.g. ``conv 3x3, max 2x2``."""
     layer = segment.layer
     window = layer.window
-    words = "dense"
+    words = "on a shortcut: dense" if segment.aside else "dense"
     if window is not None:
-        words = f"conv {window.kernel[0]}x{window.kernel[1]}"
+        words = words.replace("dense", f"conv {window.kernel[0]}x{window.kernel[1]}")
         if window.stride != (1, 1):
             words += f" / {window.stride[0]}x{window.stride[1]}"
         if window.dilation != (1, 1):
@@ -74,6 +74,7 @@ def layer_results(lowered: LoweredNetwork, plan: Plan) -> list[dict[str, Any]]:
             {
                 "name": layer.name,
                 "kind": kind(segment),
+                "on_shortcut": segment.aside,
                 "i_shape": list(layer.i_shape),
                 "o_shape": list((segment.tail[-1] if segment.tail else layer).o_shape),
                 "input_bits": layer.input_bits,

@@ -7,8 +7,9 @@ of fewest LUTs at any speed, and that of least latency. ``docs/folding.md`` expl
 and the channels of the stream that passes, and through the block RAMs that they share. So the
 fewest LUTs that the layers from any one on can take, for every form of the stream that comes to it
 and every number of block RAMs, follow exactly by dynamic programming from the last layer to the
-first (Bellman, 1957). That leaves out the FIFOs and the stages of shortcuts, which depend on
-several layers together and are never negative: it is a bound from below.
+first (Bellman, 1957). Layers on shortcuts stand before the first one, as if what comes to them and
+goes from them always had the form that they like. That leaves out the FIFOs and the other stages of
+shortcuts, which depend on several layers together and are never negative: it is a bound from below.
 
 **Search.** Partial foldings, from the first layer on, are taken from a queue, those of the least
 bound first (A*: Hart, Nilsson, Raphael, 1968), and complete ones are given their FIFOs. No
@@ -25,7 +26,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import count
 from math import inf
 
@@ -192,9 +193,13 @@ class _Search:
     def complete(self, path: list[int]) -> Complete:
         """Count the FIFOs of a folding, and what it takes in all."""
         layers, links = self.tables.layers, self.tables.links
-        key, lut, bram, form = [], 0.0, 0, 0
+        key: list[tuple] = []
+        lut, bram, form = 0.0, 0, 0
         for layer, link, option in zip(layers, links, path, strict=True):
             choice = layer.choices[option]
+            if layer.aside:
+                key.append(astuple(choice))
+                continue
             key.append((choice.pe, choice.simd, choice.outputs, choice.inputs, choice.rom_latency))
             lut += float(link.lut[form, layer.entry[option]] + layer.lut[option])
             bram += int(layer.bram[option])
@@ -203,7 +208,7 @@ class _Search:
         if known is None:
             stages = self.tables.stages(path)
             beside = beside_layers(self.family, stages, fifos(stages), self.lowered.output)
-            cost = sum((each for _, each in beside), Cost())
+            cost = sum((each for *_, each in beside), Cost())
             pace = max(stage.cycles for stage in stages)
             timed = latency(stages, fifo_depths(stages)) if self.timed else 0
             known = cost.cells, cost.bram, pace, timed
@@ -253,12 +258,7 @@ class _Search:
 
     def found(self, complete: Complete, value: float, bound: float) -> Found:
         """Return the result of a search."""
-        choices = (
-            layer.choices[option]
-            for layer, option in zip(self.tables.layers, complete.path, strict=True)
-        )
-        names = (layer.name for layer in self.lowered.layers)
-        folding = dict(zip(names, choices, strict=True))
+        folding = self.tables.folding(complete.path)
         cost = estimate_core(self.family, self.lowered, folding).total
         return Found(folding, cost, complete.cycles, value, bound)
 

@@ -192,7 +192,9 @@ def spots(lowered: LoweredNetwork) -> list[Spot]:
         if isinstance(stage, LoweredJoin):
             comes = shapes[stage.source]
             for side, part in enumerate(stage.path):
-                name = f"{part.name} (shortcut to {stage.name})"
+                # Layers have names of their own.
+                own = isinstance(part, LoweredLayer)
+                name = part.name if own else f"{part.name} (shortcut to {stage.name})"
                 after = _sent(part, comes)
                 spot = Spot((number, side), (number, side + 1), name, part, comes, after)
                 result.append(spot)

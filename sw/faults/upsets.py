@@ -193,7 +193,7 @@ class Upsets:
             stage = stages[number]
             if side is not None:
                 assert isinstance(stage, LoweredJoin)
-                assert isinstance(part, LoweredPool | LoweredThreshold)
+                assert isinstance(part, LoweredLayer | LoweredPool | LoweredThreshold)
                 path = (*stage.path[:side], part, *stage.path[side + 1 :])
                 part = replace(stage, path=path)
             stages[number] = part

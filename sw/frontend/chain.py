@@ -130,6 +130,8 @@ class Chain:
     tensors : list of str
     layouts : list of Layout
         See :class:`~xnorflow.frontend.walk.Imported`.
+    paths : dict of Join to list of (str, Layout)
+        The same for the operations on shortcuts.
     notes : list of str
     tensor : str
         Name of the tensor at hand.
@@ -167,6 +169,7 @@ class Chain:
         self.ops: list[Op] = []
         self.tensors: list[str] = []
         self.layouts: list[Layout] = []
+        self.paths: dict[Join, list[tuple[str, Layout]]] = {}
         self.notes: list[str] = []
         self.tensor = graph.input
         self.shape = self.input_shape = graph.input_shape
@@ -202,6 +205,7 @@ class Chain:
         other = copy(self)
         other.ops = [*self.ops]
         other.tensors, other.layouts = [*self.tensors], [*self.layouts]
+        other.paths = {**self.paths}
         other.notes, other.maps = [*self.notes], [*self.maps]
         other.squashings = [*self.squashings]
         return other
@@ -487,9 +491,13 @@ class Chain:
         """Number of channels, or of the values of a vector."""
         return self.shape[0 if self.layout is Layout.CHANNELS_FIRST else -1]
 
-    def join(self, node: Node, op: Join, content: Content, channels: int) -> None:
+    def join(self, node: Node, op: Join, side: Chain, content: Content, channels: int) -> None:
         """Append the end of a shortcut, which makes `content` and adds so many channels."""
         self.ops.append(op)
+        side.record()
+        places = zip(side.tensors, side.layouts, strict=True)
+        self.paths[op] = list(places)[len(side.ops) - len(op.path) :]
+        self.paths |= side.paths
         if self.layout is Layout.CHANNELS_FIRST:
             self.shape = (self.shape[0] + channels, *self.shape[1:])
         else:

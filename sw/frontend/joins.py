@@ -1,8 +1,8 @@
 """Where branches meet: sums of bases, residual connections and concatenations.
 
 A network is a chain, in which a `Join` looks back: of the branches that meet, one is the chain, and
-the others are shortcuts, which begin somewhere on it and have no weight layers. What chains have in
-common are the operations before the tensor at which they parted.
+the others are shortcuts, which begin somewhere on it and in which no branches meet. What chains
+have in common are the operations before the tensor at which they parted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from xnorflow.frontend.chain import Chain, Content, Layout
 from xnorflow.frontend.graph import STANDARD, Graph, Node
 from xnorflow.frontend.obstacles import Obstacle
 from xnorflow.frontend.squashing import require_unsquashed
-from xnorflow.network import Conv2d, Dense, Join, MultiThreshold, Quantize, Sign
+from xnorflow.network import Conv2d, Dense, Join, MultiThreshold, Op, Quantize, Sign
 
 __all__ = ["joined", "joins", "lonely", "negated", "waits"]
 
@@ -117,9 +117,8 @@ def _check_shapes(terms: Sequence[Chain], node: Node) -> None:
             graph.refuse(
                 node,
                 f"joins frames of shape {first.shape} and {term.shape}",
-                "make them alike: put a pool with the stride of the other branch into the "
-                "shortcut, and for more channels begin both behind a Concat of a tensor with "
-                "itself",
+                "make them alike: put a pool or a layer with the stride and the channels of the "
+                "other branch into the shortcut",
             )
 
 
@@ -138,44 +137,45 @@ def _axis(chain: Chain, node: Node) -> int:
     return axis - 1
 
 
-def _length(term: Chain) -> int:
-    """Return the number of operations that no shortcut has."""
-    return sum(isinstance(op, Dense | Conv2d | Join) for op in term.ops)
+def _length(term: Chain) -> tuple[int, int]:
+    """Return the numbers of ends of shortcuts, which no shortcut has, and of layers."""
+    ends = sum(isinstance(op, Join) for op in term.ops)
+    return ends, sum(isinstance(op, Dense | Conv2d) for op in term.ops)
 
 
 def _main(terms: Sequence[Chain], node: Node) -> Chain | None:
     """Return the branch that the others are shortcuts of; None, with an obstacle, if none is."""
     ranked = sorted(terms, key=_length, reverse=True)
-    main = ranked[0]
-    obstacles = [obstacle for side in ranked[1:] if (obstacle := _not_a_shortcut(main, side, node))]
+    main, sides = ranked[0], ranked[1:]
+    obstacles = []
+    if any(isinstance(op, Join) for side in sides for op in _path(main, side)):
+        obstacles.append(
+            Obstacle(
+                str(node),
+                "joins a shortcut in which branches meet as well",
+                "begin the shortcut behind the node at which they meet",
+            )
+        )
+    # A layer of an earlier shortcut, or of two that end here.
+    taken = [part for op in main.ops if isinstance(op, Join) for part in op.path]
+    for side in sides:
+        layers = [op for op in _path(main, side) if isinstance(op, Dense | Conv2d)]
+        if any(layer is other for layer in layers for other in taken):
+            obstacles.append(
+                Obstacle(
+                    str(node),
+                    "joins a shortcut that begins on another shortcut, behind a layer",
+                    "begin each shortcut on the longest branch",
+                )
+            )
+        taken += layers
     main.obstacles += obstacles
     return None if obstacles else main
 
 
-def _not_a_shortcut(main: Chain, side: Chain, node: Node) -> Obstacle | None:
-    """Say why a branch cannot be a shortcut past another one."""
-    path = side.ops[common_ops([main, side]) :]
-    if any(isinstance(op, Join) for op in path):
-        return Obstacle(
-            str(node),
-            "joins a shortcut in which branches meet as well",
-            "begin the shortcut behind the node at which they meet",
-        )
-    name = next((op.name for op in path if isinstance(op, Dense | Conv2d)), None)
-    if name is None:
-        return None
-    layer = next((one for one in main.graph.nodes if name and one.name == name), None)
-    if layer is None:
-        where, what = str(node), "joins branches that have weight layers each, one of them a"
-    else:
-        where, what = str(layer), "is a weight layer on a"
-    return Obstacle(
-        where,
-        f"{what} shortcut{f' to {node}' if layer else ''}, which can have pools and arithmetic "
-        f"only",
-        "make its image smaller by an AveragePool or MaxPool, and for more channels begin both "
-        "branches behind a Concat of the tensor with itself",
-    )
+def _path(main: Chain, side: Chain) -> list[Op]:
+    """Return what a branch does since it parted from another one."""
+    return side.ops[common_ops([main, side]) :]
 
 
 def _join(main: Chain, side: Chain, node: Node, how: Literal["add", "append", "prepend"]) -> Chain:
@@ -194,7 +194,7 @@ def _join(main: Chain, side: Chain, node: Node, how: Literal["add", "append", "p
     elif len(contents) == 1 and how != "add":
         content = main.content
     channels = 0 if how == "add" else side.channels
-    main.join(node, Join(node.name, fork, tuple(side.ops[fork:]), how), content, channels)
+    main.join(node, Join(node.name, fork, tuple(side.ops[fork:]), how), side, content, channels)
     main.notes += [note for note in side.notes if note not in main.notes]
     return main
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -27,7 +27,7 @@ from xnorflow.frontend.scores import dropped_after, may_follow
 from xnorflow.frontend.shapes import CHANNELS_LAST
 from xnorflow.frontend.squashing import require_unsquashed
 from xnorflow.frontend.straight_through import Region, straight_through
-from xnorflow.network import Affine, Conv2d, Dense, Network, Op
+from xnorflow.network import Affine, Conv2d, Dense, Join, Network, Op
 
 __all__ = ["Imported", "import_graph", "layer_names"]
 
@@ -56,7 +56,7 @@ class Imported:
     graph : Graph
     network : Network
     tensors : tuple of str
-        For each of the network's operations the tensor of the graph that holds its outcome; empty
+        For each operation of `Network.flow` the tensor of the graph that holds its outcome; empty
         where the graph has none, as between a layer and its gain.
     frame_layout : Layout
         Of the frames.
@@ -103,9 +103,16 @@ def import_graph(graph: Graph, options: ImportOptions | None = None) -> Imported
     if chain.obstacles or end is None:
         raise ModelRefused(graph.path, list(dict.fromkeys(chain.obstacles)))
     network = Network(Path(graph.path).stem, end.input_shape, _named(end.ops), tuple(end.notes))
-    return Imported(
-        graph, network, tuple(end.tensors), frame_layout, tuple(end.layouts), chain.options
-    )
+    tensors, layouts = zip(*_places(end), strict=True)
+    return Imported(graph, network, tensors, frame_layout, layouts, chain.options)
+
+
+def _places(chain: Chain) -> Iterator[tuple[str, Layout]]:
+    """Yield the tensors of all operations and their layouts, those on a shortcut before its end."""
+    for op, tensor, layout in zip(chain.ops, chain.tensors, chain.layouts, strict=True):
+        if isinstance(op, Join):
+            yield from chain.paths[op]
+        yield tensor, layout
 
 
 def _layout_of_frames(graph: Graph) -> Layout:
@@ -417,12 +424,17 @@ def _check_end(chain: Chain) -> None:
 
 def _named(ops: Sequence[Op]) -> tuple[Op, ...]:
     """Give every layer its name."""
-    layers = [op for op in ops if isinstance(op, Dense | Conv2d)]
+    every = [inner for op in ops for inner in (*(op.path if isinstance(op, Join) else ()), op)]
+    layers = [op for op in every if isinstance(op, Dense | Conv2d)]
     stems = ["conv" if isinstance(op, Conv2d) else "fc" for op in layers]
     names = iter(layer_names([op.name for op in layers], stems))
-    return tuple(
-        replace(op, name=next(names)) if isinstance(op, Dense | Conv2d) else op for op in ops
-    )
+
+    def named(op: Op) -> Op:
+        if isinstance(op, Join):
+            return replace(op, path=tuple(map(named, op.path)))
+        return replace(op, name=next(names)) if isinstance(op, Dense | Conv2d) else op
+
+    return tuple(map(named, ops))
 
 
 def layer_names(nodes: Sequence[str], stems: Sequence[str]) -> list[str]:

@@ -39,6 +39,8 @@ class Stage:
         Share of the initiation interval in which the layer works, in percent.
     slowest : bool
         Whether no layer takes longer.
+    aside : bool
+        Whether the layer stands on a shortcut.
     width, height : float
         Size in pixels of the array of lanes: SIMD wide, PE high, both on a logarithmic scale.
     """
@@ -54,6 +56,7 @@ class Stage:
     cycles: int
     busy: float
     slowest: bool
+    aside: bool
     width: float
     height: float
 
@@ -89,6 +92,7 @@ def stages(layers: Sequence[Mapping[str, Any]], interval: int | None = None) -> 
             cycles=layer["cycles"],
             busy=100 * layer["cycles"] / (interval or slowest),
             slowest=layer["cycles"] == slowest,
+            aside=layer.get("on_shortcut", False),
             width=side(layer["simd"]),
             height=side(layer["pe"]),
         )

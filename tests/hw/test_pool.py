@@ -65,19 +65,22 @@ def pack(values, lanes, element):
     return [sum(v << (n * width) for n, v in enumerate(row)) for row in rows]
 
 
-def pooled(images, kernel, op):
-    """Return windows' maxima or sums of images (N, H, W, C)."""
+def pooled(images, kernel, op, falling=False):
+    """Return windows' maxima (minima in falling channels) or sums of images (N, H, W, C)."""
     count, height, width, channels = images.shape
     rows, columns = height // kernel[0], width // kernel[1]
     inside = images[:, : rows * kernel[0], : columns * kernel[1]]
     windows = inside.reshape(count, rows, kernel[0], columns, kernel[1], channels)
-    return windows.sum(axis=(2, 4)) if op == "sum" else windows.max(axis=(2, 4))
+    if op == "sum":
+        return windows.sum(axis=(2, 4))
+    return np.where(falling, windows.min(axis=(2, 4)), windows.max(axis=(2, 4)))
 
 
 def check_pool(unit, seed=0, frames=3, **options):
     """Pool random frames, compare every beat and return the transfers' cycles."""
     images = random_values(seed, unit.element, (frames, *unit.shape))
-    expected = pack(pooled(images, unit.kernel, unit.op), unit.lanes, unit.o_element)
+    expected = pooled(images, unit.kernel, unit.op, unit.falling)
+    expected = pack(expected, unit.lanes, unit.o_element)
     sent = pack(images, unit.lanes, unit.element)
     got, taken, given_ = run_stream(unit, sent, len(expected), seed=seed, **options)
     assert got == expected
@@ -101,6 +104,25 @@ class TestPoolUnit:
         shape = (*size, folds * lanes)
         unit = PoolUnit(element, shape, kernel, lanes=lanes, op=op, registers=registers)
         check_pool(unit, seed, i_stall=i_stall, o_stall=o_stall)
+
+    @settings(quick, max_examples=40)
+    @given(
+        place=places(),
+        folds=folds,
+        lanes=widths,
+        kind=kinds.filter(lambda kind: kind[0] != "sum"),
+        registers=registers,
+        stall=stalls,
+        seed=seeds,
+    )
+    def test_falling_channels_take_the_minimum(
+        self, place, folds, lanes, kind, registers, stall, seed
+    ):
+        (size, kernel), (op, element) = place, kind
+        falling = np.random.default_rng(seed).random(folds * lanes) < 0.5
+        options = {"lanes": lanes, "op": op, "registers": registers, "falling": falling}
+        unit = PoolUnit(element, (*size, folds * lanes), kernel, **options)
+        check_pool(unit, seed, o_stall=stall)
 
     @settings(quick, max_examples=25)
     @given(place=places(), folds=folds, registers=registers)
@@ -232,6 +254,8 @@ class TestPoolUnit:
             ({"op": "min"}, "op must be 'or', 'max' or 'sum', not 'min'"),
             ({"element": 2}, "element must be unsigned\\(1\\) with op 'or'"),
             ({"shape": (4, 0, 6)}, "every number in shape must be at least 1"),
+            ({"falling": np.ones(5, bool)}, r"falling must have shape \(6,\) and op be 'or'"),
+            ({"op": "sum", "falling": np.ones(6, bool)}, "op be 'or' or 'max', not .* 'sum'"),
         ],
     )
     def test_refuses_an_illegal_parameter(self, options, message):

@@ -661,10 +661,8 @@ def residual() -> nn.Module:
         conv1=conv(2, 8, padding=1),
         norm1=nn.BatchNorm2d(8),
         sign1=sign(),
-        block=Residual(
-            chain(conv=conv(8, 8, padding=1), norm=nn.BatchNorm2d(8)),
-            chain(down=conv(8, 8, 1), norm=nn.BatchNorm2d(8)),
-        ),
+        block=Residual(chain(conv=conv(8, 8, padding=1)), chain(down=conv(8, 8, 1))),
+        norm2=nn.BatchNorm2d(8),
         sign2=sign(),
         flatten=nn.Flatten(),
         fc=linear(8 * 12 * 11, 10),
@@ -810,6 +808,7 @@ CASES = {
     "cnn_unsigned_pixels": Case(
         lambda: cnn(first=unsigned_pixels(), stem={"padding": 1}), IMAGE, "halves"
     ),
+    "cnn_residual": Case(residual, IMAGE, exporters=BOTH),
     "cnn_bytes": Case(lambda: cnn(first=nn.Identity()), IMAGE, "bytes", BOTH),
     "cnn_bytes_padded": Case(
         lambda: cnn(first=nn.Identity(), stem={"padding": 1, "stride": 2}), IMAGE, "bytes"
@@ -853,7 +852,6 @@ CASES = {
         many_bits, exporters=("dynamo",), obstacles=("(Quant)", "(Quant)")
     ),
     "refused_torch_sign": Case(lambda: torch_mlp("sign"), obstacles=("/sign1/Sign",)),
-    "refused_residual": Case(residual, IMAGE, obstacles=("/down/",)),
     "refused_layers": Case(other_layers, IMAGE, obstacles=("/up/", "/up/")),
     "refused_conv1d": Case(
         lambda: chain(

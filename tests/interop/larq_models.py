@@ -453,9 +453,9 @@ def residual() -> keras.Model:
     """Return a network with a layer in its shortcut."""
     image = x = keras.Input((8, 8, 3), name="image")
     x = norm(name="bn1")(QuantConv2D(8, 3, **FIRST, name="conv1")(x))
-    shortcut = norm(name="bn3")(QuantConv2D(8, 1, **BINARY, name="down")(x))
-    x = QuantConv2D(8, 3, padding="same", **BINARY, name="conv2")(x)
-    x = layers.Add(name="add")([norm(name="bn2")(x), shortcut])
+    shortcut = QuantConv2D(12, 1, strides=2, **BINARY, name="down")(x)
+    x = QuantConv2D(12, 3, strides=2, padding="same", **BINARY, name="conv2")(x)
+    x = norm(name="bn2")(layers.Add(name="add")([x, shortcut]))
     x = layers.GlobalAveragePooling2D(name="mean")(x)
     return keras.Model(image, QuantDense(10, **BINARY, name="fc")(x), name="residual")
 
@@ -683,6 +683,7 @@ CASES = {
     "cnn_separable": Case(separable, "bytes"),
     "cnn_functional": Case(functional, "bytes"),
     "cnn_nested": Case(nested, "bytes"),
+    "cnn_residual": Case(residual, "bytes"),
     "cnn_reshape": Case(
         lambda: sequential(
             (64,),
@@ -718,7 +719,6 @@ CASES = {
         lambda: cnn((6, 7, 3), padding="same", pad_values=0.5, name="half"),
         obstacles=("layer 'half'",),
     ),
-    "refused_residual": Case(residual, obstacles=("layer 'down'",)),
     "refused_axis": Case(
         lambda: cnn((7, 7, 3), norm(axis=1, name="rows")), obstacles=("layer 'rows'",)
     ),

@@ -361,8 +361,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "pool: a negative number is larger than a positive one",
         "hw/pool.py",
-        "return 1 << self.element.width - 1 if signed_maxima else 0",
-        "return 0",
+        'sign = 1 << self.element.width - 1 if self.op == "max" and self.element.signed else 0',
+        "sign = 0",
         _POOL + "TestPoolUnit::test_pools_every_window",
     ),
     Mutation(
@@ -762,6 +762,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "times = stage.unit.schedule(times, *[side + 10_000 for side in others])",
         "tests/sim/test_verify_family.py::test_a_shortcut_past_windows_has_the_fifo_that_full_speed_needs",
     ),
+    Mutation(
+        "core: what stands on a shortcut takes no time",
+        "hw/core.py",
+        "side = part.unit.schedule(side)",
+        "pass",
+        "tests/sim/test_residual.py::test_the_shorter_branch_waits_in_a_fifo",
+    ),
     # --- windows ---
     Mutation(
         "sliding window: window row wrong by one pixel",
@@ -837,9 +844,30 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "pool: AND instead of OR",
         "hw/pool.py",
-        "return partial | element",
-        "return partial & element",
+        "return partial | (element if self._is_plain else element ^ turned)",
+        "return partial & (element if self._is_plain else element ^ turned)",
         _POOL + "TestPoolUnit::test_pools_every_window",
+    ),
+    Mutation(
+        "pool: a falling channel takes the maximum",
+        "hw/pool.py",
+        "lanes.append(sign ^ ones if column[0] else sign)",
+        "lanes.append(sign)",
+        _POOL + "TestPoolUnit::test_falling_channels_take_the_minimum",
+    ),
+    Mutation(
+        "pool: all channel groups fall as the first one",
+        "hw/pool.py",
+        "flags.bit_select(fold, 1)",
+        "flags[0]",
+        _POOL + "TestPoolUnit::test_falling_channels_take_the_minimum",
+    ),
+    Mutation(
+        "pool: a minimum leaves inverted",
+        "hw/pool.py",
+        "Cat(partial ^ turn for partial, turn",
+        "Cat(partial for partial, turn",
+        _POOL + "TestPoolUnit::test_falling_channels_take_the_minimum",
     ),
     Mutation(
         "pool: counter of taps one short",

@@ -67,24 +67,29 @@ def run_exact(network: Network, x: NDArray) -> list[NDArray]:
     Returns
     -------
     list of ndarray of object
-        The tensor behind every operation, elements `Decimal` of 120 digits; the last one holds the
-        logits.
+        The tensor behind every operation, those on a shortcut before its end, elements `Decimal` of
+        120 digits; the last one holds the logits.
     """
     with localcontext() as context:
         context.prec = _DIGITS
         y = np.array([Decimal(float(v)) for v in np.asarray(x).ravel()], object)
         y = y.reshape(network.input_shape)
-        tensors = [y]
+        tensors, every = [y], []
         for op in network.ops:
-            y = _join(op, tensors) if isinstance(op, Join) else _evaluate(op, tensors[-1])
+            if isinstance(op, Join):
+                side = tensors[op.source]
+                for step in op.path:
+                    side = _evaluate(step, side)
+                    every.append(side)
+                y = _join(op, tensors[-1], side)
+            else:
+                y = _evaluate(op, tensors[-1])
             tensors.append(y)
-        return tensors[1:]
+            every.append(y)
+        return every
 
 
-def _join(op: Join, tensors: list[NDArray]) -> NDArray:
-    main, side = tensors[-1], tensors[op.source]
-    for step in op.path:
-        side = _evaluate(step, side)
+def _join(op: Join, main: NDArray, side: NDArray) -> NDArray:
     if op.how == "add":
         assert main.shape == side.shape
         return main + side
@@ -222,33 +227,41 @@ def run_stages(lowered: LoweredNetwork, x: NDArray) -> list[NDArray[np.int64]]:
     Returns
     -------
     list of ndarray of int64
-        The quantized frame (F,) and what every stage sends on: 0 and 1, levels, accumulators or
-        sums; the last one is the scores, shape (classes,).
+        The quantized frame (F,) and what every stage sends on, those on a shortcut before its end:
+        0 and 1, levels, accumulators or sums; the last one is the scores, shape (classes,).
     """
     flat = np.asarray(x, np.float32).reshape(-1)
     thresholds = np.broadcast_to(lowered.input.thresholds, (lowered.input.levels, flat.size))
     y = (flat >= thresholds).sum(axis=0).astype(np.int64)
-    tensors = [y]
+    tensors, every = [y], [y]
     for stage in lowered.stages:
         y = y.reshape(stage.i_shape)
-        match stage:
-            case LoweredLayer():
-                y = _layer(stage, y)
-            case LoweredJoin():
-                side = tensors[stage.source + 1]
-                for part in stage.path:
-                    side = _weightless(part, side.reshape(part.i_shape))
-                y = _joined(stage, y, side)
-            case LoweredPool() | LoweredThreshold():
-                y = _weightless(stage, y)
+        if isinstance(stage, LoweredJoin):
+            side = tensors[stage.source + 1]
+            for part in stage.path:
+                side = _chained(part, side)
+                every.append(side)
+            y = _joined(stage, y, side)
+        else:
+            y = _chained(stage, y)
         assert y.shape == stage.o_shape
         tensors.append(y)
+        every.append(y)
     scores = lowered.output.scale * y.reshape(-1) + lowered.output.offset
-    return [*tensors, scores]
+    return [*every, scores]
 
 
-def _weightless(stage: LoweredPool | LoweredThreshold, y: NDArray) -> NDArray:
-    return _pool(stage, y) if isinstance(stage, LoweredPool) else _reached(stage.thresholds, y)
+def _chained(stage: LoweredLayer | LoweredPool | LoweredThreshold, y: NDArray) -> NDArray:
+    y = y.reshape(stage.i_shape)
+    match stage:
+        case LoweredLayer():
+            y = _layer(stage, y)
+        case LoweredPool():
+            y = _pool(stage, y)
+        case LoweredThreshold():
+            y = _reached(stage.thresholds, y)
+    assert y.shape == stage.o_shape
+    return y
 
 
 def _reached(thresholds: NDArray, y: NDArray) -> NDArray:
@@ -320,9 +333,12 @@ def _pool(stage: LoweredPool, y: NDArray) -> NDArray:
     assert not stage.window.pad.any()
     start = stage.low if stage.op == "max" else 0
     result = np.full(stage.o_shape, start, np.int64)
+    falling = np.zeros(y.shape[2], bool) if stage.falling is None else stage.falling
+    result[..., falling] = stage.high
     combine = {"or": np.bitwise_or, "max": np.maximum, "sum": np.add}[stage.op]
     for r, c, i, j in np.ndindex(*stage.window.out_shape, *stage.window.kernel):
         inside = _taps(stage.window, y, r, c, i, j)
         if inside is not None:
-            result[r, c] = combine(result[r, c], inside)
+            least = np.minimum(result[r, c], inside)
+            result[r, c] = np.where(falling, least, combine(result[r, c], inside))
     return result

@@ -1,7 +1,7 @@
 """Random legal foldings, and all of them."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -20,8 +20,9 @@ def random_folding(
     widths = own_widths(lowered)
     if padded:
         widths = [int(rng.choice(legal)) for legal in legal_widths(lowered)]
+    padding = asked(lowered, widths) if padded else {}
     folding = {}
-    for place, layer in enumerate(pad(lowered, widths).layers):
+    for layer in pad(lowered, widths).layers:
         pe, simd = rng.choice(legal_pe(layer)), rng.choice(legal_simd(layer))
         single = pe == layer.rows and simd == layer.mw
         weights_in = "constant" if single else str(rng.choice(["lut", "bram"]))
@@ -33,11 +34,18 @@ def random_folding(
             weights_in,
             buffer_in,
             latency,
-            outputs=widths[place + 1] if padded else None,
-            inputs=widths[0] if padded and place == 0 else None,
             leaf_latency=1 + int(pe + simd) % 2,
+            **padding.get(layer.name, {}),
         )
     return folding
+
+
+def asked(lowered: LoweredNetwork, widths: Sequence[int]) -> dict[str, dict[str, int]]:
+    """Return what a folding says of the layers that are not on shortcuts, for padding to widths."""
+    names = [layer.name for layer in lowered.main_layers]
+    said = {name: {"outputs": width} for name, width in zip(names, widths[1:], strict=True)}
+    said[names[0]]["inputs"] = widths[0]
+    return said
 
 
 def all_foldings(lowered: LoweredNetwork, family: Family) -> Iterator[Folding]:
@@ -45,15 +53,18 @@ def all_foldings(lowered: LoweredNetwork, family: Family) -> Iterator[Folding]:
     own = own_widths(lowered)
     for widths in itertools.product(*legal_widths(lowered)):
         layers = []
-        for place, layer in enumerate(pad(lowered, widths).layers):
-            outputs = widths[place + 1] if widths[place + 1] != own[place + 1] else None
-            inputs = widths[0] if place == 0 and widths[0] != own[0] else None
+        own_said = asked(lowered, own)
+        said = {
+            name: {key: width for key, width in pair.items() if width != own_said[name][key]}
+            for name, pair in asked(lowered, widths).items()
+        }
+        for layer in pad(lowered, widths).layers:
             choices = []
             for pe, simd in itertools.product(legal_pe(layer), legal_simd(layer)):
                 single = pe == layer.rows and simd == layer.mw
                 for weights_in in ["constant"] if single else ["lut", "bram"]:
                     depth = layer.rows * layer.mw // (pe * simd)
-                    form = {"outputs": outputs, "inputs": inputs, "weights_in": weights_in}
+                    form = {"weights_in": weights_in, **said.get(layer.name, {})}
                     form |= usual_latencies(family, weights_in, depth, pe * simd)
                     for buffer_in in ["auto", "registers"]:
                         choices.append(LayerFolding(pe, simd, buffer_in=buffer_in, **form))

@@ -147,8 +147,11 @@ def parallel(shape, kernel, zero_flag=False, **places):
     return component, claim
 
 
-def pool(element, shape, kernel, lanes, op, registers=False):
-    component = PoolUnit(element, shape, kernel, lanes=lanes, op=op, registers=registers)
+def pool(element, shape, kernel, lanes, op, registers=False, falling=()):
+    turned = np.isin(np.arange(shape[2]), falling)
+    options = {"lanes": lanes, "op": op, "registers": registers}
+    options["falling"] = turned if falling else None
+    component = PoolUnit(element, shape, kernel, **options)
     rows, columns, channels = component.o_shape
     width, folds = component.element.width, channels // lanes
 
@@ -166,7 +169,9 @@ def pool(element, shape, kernel, lanes, op, registers=False):
                     cells = [cell.as_signed() for cell in cells]
                 total: Value = cells[0]
                 for cell in cells[1:]:
-                    if op == "max":
+                    if turned[fold * lanes + lane]:
+                        total = Mux(total < cell, total, cell)
+                    elif op == "max":
                         total = Mux(total > cell, total, cell)
                     else:
                         total = total | cell if op == "or" else total + cell
@@ -486,6 +491,17 @@ CASES = [
     ),
     (pool, {"element": signed(2), "shape": (1, 4, 1), "kernel": (1, 2), "lanes": 1, "op": "max"}),
     (pool, {"element": 2, "shape": (2, 2, 1), "kernel": (2, 2), "lanes": 1, "op": "max"}),
+    (
+        pool,
+        {
+            "element": signed(2),
+            "shape": (1, 2, 2),
+            "kernel": (1, 2),
+            "lanes": 1,
+            "op": "max",
+            "falling": [1],
+        },
+    ),
     (unit, {"shape": (2, 2), "pe": 1, "simd": 2}),
     (unit, {"shape": (2, 2), "pe": 2, "simd": 1}),
     (unit, {"shape": (2, 3), "pe": 2, "simd": 3}),

@@ -16,6 +16,7 @@ from xnorflow.cli.main import main
 from xnorflow.folding import folding_json
 from xnorflow.frontend import load
 from xnorflow.lowering import lower
+from xnorflow.network import Dense, Join, Network, Sign
 from xnorflow.planning import plan
 
 MINI = str(resources.files("xnorflow.models") / "mnist_mini.onnx")
@@ -80,6 +81,31 @@ class TestCommands:
         np.savez(data, x=np.zeros((4, 12), np.float32))
         assert cli("predict", model, "--data", data, "--json", result)[0] == 0
         assert json.loads(result.read_text())["accuracy"] is None
+
+    def test_layers_on_shortcuts_are_shown_and_folded_as_all_others(self, cli, tmp_path):
+        rng = np.random.default_rng(7)
+        shapes = {"a": (4, 6), "b": (5, 4), "c": (3, 5), "down": (3, 4), "last": (2, 3)}
+        a, b, c, down, last = (
+            Dense(name, rng.choice([-1, 1], shape)) for name, shape in shapes.items()
+        )
+        join = Join("add", 3, (down,), "add")
+        ops = (Sign("s"), a, Sign("t"), b, Sign("u"), c, join, Sign("v"), last)
+        model, data, result, folding = (
+            tmp_path / name for name in ("net.onnx", "x.npz", "out.json", "folding.json")
+        )
+        onnx.save(to_qonnx(Network("net", (6,), ops)), model)
+        np.savez(data, x=np.random.default_rng(1).choice(np.float32([-1, 1]), (4, 6)))
+        assert cli("inspect", model, "--json", result)[0] == 0
+        report = json.loads(result.read_text())
+        shown = {layer["name"]: layer["on_shortcut"] for layer in report["layers"]}
+        assert shown == {f"{name}_out": name == "down" for name in shapes}
+        report["folding"]["down_out"] = {"pe": 3, "simd": 2}
+        folding.write_text(json.dumps(report["folding"]))
+        command = ("simulate", model, "--data", data, "--folding", folding, "--layers")
+        assert cli(*command, "--engine", "amaranth", "--json", result)[0] == 0
+        simulated = json.loads(result.read_text())
+        assert simulated["mismatches"] == 0
+        assert {"down_out", "add_out"} <= simulated["layer_mismatches"].keys()
 
     def test_inspect_prints_layers_and_a_folding_that_can_be_used(self, cli, tiny, tmp_path):
         model, data = tiny

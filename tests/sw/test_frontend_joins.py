@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from import_bench import Drawn, compared, kinds, refusal
 
 from xnorflow.frontend import read
+from xnorflow.import_check import check_import
+from xnorflow.lowering import lower
 from xnorflow.network import Join, Network
 
 FRAME = (2, 6, 8)
@@ -39,6 +43,14 @@ class Blocks(Drawn):
 
 def joined(network: Network) -> list[Join]:
     return [op for op in network.ops if isinstance(op, Join)]
+
+
+def compared_to_golden(g: Blocks, folder: Path) -> None:
+    """Compare the graph, the network and the golden model, on frames around the thresholds."""
+    imported = read(g.save(folder))
+    check = check_import(imported, lower(imported.network), frames=20)
+    assert check.frames == 20
+    assert check.inconclusive <= 2
 
 
 def test_shortcut_around_a_layer(tmp_path):
@@ -91,15 +103,81 @@ def test_shortcut_of_levels_before_a_layer(tmp_path):
 
 
 @pytest.mark.parametrize("pool", ["MaxPool", "AveragePool"])
-def test_shortcut_that_makes_an_image_smaller_and_deeper_is_refused(pool, tmp_path):
+def test_shortcut_that_makes_an_image_smaller_and_deeper(pool, tmp_path):
+    """As the branch with the Concat cannot be the shortcut, the branch with the layer is."""
     g = Blocks()
     x = g.stem()
     y = g.conv(g.bipolar(x), 4, 8, strides=[2, 2])
     side = g.node(pool, x, kernel_shape=[2, 2], strides=[2, 2])
     side = g.node("Concat", side, side, axis=1)
     g.end(g.node("Add", y, side, name="add"), 8)
-    message = refusal(g, tmp_path)
-    assert "node 'add' (Add) joins a shortcut in which branches meet as well" in message
+    deeper, add = joined(compared(g, tmp_path, FRAME))
+    assert (deeper.how, deeper.path) == ("append", ())
+    assert [type(op).__name__ for op in add.path] == ["Sign", "Conv2d", "BatchNorm"]
+
+
+def test_shortcut_with_a_layer(tmp_path):
+    """ResNet: where the image gets smaller and deeper, a convolution is on the shortcut."""
+    g = Blocks()
+    x = g.bipolar(g.stem())
+    y = g.conv(g.bipolar(g.conv(x, 4, 6, strides=[2, 2])), 6, 6)
+    side = g.node("Conv", x, g.signs(6, 4, 1, 1), strides=[2, 2], name="down")
+    g.end(g.node("Add", y, side, name="add"), 6)
+    network = compared(g, tmp_path, FRAME)
+    (join,) = joined(network)
+    assert [(op.name, op.stride) for op in join.path] == [("down", (2, 2))]
+    assert [layer.name for layer in network.layers()][3] == "down"
+    compared_to_golden(g, tmp_path)
+
+
+@pytest.mark.parametrize("pool", ["MaxPool", "AveragePool"])
+def test_shortcut_with_a_pool_and_a_layer(pool, tmp_path):
+    """Bi-Real Net: a pool makes the image smaller, and a convolution deeper."""
+    g = Blocks()
+    x = g.stem()
+    y = g.conv(g.bipolar(x), 4, 6, strides=[2, 2])
+    side = g.bipolar(g.node(pool, x, kernel_shape=[2, 2], strides=[2, 2]))
+    x = g.node("Add", y, g.conv(side, 4, 6, pads=[1] * 4))
+    g.end(g.node("Add", x, g.conv(g.bipolar(x), 6, 6)), 6)
+    first, second = joined(compared(g, tmp_path, FRAME))
+    assert [type(op).__name__ for op in first.path] == [pool, "Sign", "Conv2d", "BatchNorm"]
+    assert second.path == ()
+    compared_to_golden(g, tmp_path)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_concatenation_of_two_branches_with_layers(first, tmp_path):
+    g = Blocks()
+    x = g.bipolar(g.stem())
+    y = g.bipolar(g.conv(g.bipolar(g.conv(x)), 4, 3))
+    z = g.bipolar(g.conv(x, 4, 2))
+    g.end(g.node("Concat", *((z, y) if first else (y, z)), axis=1), 5)
+    (join,) = joined(compared(g, tmp_path, FRAME))
+    assert join.how == ("prepend" if first else "append")
+    assert [type(op).__name__ for op in join.path] == ["Conv2d", "BatchNorm", "Sign"]
+    compared_to_golden(g, tmp_path)
+
+
+def test_three_branches_with_layers(tmp_path):
+    g = Blocks()
+    x = g.bipolar(g.stem())
+    branches = [g.conv(g.bipolar(g.conv(x))), g.conv(x), g.conv(x, dilations=[2, 2], pads=[2] * 4)]
+    g.end(g.node("Sum", *branches))
+    first, second = joined(compared(g, tmp_path, FRAME))
+    assert first.source == second.source
+    assert [op.dilation[0] for join in (first, second) for op in join.path[:1]] == [1, 2]
+
+
+def test_layers_without_names_on_a_shortcut(tmp_path):
+    g = Blocks()
+    x = g.bipolar(g.stem())
+    side = g.node("Conv", x, g.signs(4, 4, 1, 1), name="")
+    y = g.node("Conv", g.bipolar(g.conv(x)), g.signs(4, 4, 1, 1), name="")
+    g.end(g.node("Add", y, side, name="add"))
+    network = compared(g, tmp_path, FRAME)
+    names = [layer.name for layer in network.layers()]
+    assert len(set(names)) == len(names) == 5
+    assert [op.name for op in joined(network)[0].path] == [names[3]]
 
 
 @pytest.mark.parametrize("pool", ["MaxPool", "AveragePool"])
@@ -230,25 +308,32 @@ def test_bases_beside_a_shortcut(tmp_path):
 
 
 class TestRefusals:
-    def test_layer_on_a_shortcut(self, tmp_path):
+    def test_shortcut_in_which_branches_meet(self, tmp_path):
         g = Blocks()
-        x = g.bipolar(g.stem())
-        y = g.conv(g.bipolar(g.conv(x)), strides=[2, 2])
-        side = g.node("Conv", x, g.signs(4, 4, 1, 1), strides=[2, 2], name="down")
-        g.end(g.node("Add", y, side, name="add"))
-        message = refusal(g, tmp_path)
-        assert "node 'down' (Conv) is a weight layer on a shortcut to node 'add' (Add)" in message
-        assert "AveragePool or MaxPool" in message
-
-    def test_layer_without_a_name(self, tmp_path):
-        g = Blocks()
-        x = g.bipolar(g.stem())
-        side = g.node("Conv", x, g.signs(4, 4, 1, 1), name="")
-        y = g.node("Conv", g.bipolar(g.conv(x)), g.signs(4, 4, 1, 1), name="")
-        g.end(g.node("Add", y, side, name="add"))
-        assert "node 'add' (Add) joins branches that have weight layers each" in refusal(
+        x = g.stem()
+        y = g.node("Add", x, g.conv(g.bipolar(x)))
+        side = g.node("Add", x, g.conv(g.bipolar(x)))
+        g.end(g.node("Add", g.conv(g.bipolar(y)), g.conv(g.bipolar(side)), name="add"))
+        assert "node 'add' (Add) joins a shortcut in which branches meet as well" in refusal(
             g, tmp_path
         )
+
+    @pytest.mark.parametrize("later", [True, False])
+    def test_shortcut_that_begins_on_a_shortcut(self, later, tmp_path):
+        g = Blocks()
+        x = g.bipolar(g.stem())
+        side = g.bipolar(g.conv(x))
+        y, z = g.conv(g.bipolar(g.conv(g.bipolar(g.conv(x))))), g.conv(side)
+        terms = [y, z, g.conv(side, pads=[1] * 4)]
+        if later:
+            y = g.conv(g.bipolar(g.node("Add", y, z)))
+            g.end(g.node("Add", y, terms[2], name="add"))
+        else:
+            terms[2] = g.conv(g.bipolar(terms[2]))
+            g.end(g.node("Sum", *terms, name="add"))
+        assert "node 'add' (Add) joins a shortcut that begins on another shortcut" in refusal(
+            g, tmp_path
+        ).replace("(Sum)", "(Add)")
 
     @pytest.mark.parametrize("kind", ["Add", "Concat"])
     def test_shapes(self, kind, tmp_path):

@@ -515,9 +515,8 @@ BAD = {
     "average without a sign": (bits(CONV, GAP, conv("d", 2, 1, 2)), ["'d'", "BipolarQuant"]),
     "minimum of accumulators at the end": (
         bits(CONV, affine(-1), MaxPool("m", (3, 3), (1, 1))),
-        ["'m'", "minimum", "positive"],
+        ["'c'", "negative scale", "positive"],
     ),
-    "both directions": (bits(CONV, WIDE, Sign("t"), affine(-1), WIDE, conv("d", 2, 1, 2)), ["'m'"]),
     "minimum of the frame": (bits(affine(-1), WIDE, CONV), ["'m'", "minimum", "positive"]),
     "bits at the end": (bits(CONV, Sign("end")), ["'end'", "'c'"]),
     "image at the end": (bits(CONV), ["(3, 3, 2)", "global average"]),

@@ -187,6 +187,13 @@ def test_every_drawing_has_a_title():
         assert drawing.find("title").text.strip()
 
 
+def test_layers_on_shortcuts_are_marked():
+    first, *others = REPORT["layers"]
+    assert "on a shortcut" not in render(REPORT)
+    page = render({**REPORT, "layers": [{**first, "on_shortcut": True}, *others]})
+    assert page.count("on a shortcut") == 1
+
+
 def test_only_the_slowest_layers_are_the_bottleneck():
     names = [
         drawing.findtext("text[@class='name']")

@@ -19,7 +19,7 @@ from xnorflow.estimate import estimate_core
 from xnorflow.fifo_sizing import fifo_depths
 from xnorflow.folding import check_folding
 from xnorflow.lowering import lower
-from xnorflow.network import Conv2d, Dense, Flatten, MaxPool, Network, Sign
+from xnorflow.network import Conv2d, Dense, Flatten, Join, MaxPool, Network, Sign
 from xnorflow.options import FILLING
 from xnorflow.padding import legal_widths, own_widths
 from xnorflow.pipeline import cycles_per_frame, pipeline
@@ -37,6 +37,17 @@ def small_network(name):
         return lowered_network([3, 3, 2], seed=3)
     if name == "prime":
         return lowered_network([2, 5, 2], seed=4)
+    if name == "shortcut":
+        main, side = (Dense(name, rng.choice(PM, (2, 1))) for name in ("main", "side"))
+        ops = (
+            *(Sign("sign_in"), Dense("first", rng.choice(PM, (1, 2))), Sign("sign"), main),
+            *(
+                Join("add", 3, (side,), "add"),
+                Sign("sign_2"),
+                Dense("last", rng.choice(PM, (2, 2))),
+            ),
+        )
+        return lower(Network("shortcut", (2,), ops))
     ops = (
         Sign("sign_in"),
         Conv2d("conv", rng.choice(PM, (2, 2, 2, 1))),
@@ -68,7 +79,7 @@ BUDGETS = [Budget(20_000, 40), Budget(700, 3), Budget(450, 1), Budget(500, 0)]
 
 
 @pytest.mark.parametrize("device", ["ice40", "ecp5"])
-@pytest.mark.parametrize("name", ["dense", "prime", "burst"])
+@pytest.mark.parametrize("name", ["dense", "prime", "burst", "shortcut"])
 @pytest.mark.parametrize("budget", BUDGETS, ids=str)
 class TestNoOtherFoldingIsBetter:
     def fitting(self, name, device, budget):
