@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lowered_networks import lowered_network
 from random_networks import random_cnn, random_frames, random_network, to_qonnx
+from residual_networks import random_residual
 
 from xnorflow.assemble import assemble
 from xnorflow.cli.main import main
@@ -60,6 +61,9 @@ CNNS = (6, 7, 16, 17, 30, 35, 42)
 #: Seeds of `FamilyMaker`: planes with coefficients of either sign, levels, average pools, sums and
 #: channels put together, pools and thresholds on shortcuts.
 FAMILY = (0, 3, 8, 10, 30, 34, 37, 39)
+
+#: Seeds of `random_residual`: layers on shortcuts.
+RESIDUAL = (0, 2, 4, 6, 14, 18)
 
 
 def some_bits(rng, regions, share, rows=None):
@@ -224,8 +228,19 @@ def hardware(seed):
 
 def family_hardware(seed):
     """Return the same of a network of levels, planes and shortcuts."""
+    return hardware_of(seed, FamilyMaker(seed).network(), 5)
+
+
+def residual_hardware(seed):
+    """Return the same of a network whose shortcuts may have layers."""
+    network = random_residual(seed)
+    return hardware_of(seed, network, network.ops[0].high + 1)
+
+
+def hardware_of(seed, network, levels):
+    """Return the same of a network whose levels are searched for one behind the other."""
     rng = np.random.default_rng(seed)
-    lowered = lower(FamilyMaker(seed).network())
+    lowered = lower(network)
     folding = random_folding(rng, lowered)
     for layer in lowered.layers:
         choice = folding[layer.name]
@@ -238,7 +253,7 @@ def family_hardware(seed):
         folding[layer.name] = replace(choice, weights_in="constant" if single else "lut")
     core = assemble(lowered, folding)
     assert not any(map(side_by_side, units_of(core).values()))
-    frames = quantize(lowered, rng.integers(0, 5, (4, *lowered.input.shape)).astype(np.uint8))
+    frames = quantize(lowered, rng.integers(0, levels, (4, *lowered.input.shape)).astype(np.uint8))
     return rng, lowered, Upsets(lowered), core, frames
 
 
@@ -362,7 +377,7 @@ def with_flippers(core, flips, frames):
 
 
 #: Networks, their seeds, and how many of these must show the flips in a score.
-HARDWARE = [(hardware, CNNS, 4), (family_hardware, FAMILY, 6)]
+HARDWARE = [(hardware, CNNS, 4), (family_hardware, FAMILY, 6), (residual_hardware, RESIDUAL, 4)]
 
 
 class TestHardware:
