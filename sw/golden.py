@@ -14,11 +14,12 @@ from xnorflow.lowered import (
     InputQuantizer,
     LoweredJoin,
     LoweredLayer,
+    LoweredMagnitude,
     LoweredNetwork,
     LoweredPool,
     LoweredThreshold,
 )
-from xnorflow.packed import accumulate, fire, join, pool, reached
+from xnorflow.packed import accumulate, fire, join, magnitudes, pool, reached
 
 __all__ = ["Disturbance", "Prediction", "activations", "predict", "predict_quantized", "quantize"]
 
@@ -180,8 +181,14 @@ def _run(
         yield x
 
 
-def _weightless(stage: LoweredPool | LoweredThreshold, x: NDArray) -> NDArray:
-    return pool(stage, x) if isinstance(stage, LoweredPool) else reached(x, stage.thresholds)
+def _weightless(stage: LoweredPool | LoweredThreshold | LoweredMagnitude, x: NDArray) -> NDArray:
+    match stage:
+        case LoweredPool():
+            return pool(stage, x)
+        case LoweredThreshold():
+            return reached(x, stage.thresholds)
+        case LoweredMagnitude():
+            return magnitudes(stage, x)
 
 
 def _last(lowered: LoweredNetwork, frames: NDArray) -> NDArray[np.int64]:
@@ -207,7 +214,7 @@ def _bytes_per_frame(lowered: LoweredNetwork) -> int:
                 window = stage.window
                 sizes.append(lane * window.positions * window.taps * window.shape[2])
             case LoweredJoin():
-                sizes.append(3 * 8 * prod(stage.o_shape))
+                sizes.append(3 * 8 * max(prod(part.i_shape) for part in (stage, *stage.path)))
     return max(sizes)
 
 

@@ -33,6 +33,7 @@ from xnorflow.lowered import (
     InputQuantizer,
     LoweredJoin,
     LoweredLayer,
+    LoweredMagnitude,
     LoweredNetwork,
     LoweredOutput,
     LoweredPool,
@@ -40,6 +41,7 @@ from xnorflow.lowered import (
     LoweredThreshold,
     Window,
 )
+from xnorflow.magnitudes import fixed_point
 from xnorflow.network import (
     Affine,
     AveragePool,
@@ -52,6 +54,7 @@ from xnorflow.network import (
     MultiThreshold,
     Network,
     Op,
+    PixelGain,
     Quantize,
     Sign,
 )
@@ -104,6 +107,8 @@ def lower(network: Network) -> LoweredNetwork:
     - *Shortcuts*: the tensor where one begins is sent on as it is, bits or integers, and comes back
       at its join. Both sides of an addition are integers of one unit, which needs a rational ratio
       of their scales.
+    - *Gains of pixels* (XNOR-Net's K): sums of magnitudes in a fixed point, see
+      :mod:`xnorflow.magnitudes`, which come to the layer's accumulators as a shortcut does.
     - *Padding of integers*: where a padded tap lies between two of them, all are counted in finer
       units.
     - *Average pools*: sums, whose number of taps divides the scale.
@@ -198,7 +203,7 @@ class _Walk:
 
     def follow(self, ops: Iterable[Op]) -> None:
         """Take the network's operations."""
-        joins = {op.source: op for op in self.network.ops if isinstance(op, Join)}
+        joins = {op.source: op for op in self.network.ops if isinstance(op, Join | PixelGain)}
         for done, op in enumerate(ops):
             if done in joins:
                 self._tap(done, joins[done])
@@ -221,6 +226,8 @@ class _Walk:
                 self._average_pool(op)
             case Join():
                 self._join(op)
+            case PixelGain():
+                self._pixel_gain(op)
 
     def finish(self) -> LoweredNetwork:
         """Return the lowered network, the last layer's accumulators being the logits'."""
@@ -422,7 +429,9 @@ class _Walk:
         thresholds = rows.thresholds(turned(chain, polarity), polarity, low, high, 1)
         # On a shortcut there may be no stage yet.
         last = self.stages[-1].name if self.stages else self.layer
-        self.stages.append(LoweredThreshold(f"{last}_threshold", thresholds, self.image))
+        # Max pools that wait go behind it: what comes out rises with what comes in.
+        shape = self.pools[0].window.shape if self.pools else self.image
+        self.stages.append(LoweredThreshold(f"{last}_threshold", thresholds, shape))
         self.chain = [self._turned(levels, scale.sign() < 0) for scale, _ in self.chain]
         self.unit, self.low, self.levels = _Unit.SUM, 0, levels.top
 
@@ -717,8 +726,13 @@ class _Walk:
 
     # Shortcuts
 
-    def _tap(self, done: int, join: Join) -> None:
+    def _tap(self, done: int, join: Join | PixelGain) -> None:
         """Settle what the tensor at hand is made of: two ways go on from here."""
+        if isinstance(join, PixelGain) and self.unit in (_Unit.FRAME, _Unit.INTEGER):
+            raise UserError(
+                f"{self.where}: the gains of pixels {join.name!r} are magnitudes of "
+                f"{self.unit.value}; put a layer without them first"
+            )
         if self.unit in (_Unit.FRAME, _Unit.INTEGER):
             raise UserError(
                 f"{self.where}: the shortcut to {join.name!r} begins at {self.unit.value}; let it "
@@ -809,6 +823,85 @@ class _Walk:
         self.image = self.shape
         if self.unit is _Unit.SUM:
             self.low, self.levels = join.o_range
+
+    def _pixel_gain(self, op: PixelGain) -> None:
+        what = f"{self.where}: the gains of pixels {op.name!r}"
+        if op.source not in self.taps:
+            raise UserError(
+                f"{what} are magnitudes of the tensor behind operation {op.source}, which does "
+                f"not come before them; give one that does"
+            )
+        if self.unit is not _Unit.ACCUMULATOR or self.pools:
+            raise UserError(
+                f"{what} do not multiply what a layer gives; put them directly behind the layer"
+            )
+        assert self.draft is not None
+        if any(offset.terms for _, offset in self.chain):
+            raise UserError(
+                f"{what} multiply sums with a constant, of the bias or of inputs that are not -1 "
+                f"and +1; put the bias behind them"
+            )
+        layer, pools, least, largest, chain = self.draft.folded(self.chain)
+        low, high = int(least.min()), int(largest.max())
+        side = copy(self.taps[op.source])
+        source, side.stages, side.pools = len(side.stages) - 1, [], []
+        side._as_integers()
+        inputs = side._of_channels(f"the gains of pixels {op.name!r}")
+        window, taps = None, 1
+        if op.kernel is not None:
+            window = side._window(what, op.kernel, op.stride, op.dilation, op.padding)
+        elif len(side.image) == 3:
+            window = Window(side.image, (side.image[0], side.image[1]))
+        if window is not None and (window.out_shape if len(self.shape) > 1 else (1, 1)) != (
+            self.shape[:-1] or (1, 1)
+        ):
+            raise UserError(
+                f"{what} are of {window.out_shape} windows but the layer's output has the shape "
+                f"{self.shape}; give both one kernel, stride, dilation and padding"
+            )
+        if window is not None:
+            taps = window.taps
+        point = fixed_point(
+            inputs, side.low, side.levels, taps, _LARGEST_ACCUMULATOR // max(-low, high, 1)
+        )
+        if point is None:
+            raise UserError(
+                f"{what} multiply sums of up to {max(-low, high)}, which leaves too few of 32 bits "
+                f"for them; use fewer or narrower inputs"
+            )
+        magnitude = LoweredMagnitude(
+            f"{self.layer}_magnitude",
+            point.gains,
+            point.offsets,
+            point.shift,
+            side.image,
+            side.low,
+            side.levels,
+            point.error,
+        )
+        path: list[LoweredMagnitude | LoweredPool] = [magnitude]
+        ends = magnitude.o_range
+        if window is not None and not window.is_pixel:
+            shape = (*window.shape[:2], 1)
+            window = replace(window, shape=shape, pad=np.zeros(1, np.uint16))
+            path.append(LoweredPool(f"{self.layer}_box", "sum", window, *ends))
+            ends = path[-1].o_range
+        self.stages += [layer, *pools]
+        join = LoweredJoin(
+            op.name,
+            source,
+            tuple(path),
+            "multiply",
+            self.shape,
+            1,
+            (low, ends[0]),
+            (high, ends[1]),
+        )
+        self.stages.append(join)
+        share = point.unit * Surd.of(Fraction(1, taps * len(inputs)))
+        self.chain = [(scale * share, offset) for scale, offset in chain]
+        self.draft, self.unit = None, _Unit.SUM
+        self.low, self.levels = join.o_range
 
     def _window(
         self,

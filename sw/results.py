@@ -10,6 +10,14 @@ from xnorflow.planning import Plan
 
 __all__ = ["kind", "layer_results"]
 
+#: What the ways to join are called.
+JOINS = {
+    "add": "add",
+    "append": "concatenate",
+    "prepend": "concatenate",
+    "multiply": "gain of each pixel",
+}
+
 
 def kind(segment: Segment) -> str:
     """Return what a layer and the stages behind it are, e.g. ``conv 3x3, max 2x2``."""
@@ -32,7 +40,7 @@ def kind(segment: Segment) -> str:
             words += ", threshold"
             continue
         if isinstance(stage, LoweredJoin):
-            words += ", add" if stage.how == "add" else ", concatenate"
+            words += f", {JOINS[stage.how]}"
             continue
         name = "sum" if stage.op == "sum" else "max"
         words += f", {name} {stage.window.kernel[0]}x{stage.window.kernel[1]}"

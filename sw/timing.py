@@ -37,6 +37,7 @@ from xnorflow.lowered import LoweredLayer, LoweredNetwork, LoweredPool, WindowKe
 from xnorflow.pipeline import (
     ConverterStage,
     JoinStage,
+    MagnitudeStage,
     MatrixStage,
     PoolStage,
     ResizeStage,
@@ -46,6 +47,7 @@ from xnorflow.pipeline import (
     ThresholdStage,
     WindowStage,
     join_unit,
+    magnitude_unit,
     pipeline,
 )
 
@@ -121,6 +123,8 @@ def _schedule(stage: Stage, arrivals: NDArray[np.int64]) -> NDArray[np.int64]:
             return unit_schedule(arrivals, length, rounds, _unit_latency(stage), steps)
         case PoolStage():
             return _pool(stage).schedule(arrivals)
+        case MagnitudeStage():
+            return magnitude_unit(stage).schedule(arrivals)
         case ThresholdStage() | ScoreStage():
             beats = np.arange(len(arrivals))
             return np.maximum.accumulate(arrivals - beats) + beats + _channel_latency(stage)
@@ -372,6 +376,8 @@ def _way(stage: Stage) -> int:
             return int(stage.kernel != (1, 1))
         case JoinStage():
             return join_unit(stage).latency
+        case MagnitudeStage():
+            return magnitude_unit(stage).latency
         case ThresholdStage() | ScoreStage():
             return _channel_latency(stage)
         case ResizeStage():
