@@ -35,7 +35,7 @@ from xnorflow.float_model import Tensor, evaluate
 from xnorflow.frontend.chain import Layout
 from xnorflow.frontend.graph import Graph
 from xnorflow.frontend.walk import Imported
-from xnorflow.lowered import LoweredLayer, LoweredNetwork
+from xnorflow.lowered import LoweredJoin, LoweredLayer, LoweredMagnitude, LoweredNetwork
 from xnorflow.lowering import lower
 from xnorflow.network import (
     AveragePool,
@@ -46,6 +46,7 @@ from xnorflow.network import (
     MaxPool,
     MultiThreshold,
     Network,
+    PixelGain,
     Quantize,
     Sign,
 )
@@ -211,7 +212,7 @@ def check_import(
         return ImportCheck(0, 0, 0, perf_counter() - start, _not_checked(why))
     x = _frames(imported, lowered, -(-frames // batch) * batch, np.random.default_rng(seed))
     try:
-        reference, own, conclusive = compare_network(imported, x)
+        reference, own, conclusive = compare_network(imported, x, _gain_errors(lowered))
     except ReferenceFailed as failure:
         why = f"onnx's reference executor does not run it ({failure})"
         return ImportCheck(0, 0, 0, perf_counter() - start, _not_checked(why))
@@ -228,8 +229,14 @@ def check_import(
     return ImportCheck(len(x), tensors, inconclusive, perf_counter() - start, note)
 
 
+def _gain_errors(lowered: LoweredNetwork) -> list[float]:
+    """Return what a network's gains of pixels may be off, in their order."""
+    paths = (stage.path for stage in lowered.stages if isinstance(stage, LoweredJoin))
+    return [part.error for path in paths for part in path if isinstance(part, LoweredMagnitude)]
+
+
 def compare_network(
-    imported: Imported, x: NDArray
+    imported: Imported, x: NDArray, errors: Sequence[float] = ()
 ) -> tuple[dict[str, NDArray], list[Tensor], NDArray[np.bool_]]:
     """Compare a graph and the network that it became, tensor by tensor.
 
@@ -238,6 +245,8 @@ def compare_network(
     imported : Imported
     x : ndarray, shape (N, *network.input_shape)
         Frames; a multiple of the graph's batch.
+    errors : sequence of float
+        Bounds on what the lowered network's gains of pixels are off.
 
     Returns
     -------
@@ -261,7 +270,7 @@ def compare_network(
     compared = filter(None, imported.tensors)
     wanted = list(dict.fromkeys([*compared, *graph.outputs, *ranked]))
     reference = execute(graph, _in_graph(imported, x), wanted, imported.options.sign_zero)
-    own = list(evaluate(imported.network, x))
+    own = list(evaluate(imported.network, x, errors))
     conclusive = np.ones(len(x), bool)
     aside = np.zeros(len(x), bool)
     for index, op in enumerate(imported.network.ops):
@@ -452,7 +461,8 @@ def _compare_golden(
         layer = f"layer {stage.name!r}"
     prediction = golden.predict_quantized(lowered, quantized)
     logits = own[-1].values.reshape(frames, -1)
-    noise = _TOLERANCE * np.broadcast_to(own[-1].size, own[-1].values.shape).reshape(frames, -1)
+    bound = _TOLERANCE * own[-1].size + own[-1].blur
+    noise = np.broadcast_to(bound, own[-1].values.shape).reshape(frames, -1)
     wrong = (np.abs(prediction.logits - logits) > noise).any(axis=1)
     wrong |= _at(logits, prediction.classes) < logits.max(axis=1) - noise.max(axis=1)
     if np.any(wrong & conclusive):
@@ -488,7 +498,7 @@ def _input_of(
     """
     ops = imported.network.ops
     at = [isinstance(op, Dense | Conv2d) and op.name == layer for op in ops].index(True)
-    kinds = Sign | Quantize | MultiThreshold | MaxPool | AveragePool | Join
+    kinds = Sign | Quantize | MultiThreshold | MaxPool | AveragePool | Join | PixelGain
     last = max((index for index in range(at) if isinstance(ops[index], kinds)), default=-1)
     values, doubtful = own[last + 1].values, own[last + 1].doubtful
     hidden = any(isinstance(op, Dense | Conv2d) for op in ops[:last])
