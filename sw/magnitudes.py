@@ -110,9 +110,10 @@ def _largest(gains: list[int], offsets: list[int], low: int, high: int) -> int:
 
 def _exact(chain: Chain) -> tuple[list[int], list[int], Surd] | None:
     """Return integers and the unit of which all numbers are multiples, if there is one."""
-    base = next((scale for scale, _ in chain if scale.terms), ONE)
+    numbers = [number for one in chain for number in one]
+    base = next((number for number in numbers if len(number.terms) == 1), ONE)
     ratios: list[Fraction] = []
-    for number in (number for one in chain for number in one):
+    for number in numbers:
         ratio = (number / base).rational()
         if ratio is None:
             return None
