@@ -111,7 +111,7 @@ def lower_verified(
     Returns
     -------
     network : Network
-        The imported one; its notes tell if it was not checked.
+        The imported one; its notes tell what is rounded, and if it was not checked.
     lowered : LoweredNetwork
 
     Raises
@@ -124,9 +124,26 @@ def lower_verified(
     network = imported.network
     lowered = lower(network)
     check = verify(imported, lowered, wanted)
+    notes = [_rounding_note(part) for part in _magnitudes(lowered) if part.error]
     if check is not None and check.note:
-        network = replace(network, notes=(*network.notes, check.note))
+        notes.append(check.note)
+    if notes:
+        network = replace(network, notes=(*network.notes, *notes))
     return network, lowered
+
+
+def _magnitudes(lowered: LoweredNetwork) -> list[LoweredMagnitude]:
+    """Return what a network's gains of pixels are made of, in their order."""
+    paths = (stage.path for stage in lowered.stages if isinstance(stage, LoweredJoin))
+    return [part for path in paths for part in path if isinstance(part, LoweredMagnitude)]
+
+
+def _rounding_note(magnitude: LoweredMagnitude) -> str:
+    layer = magnitude.name.removesuffix("_magnitude")
+    return (
+        f"The gains of pixels (XNOR-Net's K) of layer {layer!r} are rounded to integers: each is "
+        f"off by at most {magnitude.error:.2g}."
+    )
 
 
 def verify(
@@ -211,8 +228,9 @@ def check_import(
         why = f"its batch of {batch} frames takes too much memory"
         return ImportCheck(0, 0, 0, perf_counter() - start, _not_checked(why))
     x = _frames(imported, lowered, -(-frames // batch) * batch, np.random.default_rng(seed))
+    errors = [part.error for part in _magnitudes(lowered)]
     try:
-        reference, own, conclusive = compare_network(imported, x, _gain_errors(lowered))
+        reference, own, conclusive = compare_network(imported, x, errors)
     except ReferenceFailed as failure:
         why = f"onnx's reference executor does not run it ({failure})"
         return ImportCheck(0, 0, 0, perf_counter() - start, _not_checked(why))
@@ -227,12 +245,6 @@ def check_import(
         )
     tensors = len(set(filter(None, imported.tensors)))
     return ImportCheck(len(x), tensors, inconclusive, perf_counter() - start, note)
-
-
-def _gain_errors(lowered: LoweredNetwork) -> list[float]:
-    """Return what a network's gains of pixels may be off, in their order."""
-    paths = (stage.path for stage in lowered.stages if isinstance(stage, LoweredJoin))
-    return [part.error for path in paths for part in path if isinstance(part, LoweredMagnitude)]
 
 
 def compare_network(

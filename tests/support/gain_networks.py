@@ -20,11 +20,11 @@ from xnorflow.network import (
 
 __all__ = ["GainMaker"]
 
-SIDE = 6
+SIDE = 5
 
 
 class GainMaker:
-    """Makes a random network of 6 x 6 pixels.
+    """Makes a random network of 5 x 5 pixels.
 
     Parameters
     ----------
@@ -87,9 +87,10 @@ class GainMaker:
             places["padding"] = tuple(rng.integers(0, 2, 4).tolist())
         if max(kernel) <= 2 and min(rows, columns) > 2 and rng.random() < 0.3:
             places["dilation"] = tuple(rng.integers(1, 3, 2).tolist())
-        conv = Conv2d(
-            f"{name}_conv", self.signs(int(rng.integers(2, 5)), *kernel, channels), **places
-        )
+        groups = channels if rng.random() < 0.2 else 1
+        outputs = groups * int(rng.integers(1, 3)) if groups > 1 else int(rng.integers(2, 5))
+        weights = self.signs(outputs, *kernel, channels // groups)
+        conv = Conv2d(f"{name}_conv", weights, groups=groups, **places)
         self.ops.append(conv)
         sizes = []
         for axis, size in enumerate((rows, columns)):
@@ -121,15 +122,24 @@ class GainMaker:
             self.block("a")
             if not self.exact and rng.random() < 0.4:
                 self.block("b")
-        source, sign = len(self.ops), Sign("last_sign")
-        self.ops += [sign, Flatten("flat", bool(rng.integers(2)))]
+        flatten = Flatten("flat", bool(rng.integers(2)))
+        if early := rng.random() < 0.5:
+            self.ops.append(flatten)
+        source = len(self.ops)
+        self.ops += [Sign("last_sign")] if early else [Sign("last_sign"), flatten]
         hidden = self.signs(int(rng.integers(3, 6)), int(np.prod(self.shape)))
         self.ops.append(Dense("hidden", hidden))
         self.shape = (len(hidden),)
         if rng.random() < 0.7:
             self.gained("hidden", source, None)
         self.norm("hidden_norm")
-        self.ops += [Sign("hidden_sign"), Dense("last", self.signs(3, len(hidden)))]
+        levels = Quantize("hidden_levels", Fraction(1, 2), Fraction(0), 0, 3)
+        self.ops.append(levels if rng.random() < 0.3 else Sign("hidden_sign"))
+        bits = isinstance(self.ops[-1], Sign)
+        self.ops.append(Dense("last", self.signs(3, len(hidden))))
+        self.shape = (3,)
+        if bits and rng.random() < 0.3:
+            self.gained("last", len(self.ops) - 2, None)
         return Network("gains", (SIDE, SIDE, self._input_channels()), tuple(self.ops))
 
     def _input_channels(self) -> int:

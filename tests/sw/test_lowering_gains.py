@@ -56,8 +56,10 @@ def test_random_networks_mean_what_exact_arithmetic_says(seed, exact):
         if any(errors) and not sure[number]:
             continue
         logits = run_exact(network, frame)[-1].ravel()
-        np.testing.assert_allclose(got.logits[number], logits.astype(float), rtol=1e-9, atol=1e-9)
-        assert best_class(logits) == got.classes[number]
+        off = np.abs(got.logits[number] - logits.astype(float))
+        assert np.all(off <= 1e-9 * (1 + np.abs(got.logits[number])) + tensors[-1].blur)
+        if not np.any(tensors[-1].blur):
+            assert best_class(logits) == got.classes[number]
 
 
 def network_of(rng: np.random.Generator, exact: bool, *, bias=(0, 0, 0), padding=1) -> Network:
