@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from foldings import random_folding
 from gain_networks import GainMaker
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
 from xnorflow.assemble import assemble
 from xnorflow.cost import FAMILIES, estimate
@@ -17,7 +15,8 @@ from xnorflow.search import Budget, smallest
 from xnorflow.sim.verify import verify
 from xnorflow.timing import latency_cycles
 
-seeds = st.integers(0, 1_000_000)
+#: Seeds of networks in which no second stage is nearly as slow as the slowest one.
+PACED = (0, 1, 14, 21)
 
 
 def drawn(seed, exact):
@@ -25,15 +24,18 @@ def drawn(seed, exact):
     network = GainMaker(seed, exact).network()
     lowered = lower(network)
     rng = np.random.default_rng(seed)
+    foldings = [random_folding(rng, lowered) for _ in range(4)]
+    # Neither many cycles nor many units in parallel, which take long to simulate.
+    folding = min(foldings, key=lambda one: abs(cycles_per_frame(lowered, one) - 200))
     frames = rng.integers(0, 5, (3, *network.input_shape)).astype(np.uint8)
-    return lowered, random_folding(rng, lowered), quantize(lowered, frames)
+    return lowered, folding, quantize(lowered, frames)
 
 
-@settings(max_examples=8)
-@given(seed=seeds, exact=st.booleans(), stall=st.sampled_from([0.0, 0.2, 0.7]))
-def test_random_networks_are_bit_exact_under_back_pressure(seed, exact, stall):
-    lowered, folding, frames = drawn(seed, exact)
+@pytest.mark.parametrize("seed", range(6))
+def test_random_networks_are_bit_exact_under_back_pressure(seed):
+    lowered, folding, frames = drawn(seed, seed % 2 == 0)
     core = assemble(lowered, folding)
+    stall = [0.0, 0.2, 0.7][seed // 2]
     result = verify(core, lowered, frames, stall=stall, seed=seed, watch_layers=True)
     assert result.mismatches == 0
     assert not any(result.layer_mismatches.values())
@@ -41,12 +43,11 @@ def test_random_networks_are_bit_exact_under_back_pressure(seed, exact, stall):
     assert verify(core, lowered, frames[-1:]).classes[0] == result.classes[-1]
 
 
-@settings(max_examples=4)
-@given(seed=seeds, exact=st.booleans())
-def test_cycles_and_latency_are_the_predicted_ones(seed, exact):
-    lowered, folding, frames = drawn(seed, exact)
+@pytest.mark.parametrize("seed", PACED)
+def test_cycles_and_latency_are_the_predicted_ones(seed):
+    lowered, folding, frames = drawn(seed, seed % 2 == 0)
     busiest = sorted(stage.cycles for stage in pipeline(lowered, folding))[-2:]
-    assume(busiest[-1] >= 40 and busiest[0] <= 0.9 * busiest[-1])
+    assert busiest[0] <= 0.9 * busiest[1]
     core = assemble(lowered, folding)
     result = verify(core, lowered, np.concatenate([frames, frames]))
     assert core.latency == latency_cycles(lowered, folding)
@@ -83,7 +84,7 @@ def test_no_folding_is_faster_than_the_boxes(gained):
         if isinstance(stage, JoinStage):
             # It is known before the shortcut's stages are.
             assert JoinStage(stage.join, stage.lanes).cycles >= max(
-                part.cycles for part in stage.side[1:]
+                (part.cycles for part in stage.side[1:]), default=0
             )
 
 
