@@ -39,6 +39,8 @@ class GainUnit(wiring.Component):
         i ----|reg|--.
         side -|reg|-(x)--|reg|-- o
 
+    A pixel's first beat takes the gain, and its register keeps it for the others.
+
     Latency: 2 cycles.
     Cycles: a beat a cycle, without idle ones.
 
@@ -122,15 +124,15 @@ class GainUnit(wiring.Component):
         m = Module()
         en = Signal()
         both = Signal()
-        last = Signal()
+        first = Signal()
         valid = Signal(2)  # bit n: a beat has taken n + 1 steps
         fold = Signal(range(self.o_beats))
         m.d.comb += [
             en.eq(~self.o.valid | self.o.ready),
-            both.eq(self.i.valid & self.side.valid),
-            last.eq(fold == self.o_beats - 1),
-            self.i.ready.eq(en & self.side.valid),
-            self.side.ready.eq(en & self.i.valid & last),
+            first.eq(fold == 0),
+            both.eq(self.i.valid & (self.side.valid | ~first)),
+            self.i.ready.eq(en & (self.side.valid | ~first)),
+            self.side.ready.eq(en & self.i.valid & first),
             self.o.valid.eq(valid[-1]),
         ]
         elements = Signal.like(self.i.payload, name="elements", reset_less=True)
@@ -139,12 +141,13 @@ class GainUnit(wiring.Component):
             m.d.sync += [
                 valid.eq(valid << 1 | both),
                 elements.eq(self.i.payload),
-                gain.eq(self.side.payload[0]),
                 *(
                     product.eq(element * gain)
                     for product, element in zip(self.o.payload, elements, strict=True)
                 ),
             ]
+        with m.If(en & first):
+            m.d.sync += gain.eq(self.side.payload[0])
         with m.If(en & both):
-            m.d.sync += fold.eq(Mux(last, 0, fold + 1))
+            m.d.sync += fold.eq(Mux(fold == self.o_beats - 1, 0, fold + 1))
         return m
