@@ -6,11 +6,13 @@ share.
 
 - *Exact*: where all s and o are small multiples of one number, that is the unit (it may be
   irrational, as where all channels have one batch norm), and nothing is rounded.
-- *Rounded*: otherwise the unit is a power of two that gives the largest s `GAIN_BITS` bits; a and b
-  are the nearest integers, and a pixel's sum loses as many low bits as it takes for the sums of
-  windows to have `SUM_BITS` bits, rounded to nearest. A channel is then off by no more than
-  ``|(a * u - s) * y + (b * u - o)|`` is at one of the ends of y, and the sum by half of what is
-  shifted out; `FixedPoint.error` adds that up.
+- *Rounded*: otherwise a window's sum gets `SUM_BITS` bits, or `WIDE_SUM_BITS` of integers y that
+  are wide themselves, as products with other gains are: of their range only a small part is used.
+  That leaves so many bits for a pixel's sum, and the unit is a power of two that gives the largest
+  s as many; a and b are the nearest integers, and low bits of the sum are rounded away. A channel
+  is then off by no more than ``|(a * u - s) * y + (b * u - o)|`` is at one of the ends of y, and
+  the sum by half of what is shifted out, which is of that size too; `FixedPoint.error` adds that
+  up.
 """
 
 from __future__ import annotations
@@ -25,13 +27,16 @@ from numpy.typing import NDArray
 from xnorflow.affine import Chain
 from xnorflow.surd import ONE, Surd
 
-__all__ = ["GAIN_BITS", "SUM_BITS", "FixedPoint", "fixed_point"]
-
-GAIN_BITS = 17
-"""Bits of the largest gain where gains are rounded: with a sign, a multiplier of 18 bits has it."""
+__all__ = ["SUM_BITS", "WIDE_SUM_BITS", "FixedPoint", "fixed_point"]
 
 SUM_BITS = 20
-"""Bits of a window's sum where it is rounded."""
+"""Bits of a window's sum where it is rounded: of 3 x 3 pixels, gains have 17 bits and a sign."""
+
+WIDE_SUM_BITS = 26
+"""The same of wide integers."""
+
+_WIDE = 1 << 17
+"""From this magnitude on integers are wide: a multiplier of 18 bits does not take them."""
 
 _MOST_BITS = 60
 """Bits of a pixel's sum before anything is shifted out."""
@@ -130,16 +135,16 @@ def _rounded(chain: Chain, low: int, high: int, taps: int, most: int) -> FixedPo
     numbers = [(float(scale), float(offset)) for scale, offset in chain]
     slope = max(abs(scale) for scale, _ in numbers) or max(abs(offset) for _, offset in numbers)
     reach = max(-low, high)
+    most = min(most, (1 << (SUM_BITS if reach < _WIDE else WIDE_SUM_BITS)) - 1) // taps
+    if most >> _FEWEST_BITS == 0:
+        return None
     total = sum(abs(scale) * reach + abs(offset) for scale, offset in numbers)
-    bits = min(GAIN_BITS - frexp(slope)[1], _MOST_BITS - frexp(total)[1])
+    bits = min(most.bit_length() - frexp(slope)[1], _MOST_BITS - frexp(total)[1])
     step = Surd.of(Fraction(2) ** bits)
     half = Surd.of(Fraction(1, 2))
     gains = [floor(scale * step + half) for scale, _ in chain]
     offsets = [floor(offset * step + half) for _, offset in chain]
     largest = _largest(gains, offsets, low, high)
-    most = min(most, (1 << SUM_BITS) - 1) // taps
-    if most >> _FEWEST_BITS == 0:
-        return None
     shift = 0
     while largest + ((1 << shift) // 2) >> shift > most:
         shift += 1

@@ -389,10 +389,10 @@ MUTATIONS: tuple[Mutation, ...] = (
         _MAGNITUDE,
     ),
     Mutation(
-        "magnitude: the last of an odd number of lanes is lost",
+        "magnitude: lanes are ORed",
         "hw/magnitude.py",
-        "sums += terms[len(terms) - len(terms) % 2 :]",
-        "sums += []",
+        "sums = [one + two for one, two",
+        "sums = [one | two for one, two",
         _MAGNITUDE,
     ),
     Mutation(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xnorflow.magnitudes import GAIN_BITS, SUM_BITS, fixed_point
+from xnorflow.magnitudes import SUM_BITS, WIDE_SUM_BITS, fixed_point
 from xnorflow.surd import Surd
 
 MOST = (1 << 31) - 1
@@ -77,7 +77,7 @@ def test_sums_of_windows_are_no_larger_than_what_follows_can_take(case, taps, mo
     assert largest * taps <= most
     if point.error:
         assert largest * taps < 1 << SUM_BITS
-        assert point.gains.max() <= 1 << GAIN_BITS
+        assert point.gains.max() <= 1 << SUM_BITS
         # The bound is no idle one: less than a step of 1 / 256, and of a good many steps.
         full = float(point.unit) * largest / len(chain)
         assert point.error <= full / 128
@@ -86,8 +86,17 @@ def test_sums_of_windows_are_no_larger_than_what_follows_can_take(case, taps, mo
 def test_rounded_gains_use_all_bits():
     chain = [(Surd.of(Fraction(1, 3), n), Surd.of(n)) for n in (2, 3, 5)]
     point = fixed_point(chain, -100, 100, 9, MOST)
-    assert int(point.gains.max()).bit_length() == GAIN_BITS
+    # As many as a pixel's sum has.
+    assert int(point.gains.max()).bit_length() == 17 == ((1 << SUM_BITS) // 9).bit_length()
     assert point.error < 1e-3 * float(point.unit) * (1 << SUM_BITS) / 27
+
+
+def test_sums_of_wide_integers_have_more_bits():
+    chain = [(Surd.of(Fraction(1, 3), n), Surd.of(n)) for n in (2, 3, 5)]
+    ends = [(1 << 17) - 1, 1 << 17]
+    narrow, wide = (fixed_point(chain, -end, end, 9, MOST) for end in ends)
+    ratio = narrow.error / wide.error
+    assert 1 << (WIDE_SUM_BITS - SUM_BITS - 1) < ratio < 1 << (WIDE_SUM_BITS - SUM_BITS + 1)
 
 
 def test_constants_alone_are_exact_too():
