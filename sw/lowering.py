@@ -843,65 +843,67 @@ class _Walk:
             )
         layer, pools, least, largest, chain = self.draft.folded(self.chain)
         low, high = int(least.min()), int(largest.max())
-        side = copy(self.taps[op.source])
-        source, side.stages, side.pools = len(side.stages) - 1, [], []
-        side._as_integers()
-        inputs = side._of_channels(f"the gains of pixels {op.name!r}")
-        window, taps = None, 1
+        tap = self.taps[op.source]
+        window = self._gain_window(op, what, tap)
+        path, unit = self._magnitudes(what, tap, window, max(-low, high))
+        _, most = path[-1].o_range
+        ranges = (low, 0), (high, most)
+        join = LoweredJoin(op.name, len(tap.stages) - 1, path, "multiply", self.shape, 1, *ranges)
+        self.stages += [layer, *pools, join]
+        self.chain = [(scale * unit, offset) for scale, offset in chain]
+        self.draft, self.unit = None, _Unit.SUM
+        self.low, self.levels = join.o_range
+
+    def _gain_window(self, op: PixelGain, what: str, tap: _Walk) -> Window | None:
+        """Return the windows whose magnitudes are added up; None where the tensor is a vector."""
         if op.kernel is not None:
-            window = side._window(what, op.kernel, op.stride, op.dilation, op.padding)
-        elif len(side.image) == 3:
-            window = Window(side.image, (side.image[0], side.image[1]))
-        if window is not None and (window.out_shape if len(self.shape) > 1 else (1, 1)) != (
-            self.shape[:-1] or (1, 1)
-        ):
+            window = tap._window(what, op.kernel, op.stride, op.dilation, op.padding)
+        elif len(tap.image) == 3:
+            window = Window(tap.image, (tap.image[0], tap.image[1]))
+        else:
+            return None
+        if window.out_shape != (self.shape[:-1] or (1, 1)):
             raise UserError(
                 f"{what} are of {window.out_shape} windows but the layer's output has the shape "
                 f"{self.shape}; give both one kernel, stride, dilation and padding"
             )
-        if window is not None:
-            taps = window.taps
-        point = fixed_point(
-            inputs, side.low, side.levels, taps, _LARGEST_ACCUMULATOR // max(-low, high, 1)
-        )
+        return window
+
+    def _magnitudes(
+        self, what: str, tap: _Walk, window: Window | None, largest: int
+    ) -> tuple[tuple[LoweredMagnitude | LoweredPool, ...], Surd]:
+        """Return what adds magnitudes up, and what a step of the sum is of the mean.
+
+        Parameters
+        ----------
+        what : str
+            The gains, for errors.
+        tap : _Walk
+            At the tensor of which the magnitudes are.
+        window : Window or None
+        largest : int
+            Largest magnitude that is multiplied by them.
+        """
+        tap = copy(tap)
+        tap._as_integers()
+        inputs = tap._of_channels(what.removeprefix(f"{self.where}: "))
+        taps = 1 if window is None else window.taps
+        low, high = tap.low, tap.levels
+        point = fixed_point(inputs, low, high, taps, _LARGEST_ACCUMULATOR // max(largest, 1))
         if point is None:
             raise UserError(
-                f"{what} multiply sums of up to {max(-low, high)}, which leaves too few of 32 bits "
-                f"for them; use fewer or narrower inputs"
+                f"{what} multiply sums of up to {largest}, which leaves too few of 32 bits for "
+                f"them; use fewer or narrower inputs"
             )
-        magnitude = LoweredMagnitude(
-            f"{self.layer}_magnitude",
-            point.gains,
-            point.offsets,
-            point.shift,
-            side.image,
-            side.low,
-            side.levels,
-            point.error,
-        )
-        path: list[LoweredMagnitude | LoweredPool] = [magnitude]
-        ends = magnitude.o_range
-        if window is not None and not window.is_pixel:
-            shape = (*window.shape[:2], 1)
-            window = replace(window, shape=shape, pad=np.zeros(1, np.uint16))
-            path.append(LoweredPool(f"{self.layer}_box", "sum", window, *ends))
-            ends = path[-1].o_range
-        self.stages += [layer, *pools]
-        join = LoweredJoin(
-            op.name,
-            source,
-            tuple(path),
-            "multiply",
-            self.shape,
-            1,
-            (low, ends[0]),
-            (high, ends[1]),
-        )
-        self.stages.append(join)
-        share = point.unit * Surd.of(Fraction(1, taps * len(inputs)))
-        self.chain = [(scale * share, offset) for scale, offset in chain]
-        self.draft, self.unit = None, _Unit.SUM
-        self.low, self.levels = join.o_range
+        numbers = point.gains, point.offsets, point.shift
+        name = f"{self.layer}_magnitude"
+        magnitude = LoweredMagnitude(name, *numbers, tap.image, low, high, point.error)
+        unit = point.unit * Surd.of(Fraction(1, taps * len(inputs)))
+        if window is None or window.is_pixel:
+            return (magnitude,), unit
+        window = replace(window, shape=(*window.shape[:2], 1), pad=np.zeros(1, np.uint16))
+        box = LoweredPool(f"{self.layer}_box", "sum", window, *magnitude.o_range)
+        return (magnitude, box), unit
 
     def _window(
         self,
