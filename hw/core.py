@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from xnorflow.hw import layouts
 from xnorflow.hw.argmax import ArgMax
+from xnorflow.hw.gain import GainUnit
 from xnorflow.hw.join import JoinUnit, StreamFork
 from xnorflow.hw.width_converter import WidthConverter
 
@@ -31,7 +32,7 @@ class StreamUnit(Protocol):
     def schedule(self) -> Callable[..., NDArray[np.int64]]:
         """Return the cycles at which beats leave, given those at which they arrive.
 
-        A `JoinUnit` takes the arrivals of both its streams.
+        A `JoinUnit` or `GainUnit` takes the arrivals of both its streams.
         """
         ...
 
@@ -60,7 +61,7 @@ class CoreStage:
     cycles : int
         Cycles that a frame keeps it busy.
     shortcut : Shortcut or None
-        What comes to a `JoinUnit` besides.
+        What comes to a `JoinUnit` or `GainUnit` besides.
     """
 
     name: str
@@ -138,7 +139,8 @@ class StreamingCore(wiring.Component):
             if stage.shortcut is None:
                 continue
             unit = stage.unit
-            if not isinstance(unit, JoinUnit) or not 0 <= stage.shortcut.source < number:
+            behind = 0 <= stage.shortcut.source < number
+            if not isinstance(unit, JoinUnit | GainUnit) or not behind:
                 raise ValueError(
                     f"stage {stage.name} has a shortcut, so it must be a join behind its source"
                 )
@@ -210,7 +212,7 @@ class StreamingCore(wiring.Component):
         for number, stage in enumerate(self.stages):
             _place(m, names[stage], stage)
             _connect(m, upstream, stage.unit.i)
-            if isinstance(stage.unit, JoinUnit):
+            if isinstance(stage.unit, JoinUnit | GainUnit):
                 _connect(m, sides[number], stage.unit.side)
             upstream = stage.unit.o
             for join, shortcut in joins:

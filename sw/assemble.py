@@ -29,6 +29,7 @@ from xnorflow.pipeline import (
     POOL_REGISTER_BITS,
     ConverterStage,
     JoinStage,
+    MagnitudeStage,
     MatrixStage,
     PoolStage,
     ResizeStage,
@@ -37,6 +38,7 @@ from xnorflow.pipeline import (
     ThresholdStage,
     WindowStage,
     make_join,
+    make_magnitude,
     pipeline,
 )
 
@@ -145,6 +147,8 @@ def component(
             return _pool(stage, payload.elem_shape)
         case ThresholdStage():
             return ThresholdUnit(payload.elem_shape, stage.stage.thresholds, lanes=stage.lanes)
+        case MagnitudeStage():
+            return make_magnitude(stage, payload.elem_shape)
         case ScoreStage():
             return ScoreUnit(payload.elem_shape, output.scale, output.offset, lanes=stage.lanes)
         case JoinStage():

@@ -19,9 +19,11 @@ from xnorflow.hw.accumulator import accumulator_width, start_parts
 from xnorflow.hw.argmax import argmax_parts
 from xnorflow.hw.cost import FAMILIES, Cost, Family, Parts, merge
 from xnorflow.hw.fifo import fifo_parts
+from xnorflow.hw.gain import GainUnit, gain_parts
 from xnorflow.hw.join import fork_parts, join_parts
 from xnorflow.hw.layouts import Lanes
 from xnorflow.hw.link.host_link import link_parts
+from xnorflow.hw.magnitude import magnitude_parts
 from xnorflow.hw.multi_threshold import distinct_levels, multi_threshold_parts, search_latency
 from xnorflow.hw.mvu import (
     count_top,
@@ -48,6 +50,7 @@ from xnorflow.pipeline import (
     POOL_REGISTER_BITS,
     ConverterStage,
     JoinStage,
+    MagnitudeStage,
     MatrixStage,
     PoolStage,
     ResizeStage,
@@ -56,6 +59,7 @@ from xnorflow.pipeline import (
     ThresholdStage,
     WindowStage,
     join_unit,
+    magnitude_unit,
     owned_pipeline,
 )
 
@@ -197,8 +201,13 @@ def component_parts(family: Family, stage: Stage, output: LoweredOutput) -> Part
         case ScoreStage():
             scores = _sum_score_unit(stage, output)
             return channel_stage_parts(scores.folds, score_parts(family, scores))
+        case MagnitudeStage():
+            return magnitude_parts(family, magnitude_unit(stage))
         case JoinStage():
-            return merge(join_parts(family, join_unit(stage)), fork_parts())
+            unit = join_unit(stage)
+            if isinstance(unit, GainUnit):
+                return merge(gain_parts(family, unit), fork_parts())
+            return merge(join_parts(family, unit), fork_parts())
 
 
 def _unit(family: Family, stage: MatrixStage, output: LoweredOutput) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from xnorflow.hw.sliding_window import WindowGeometry
 from xnorflow.pipeline import (
     ConverterStage,
     JoinStage,
+    MagnitudeStage,
     MatrixStage,
     PoolStage,
     ResizeStage,
@@ -196,7 +197,7 @@ def _both(main: NDArray[np.int64], side: NDArray[np.int64], service: int) -> NDA
 
 def _side_depth(stage: JoinStage, arrivals: NDArray[np.int64], taken: NDArray[np.int64]) -> int:
     """Return the beats that wait at the end of a shortcut at most."""
-    beats = stage.join.side_channels // stage.lanes
+    beats = stage.join.side_channels // stage.side_lanes
     return int(_waiting(arrivals, taken).max()) * beats + SLACK
 
 
@@ -294,7 +295,7 @@ def _nodes(stages: Sequence[Stage], given: int = 1) -> list[_Node]:
                 nodes.append(_matrix_node(start, parts, stage, pixels))
             case PoolStage():
                 nodes.append(_pool_node(start, parts, stage))
-            case ThresholdStage() | ScoreStage():
+            case ThresholdStage() | ScoreStage() | MagnitudeStage():
                 nodes.append(_pixel_node(start, parts, pixels, stage.cycles // pixels))
             case JoinStage():  # whose cycles are those of its shortcut too
                 nodes.append(_pixel_node(start, parts, pixels, stage.o_beats // pixels))

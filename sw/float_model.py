@@ -31,6 +31,7 @@ from xnorflow.network import (
     MultiThreshold,
     Network,
     Op,
+    PixelGain,
     Quantize,
     Sign,
 )
@@ -58,9 +59,11 @@ class Tensor:
         Elements of a sign or quantizer whose input lay so near to the step that rounding noise may
         have decided them; kept up to the next layer, through further signs too.
     doubtful : ndarray of bool, shape (N, ...)
-        Those among them whose input was not computed without any noise.
+        Those whose input was not computed without any noise, or is rounded in integers.
     step : Fraction or None
         All values are multiples of it, without any rounding; None if that is not known.
+    blur : ndarray of float64, shape (C,), or 0
+        Bound for each channel on what integers in a fixed point are off.
     """
 
     values: NDArray[np.float64]
@@ -68,9 +71,10 @@ class Tensor:
     near: NDArray[np.bool_]
     doubtful: NDArray[np.bool_]
     step: Fraction | None = None
+    blur: NDArray[np.float64] | float = 0.0
 
 
-def evaluate(network: Network, frames: NDArray) -> Iterator[Tensor]:
+def evaluate(network: Network, frames: NDArray, errors: Sequence[float] = ()) -> Iterator[Tensor]:
     """Yield the frames and then the tensor behind every operation of `Network.flow`.
 
     What is zero but for rounding noise is taken as zero, whose sign is +1, and what lies midway
@@ -80,6 +84,9 @@ def evaluate(network: Network, frames: NDArray) -> Iterator[Tensor]:
     ----------
     network : Network
     frames : ndarray, shape (N, *network.input_shape)
+    errors : sequence of float
+        For each of the network's `PixelGain` a bound on what the integers' gain is off; 0 by
+        default. It has no influence on values.
 
     Raises
     ------
@@ -90,10 +97,17 @@ def evaluate(network: Network, frames: NDArray) -> Iterator[Tensor]:
     tensor = _tensor(values, _largest(values), _step_of_frames(values))
     yield tensor
     steps = network.flow()
+    bounds = iter(errors)
 
     def compute(number: int, taken: Sequence[Tensor]) -> Tensor:
-        op = steps[number].op
-        return _join(op, *taken) if isinstance(op, Join) else _apply(op, *taken)
+        match op := steps[number].op:
+            case Join():
+                return _join(op, *taken)
+            case PixelGain():
+                main, side = taken
+                return _multiply(op, main, side, next(bounds, 0.0))
+            case _:
+                return _apply(op, *taken)
 
     yield from outcomes(steps, tensor, compute)
 
@@ -123,7 +137,7 @@ def _apply(op: Op, x: Tensor) -> Tensor:
             noise = NOISE * x.size
             bits = np.where(x.values >= (0 if x.step else -noise), 1.0, -1.0)
             near = np.abs(x.values) <= noise
-            doubtful = x.doubtful | (near & (x.step is None))
+            doubtful = x.doubtful | (near & (x.step is None)) | _blurred(x, x.values)
             return Tensor(bits, np.ones_like(x.size), x.near | near, doubtful, Fraction(1))
         case Quantize():
             return _quantize(op, x)
@@ -142,8 +156,15 @@ def _apply(op: Op, x: Tensor) -> Tensor:
             values = _windows(op, kernel, x.values, 0).mean(axis=(4, 5))
             step = _binary(x.step and x.step / prod(kernel))
             return _rounded(replace(_pooled(op, kernel, x), values=values, step=step))
-        case Join():
+        case Join() | PixelGain():
             raise TypeError("a join takes two tensors")
+
+
+def _blurred(x: Tensor, distance: NDArray) -> NDArray[np.bool_] | bool:
+    """Return which elements integers may have on the other side of a step so far away."""
+    if not np.any(x.blur):
+        return False
+    return np.asarray(np.abs(distance) <= x.blur + NOISE * x.size)
 
 
 def _join(op: Join, x: Tensor, side: Tensor) -> Tensor:
@@ -159,6 +180,7 @@ def _join(op: Join, x: Tensor, side: Tensor) -> Tensor:
                 x.near | side.near,
                 x.doubtful | side.doubtful,
                 common,
+                x.blur + side.blur,
             )
         )
     pair = (x, side) if op.how == "append" else (side, x)
@@ -166,7 +188,26 @@ def _join(op: Join, x: Tensor, side: Tensor) -> Tensor:
         np.concatenate([getattr(tensor, key) for tensor in pair], axis=-1)
         for key in ("values", "near", "doubtful", "size")
     )
-    return _rounded(Tensor(values, size, near, doubtful, common))
+    blur = np.concatenate([np.broadcast_to(tensor.blur, tensor.size.shape) for tensor in pair])
+    return _rounded(Tensor(values, size, near, doubtful, common, blur))
+
+
+def _multiply(op: PixelGain, x: Tensor, side: Tensor, error: float) -> Tensor:
+    """Return sums times the mean magnitudes of their windows, in which `error` may be."""
+    magnitudes = np.abs(side.values)
+    if op.kernel is None:
+        gains = magnitudes.reshape(len(magnitudes), -1).mean(axis=1)
+        gains = gains.reshape(-1, *[1] * (x.values.ndim - 1))
+    else:
+        pixels = magnitudes.mean(axis=3, keepdims=True)
+        gains = np.asarray(_windows(op, op.kernel, pixels, 0).mean(axis=(4, 5)))
+    if gains.shape[:-1] != x.values.shape[:-1] and op.kernel is not None:
+        raise ValueError(f"gains {gains.shape} do not suit {x.values.shape}")
+    # All magnitudes are in every gain.
+    spread = np.broadcast_to(side.blur, side.size.shape).mean() + error
+    largest = np.broadcast_to(side.size, side.values.shape[1:]).mean()
+    blur = spread * _largest(x.values) + x.blur * largest
+    return Tensor(x.values * gains, x.size * largest, x.near, x.doubtful, None, blur)
 
 
 def _flatten(op: Flatten, x: Tensor) -> Tensor:
@@ -182,6 +223,7 @@ def _flatten(op: Flatten, x: Tensor) -> Tensor:
         near=flat(x.near, 1),
         doubtful=flat(x.doubtful, 1),
         size=flat(size, 0),
+        blur=flat(np.broadcast_to(x.blur, size.shape), 0),
     )
 
 
@@ -193,7 +235,8 @@ def _affine(op: Affine, x: Tensor) -> Tensor:
         steps = (x.step * value for value in set(op.scale))
         step = _step_of([*steps, *set(op.offset)])
     size = np.broadcast_to(np.abs(scale) * x.size + np.abs(offset), x.size.shape)
-    return _rounded(replace(x, values=x.values * scale + offset, size=size, step=step))
+    blur = np.abs(scale) * x.blur
+    return _rounded(replace(x, values=x.values * scale + offset, size=size, step=step, blur=blur))
 
 
 def _batch_norm(op: BatchNorm, x: Tensor) -> Tensor:
@@ -202,7 +245,8 @@ def _batch_norm(op: BatchNorm, x: Tensor) -> Tensor:
     )
     scale = gamma / np.sqrt(var + np.float64(op.eps))
     size = np.abs(scale) * (x.size + np.abs(mean)) + np.abs(beta)
-    return replace(x, values=scale * (x.values - mean) + beta, size=size, step=None)
+    values = scale * (x.values - mean) + beta
+    return replace(x, values=values, size=size, step=None, blur=np.abs(scale) * x.blur)
 
 
 def _quantize(op: Quantize, x: Tensor) -> Tensor:
@@ -210,26 +254,30 @@ def _quantize(op: Quantize, x: Tensor) -> Tensor:
     noise = NOISE * (x.size / scale + abs(zero) + 1)
     integers = x.values / scale + zero
     halves = np.floor(integers) + 0.5
-    near = (np.abs(integers - halves) <= noise) & (op.low < halves) & (halves < op.high)
+    inside = (op.low < halves) & (halves < op.high)
+    near = (np.abs(integers - halves) <= noise) & inside
+    doubtful = x.doubtful | near | (_blurred(x, scale * (integers - halves)) & inside)
     integers = np.clip(np.round(np.where(near, halves, integers)), op.low, op.high)
     size = np.full(x.size.shape, scale * (max(abs(op.low), abs(op.high)) + abs(zero)))
     step = _step_of([op.scale, op.scale * op.zero_point])
     values = scale * (integers - zero)
-    return _rounded(Tensor(values, size, x.near | near, x.doubtful | near, step))
+    return _rounded(Tensor(values, size, x.near | near, doubtful, step))
 
 
 def _count(op: MultiThreshold, x: Tensor) -> Tensor:
     reached = np.zeros(x.values.shape, np.intp)
     near = np.zeros(x.values.shape, bool)
+    doubtful = x.doubtful
     for column in zip(*op.thresholds, strict=True):
         thresholds = np.array([float(threshold) for threshold in column])
         noise = NOISE * (x.size + np.abs(thresholds))
         reached += x.values >= thresholds - noise
         near |= np.abs(x.values - thresholds) <= noise
+        doubtful = doubtful | _blurred(x, x.values - thresholds)
     levels = np.array([float(value) for value in op.values])
     size = np.full(x.size.shape, np.abs(levels).max())
     step = _step_of(op.values)
-    return _rounded(Tensor(levels[reached], size, x.near | near, x.doubtful | near, step))
+    return _rounded(Tensor(levels[reached], size, x.near | near, doubtful | near, step))
 
 
 def _convolve(op: Conv2d, x: Tensor) -> Tensor:
@@ -261,7 +309,10 @@ def _pooled(op: MaxPool | AveragePool, kernel: Iterable[int], x: Tensor) -> Tens
 
 
 def _windows(
-    op: Conv2d | MaxPool | AveragePool, kernel: Iterable[int], x: NDArray, fill: float
+    op: Conv2d | MaxPool | AveragePool | PixelGain,
+    kernel: Iterable[int],
+    x: NDArray,
+    fill: float,
 ) -> NDArray:
     """Return the windows of images (N, H, W, C), shape (N, rows, columns, C, KH, KW)."""
     top, left, bottom, right = (0, 0, 0, 0) if isinstance(op, AveragePool) else op.padding

@@ -15,12 +15,13 @@ from xnorflow.lowered import (
     InputQuantizer,
     LoweredJoin,
     LoweredLayer,
+    LoweredMagnitude,
     LoweredNetwork,
     LoweredPool,
     LoweredStage,
     LoweredThreshold,
 )
-from xnorflow.packed import accumulate, fire, join, pool, reached
+from xnorflow.packed import accumulate, fire, join, magnitudes, pool, reached
 
 __all__ = ["Disturbance", "Prediction", "activations", "predict", "predict_quantized", "quantize"]
 
@@ -202,6 +203,8 @@ def _sent(stage: LoweredStage, x: NDArray, *side: NDArray) -> NDArray:
             return pool(stage, x)
         case LoweredThreshold():
             return reached(x, stage.thresholds)
+        case LoweredMagnitude():
+            return magnitudes(stage, x)
 
 
 def _last(lowered: LoweredNetwork, frames: NDArray) -> NDArray[np.int64]:
@@ -225,7 +228,7 @@ def _bytes_per_frame(lowered: LoweredNetwork) -> int:
                 window = stage.window
                 sizes.append(lane * window.positions * window.taps * window.shape[2])
             case LoweredJoin():
-                sizes.append(3 * 8 * prod(stage.o_shape))
+                sizes.append(3 * 8 * max(prod(part.i_shape) for part in (stage, *stage.path)))
     return max(sizes)
 
 

@@ -35,7 +35,7 @@ from xnorflow.float_model import Tensor, evaluate
 from xnorflow.frontend.chain import Layout
 from xnorflow.frontend.graph import Graph
 from xnorflow.frontend.walk import Imported
-from xnorflow.lowered import LoweredLayer, LoweredNetwork
+from xnorflow.lowered import LoweredJoin, LoweredLayer, LoweredMagnitude, LoweredNetwork
 from xnorflow.lowering import lower
 from xnorflow.network import (
     AveragePool,
@@ -46,6 +46,7 @@ from xnorflow.network import (
     MaxPool,
     MultiThreshold,
     Network,
+    PixelGain,
     Quantize,
     Sign,
 )
@@ -110,7 +111,7 @@ def lower_verified(
     Returns
     -------
     network : Network
-        The imported one; its notes tell if it was not checked.
+        The imported one; its notes tell what is rounded, and if it was not checked.
     lowered : LoweredNetwork
 
     Raises
@@ -123,9 +124,26 @@ def lower_verified(
     network = imported.network
     lowered = lower(network)
     check = verify(imported, lowered, wanted)
+    notes = [_rounding_note(part) for part in _magnitudes(lowered) if part.error]
     if check is not None and check.note:
-        network = replace(network, notes=(*network.notes, check.note))
+        notes.append(check.note)
+    if notes:
+        network = replace(network, notes=(*network.notes, *notes))
     return network, lowered
+
+
+def _magnitudes(lowered: LoweredNetwork) -> list[LoweredMagnitude]:
+    """Return what a network's gains of pixels are made of, in their order."""
+    paths = (stage.path for stage in lowered.stages if isinstance(stage, LoweredJoin))
+    return [part for path in paths for part in path if isinstance(part, LoweredMagnitude)]
+
+
+def _rounding_note(magnitude: LoweredMagnitude) -> str:
+    layer = magnitude.name.removesuffix("_magnitude")
+    return (
+        f"The gains of pixels (XNOR-Net's K) of layer {layer!r} are rounded to integers: each is "
+        f"off by at most {magnitude.error:.2g}."
+    )
 
 
 def verify(
@@ -210,8 +228,9 @@ def check_import(
         why = f"its batch of {batch} frames takes too much memory"
         return ImportCheck(0, 0, 0, perf_counter() - start, _not_checked(why))
     x = _frames(imported, lowered, -(-frames // batch) * batch, np.random.default_rng(seed))
+    errors = [part.error for part in _magnitudes(lowered)]
     try:
-        reference, own, conclusive = compare_network(imported, x)
+        reference, own, conclusive = compare_network(imported, x, errors)
     except ReferenceFailed as failure:
         why = f"onnx's reference executor does not run it ({failure})"
         return ImportCheck(0, 0, 0, perf_counter() - start, _not_checked(why))
@@ -229,7 +248,7 @@ def check_import(
 
 
 def compare_network(
-    imported: Imported, x: NDArray
+    imported: Imported, x: NDArray, errors: Sequence[float] = ()
 ) -> tuple[dict[str, NDArray], list[Tensor], NDArray[np.bool_]]:
     """Compare a graph and the network that it became, tensor by tensor.
 
@@ -238,6 +257,8 @@ def compare_network(
     imported : Imported
     x : ndarray, shape (N, *network.input_shape)
         Frames; a multiple of the graph's batch.
+    errors : sequence of float
+        Bounds on what the lowered network's gains of pixels are off.
 
     Returns
     -------
@@ -261,7 +282,7 @@ def compare_network(
     compared = filter(None, imported.tensors)
     wanted = list(dict.fromkeys([*compared, *graph.outputs, *ranked]))
     reference = execute(graph, _in_graph(imported, x), wanted, imported.options.sign_zero)
-    own = list(evaluate(imported.network, x))
+    own = list(evaluate(imported.network, x, errors))
     conclusive = np.ones(len(x), bool)
     aside = np.zeros(len(x), bool)
     for index, step in enumerate(imported.network.flow()):
@@ -458,7 +479,8 @@ def _compare_golden(
         conclusive &= ~differs.reshape(frames, -1).any(axis=1)
     prediction = golden.predict_quantized(lowered, quantized)
     logits = own[-1].values.reshape(frames, -1)
-    noise = _TOLERANCE * np.broadcast_to(own[-1].size, own[-1].values.shape).reshape(frames, -1)
+    bound = _TOLERANCE * own[-1].size + own[-1].blur
+    noise = np.broadcast_to(bound, own[-1].values.shape).reshape(frames, -1)
     wrong = (np.abs(prediction.logits - logits) > noise).any(axis=1)
     wrong |= _at(logits, prediction.classes) < logits.max(axis=1) - noise.max(axis=1)
     if np.any(wrong & conclusive):
@@ -502,7 +524,7 @@ def _input_of(
     while place >= 0:
         way.append(place)
         place = steps[place].takes[0]
-    kinds = Sign | Quantize | MultiThreshold | MaxPool | AveragePool | Join
+    kinds = Sign | Quantize | MultiThreshold | MaxPool | AveragePool | Join | PixelGain
     first = next((n for n, place in enumerate(way) if isinstance(steps[place].op, kinds)), len(way))
     way = way[first:]
     tensor = own[way[0] + 1] if way else own[0]

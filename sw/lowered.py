@@ -8,7 +8,8 @@ of four:
   thresholds reached) unless it is told to send on its accumulators;
 - :class:`LoweredPool`: OR, maximum or sum over windows;
 - :class:`LoweredThreshold`: thresholds of their own, behind a sum;
-- :class:`LoweredJoin`: an earlier stage's output, added or appended.
+- :class:`LoweredJoin`: an earlier stage's output, added or appended, or the sum of its magnitudes
+  in each window multiplied by.
 
 The stages are a chain; only a join looks back, past the stages that its shortcut skips, and holds
 the stages that stand on the shortcut.
@@ -34,6 +35,7 @@ __all__ = [
     "InputQuantizer",
     "LoweredJoin",
     "LoweredLayer",
+    "LoweredMagnitude",
     "LoweredNetwork",
     "LoweredOutput",
     "LoweredPool",
@@ -413,11 +415,70 @@ class LoweredThreshold:
 
 
 @dataclass(frozen=True, eq=False)
-class LoweredJoin:
-    """The end of a shortcut: what an earlier stage sent on, added or put beside.
+class LoweredMagnitude:
+    """Sum of magnitudes over the channels of every pixel, in a fixed point.
 
-    ``out = gains[0] * main + gains[1] * shortcut``, or the channels of both side by side. A bit
-    counts 0 or 1.
+    ``out = (sum over c of |gains[c] * x[c] + offsets[c]| + half) >> shift`` with half of the step
+    that is shifted out, if one is; a bit counts 0 or 1.
+
+    Attributes
+    ----------
+    name : str
+        That of the stage whose integers they are, and ``_magnitude``.
+    gains, offsets : ndarray of int64, shape (C,)
+        Gains are not negative.
+    shift : int
+    shape : tuple of int
+        Of a frame that comes in, (H, W, C) or (F,).
+    low, high : int
+        Range of an element that comes in.
+    error : float
+        Bound on the difference of ``out``, in the network's units, from the network's own mean
+        magnitude; 0 where it is exact.
+    """
+
+    name: str
+    gains: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    shift: int
+    shape: tuple[int, ...]
+    low: int
+    high: int
+    error: float
+
+    @property
+    def half(self) -> int:
+        """What is added before the shift."""
+        return (1 << self.shift) // 2
+
+    @property
+    def largest(self) -> int:
+        """Largest sum before the shift, its half included."""
+        ends = [np.abs(self.gains * end + self.offsets) for end in (self.low, self.high)]
+        return int(np.maximum(*ends).sum()) + self.half
+
+    @property
+    def o_range(self) -> tuple[int, int]:
+        """Range of an element that goes out."""
+        return 0, self.largest >> self.shift
+
+    @property
+    def i_shape(self) -> tuple[int, ...]:
+        """Shape of a frame that comes in."""
+        return self.shape
+
+    @property
+    def o_shape(self) -> tuple[int, ...]:
+        """Shape of a frame that goes out: of one channel."""
+        return (*self.shape[:-1], 1)
+
+
+@dataclass(frozen=True, eq=False)
+class LoweredJoin:
+    """The end of a shortcut: what an earlier stage sent on, added, put beside or multiplied by.
+
+    ``out = gains[0] * main + gains[1] * shortcut``, the channels of both side by side, or
+    ``main * shortcut`` with a shortcut of one channel. A bit counts 0 or 1.
 
     Attributes
     ----------
@@ -425,14 +486,16 @@ class LoweredJoin:
         The node's name in the network.
     source : int
         Index of the stage where the shortcut begins.
-    path : tuple of LoweredLayer, LoweredPool or LoweredThreshold
+    path : tuple of LoweredLayer, LoweredPool, LoweredThreshold or LoweredMagnitude
         What stands on the shortcut's way.
     how : str
-        ``add``, ``append`` (the shortcut's channels behind the main ones) or ``prepend``.
+        ``add``, ``append`` (the shortcut's channels behind the main ones), ``prepend`` or
+        ``multiply``.
     shape : tuple of int
         Of the main stream's frames, (H, W, C) or (F,).
     side_channels : int
-        Channels (features) of the shortcut's; with ``add`` those of the main stream.
+        Channels (features) of the shortcut's; with ``add`` those of the main stream, with
+        ``multiply`` 1.
     low, high : tuple of int
         Ranges of an element, (main, shortcut).
     gains : ndarray of int32, shape (2, C), or None
@@ -441,8 +504,8 @@ class LoweredJoin:
 
     name: str
     source: int
-    path: tuple[LoweredLayer | LoweredPool | LoweredThreshold, ...]
-    how: Literal["add", "append", "prepend"]
+    path: tuple[LoweredLayer | LoweredPool | LoweredThreshold | LoweredMagnitude, ...]
+    how: Literal["add", "append", "prepend", "multiply"]
     shape: tuple[int, ...]
     side_channels: int
     low: tuple[int, int]
@@ -452,6 +515,9 @@ class LoweredJoin:
     @property
     def o_range(self) -> tuple[int, int]:
         """Range of an element that goes out."""
+        if self.how == "multiply":
+            products = [main * side for main in self._ends(0) for side in self._ends(1)]
+            return min(products), max(products)
         if self.gains is None:
             return min(self.low), max(self.high)
         ends = [self.gains * np.array(end, np.int64)[:, None] for end in (self.low, self.high)]
@@ -459,6 +525,9 @@ class LoweredJoin:
             int(np.minimum(*ends).sum(axis=0).min()),
             int(np.maximum(*ends).sum(axis=0).max()),
         )
+
+    def _ends(self, stream: int) -> tuple[int, int]:
+        return self.low[stream], self.high[stream]
 
     @property
     def i_shape(self) -> tuple[int, ...]:
@@ -468,12 +537,12 @@ class LoweredJoin:
     @property
     def o_shape(self) -> tuple[int, ...]:
         """Shape of a frame that goes out."""
-        if self.how == "add":
+        if self.how in ("add", "multiply"):
             return self.shape
         return (*self.shape[:-1], self.shape[-1] + self.side_channels)
 
 
-LoweredStage = LoweredLayer | LoweredPool | LoweredThreshold | LoweredJoin
+LoweredStage = LoweredLayer | LoweredPool | LoweredThreshold | LoweredMagnitude | LoweredJoin
 
 
 def _levels(thresholds: NDArray[np.int32] | None) -> int:
@@ -565,7 +634,14 @@ class LoweredNetwork:
         return h.hexdigest()
 
 
-def _digest(h: hashlib._Hash, stage: LoweredLayer | LoweredPool | LoweredThreshold) -> None:
+def _digest(
+    h: hashlib._Hash, stage: LoweredLayer | LoweredPool | LoweredThreshold | LoweredMagnitude
+) -> None:
+    if isinstance(stage, LoweredMagnitude):
+        h.update(repr((stage.shape, stage.shift)).encode())
+        for values in (stage.gains, stage.offsets):
+            h.update(np.asarray(values, "<i8").tobytes())
+        return
     if not isinstance(stage, LoweredThreshold):
         window = stage.window
         if window is not None:

@@ -34,6 +34,7 @@ from xnorflow.lowered import (
     InputQuantizer,
     LoweredJoin,
     LoweredLayer,
+    LoweredMagnitude,
     LoweredNetwork,
     LoweredOutput,
     LoweredPool,
@@ -41,6 +42,7 @@ from xnorflow.lowered import (
     LoweredThreshold,
     Window,
 )
+from xnorflow.magnitudes import fixed_point
 from xnorflow.network import (
     Affine,
     AveragePool,
@@ -53,6 +55,7 @@ from xnorflow.network import (
     MultiThreshold,
     Network,
     Op,
+    PixelGain,
     Quantize,
     Sign,
 )
@@ -106,6 +109,8 @@ def lower(network: Network) -> LoweredNetwork:
     - *Shortcuts*: the tensor where one begins is sent on as it is, bits or integers, and comes back
       at its join, through the shortcut's own layers if it has some. Both sides of an addition are
       integers of one unit, which needs a rational ratio of their scales.
+    - *Gains of pixels* (XNOR-Net's K): sums of magnitudes in a fixed point, see
+      :mod:`xnorflow.magnitudes`, which come to the layer's accumulators as a shortcut does.
     - *Padding of integers*: where a padded tap lies between two of them, all are counted in finer
       units.
     - *Average pools*: sums, whose number of taps divides the scale.
@@ -200,7 +205,7 @@ class _Walk:
 
     def follow(self, ops: Iterable[Op]) -> None:
         """Take the network's operations."""
-        joins = {op.source: op for op in self.network.ops if isinstance(op, Join)}
+        joins = {op.source: op for op in self.network.ops if isinstance(op, Join | PixelGain)}
         for done, op in enumerate(ops):
             if done in joins:
                 self._tap(done, joins[done])
@@ -223,6 +228,8 @@ class _Walk:
                 self._average_pool(op)
             case Join():
                 self._join(op)
+            case PixelGain():
+                self._pixel_gain(op)
 
     def finish(self) -> LoweredNetwork:
         """Return the lowered network, the last layer's accumulators being the logits'."""
@@ -718,8 +725,13 @@ class _Walk:
 
     # Shortcuts
 
-    def _tap(self, done: int, join: Join) -> None:
+    def _tap(self, done: int, join: Join | PixelGain) -> None:
         """Settle what the tensor at hand is made of: two ways go on from here."""
+        if isinstance(join, PixelGain) and self.unit in (_Unit.FRAME, _Unit.INTEGER):
+            raise UserError(
+                f"{self.where}: the gains of pixels {join.name!r} are magnitudes of "
+                f"{self.unit.value}; put a layer without them first"
+            )
         if self.unit in (_Unit.FRAME, _Unit.INTEGER):
             raise UserError(
                 f"{self.where}: the shortcut to {join.name!r} begins at {self.unit.value}; let it "
@@ -755,7 +767,7 @@ class _Walk:
         op: Join,
         what: str,
         source: int,
-        path: tuple[LoweredLayer | LoweredPool | LoweredThreshold, ...],
+        path: tuple[LoweredLayer | LoweredPool | LoweredThreshold | LoweredMagnitude, ...],
         side: _Walk,
     ) -> None:
         same_order = self._places() == side._places()
@@ -785,7 +797,7 @@ class _Walk:
         op: Join,
         what: str,
         source: int,
-        path: tuple[LoweredLayer | LoweredPool | LoweredThreshold, ...],
+        path: tuple[LoweredLayer | LoweredPool | LoweredThreshold | LoweredMagnitude, ...],
         side: _Walk,
     ) -> None:
         walks = [self, side] if op.how == "append" else [side, self]
@@ -809,6 +821,87 @@ class _Walk:
         self.image = self.shape
         if self.unit is _Unit.SUM:
             self.low, self.levels = join.o_range
+
+    def _pixel_gain(self, op: PixelGain) -> None:
+        what = f"{self.where}: the gains of pixels {op.name!r}"
+        if op.source not in self.taps:
+            raise UserError(
+                f"{what} are magnitudes of the tensor behind operation {op.source}, which does "
+                f"not come before them; give one that does"
+            )
+        if self.unit is not _Unit.ACCUMULATOR or self.pools:
+            raise UserError(
+                f"{what} do not multiply what a layer gives; put them directly behind the layer"
+            )
+        assert self.draft is not None
+        if any(offset.terms for _, offset in self.chain):
+            raise UserError(
+                f"{what} multiply sums with a constant, of the bias or of inputs that are not -1 "
+                f"and +1; put the bias behind them"
+            )
+        layer, pools, least, largest, chain = self.draft.folded(self.chain)
+        low, high = int(least.min()), int(largest.max())
+        tap = self.taps[op.source]
+        window = self._gain_window(op, what, tap)
+        path, unit = self._magnitudes(what, tap, window, max(-low, high))
+        _, most = path[-1].o_range
+        ranges = (low, 0), (high, most)
+        join = LoweredJoin(op.name, len(tap.stages) - 1, path, "multiply", self.shape, 1, *ranges)
+        self.stages += [layer, *pools, join]
+        self.chain = [(scale * unit, offset) for scale, offset in chain]
+        self.draft, self.unit = None, _Unit.SUM
+        self.low, self.levels = join.o_range
+
+    def _gain_window(self, op: PixelGain, what: str, tap: _Walk) -> Window | None:
+        """Return the windows whose magnitudes are added up; None where the tensor is a vector."""
+        if op.kernel is not None:
+            window = tap._window(what, op.kernel, op.stride, op.dilation, op.padding)
+        elif len(tap.image) == 3:
+            window = Window(tap.image, (tap.image[0], tap.image[1]))
+        else:
+            return None
+        if window.out_shape != (self.shape[:-1] or (1, 1)):
+            raise UserError(
+                f"{what} are of {window.out_shape} windows but the layer's output has the shape "
+                f"{self.shape}; give both one kernel, stride, dilation and padding"
+            )
+        return window
+
+    def _magnitudes(
+        self, what: str, tap: _Walk, window: Window | None, largest: int
+    ) -> tuple[tuple[LoweredMagnitude | LoweredPool, ...], Surd]:
+        """Return what adds magnitudes up, and what a step of the sum is of the mean.
+
+        Parameters
+        ----------
+        what : str
+            The gains, for errors.
+        tap : _Walk
+            At the tensor of which the magnitudes are.
+        window : Window or None
+        largest : int
+            Largest magnitude that is multiplied by them.
+        """
+        tap = copy(tap)
+        tap._as_integers()
+        inputs = tap._of_channels(what.removeprefix(f"{self.where}: "))
+        taps = 1 if window is None else window.taps
+        low, high = tap.low, tap.levels
+        point = fixed_point(inputs, low, high, taps, _LARGEST_ACCUMULATOR // max(largest, 1))
+        if point is None:
+            raise UserError(
+                f"{what} multiply sums of up to {largest}, which leaves too few of 32 bits for "
+                f"them; use fewer or narrower inputs"
+            )
+        numbers = point.gains, point.offsets, point.shift
+        name = f"{self.layer}_magnitude"
+        magnitude = LoweredMagnitude(name, *numbers, tap.image, low, high, point.error)
+        unit = point.unit * Surd.of(Fraction(1, taps * len(inputs)))
+        if window is None or window.is_pixel:
+            return (magnitude,), unit
+        window = replace(window, shape=(*window.shape[:2], 1), pad=np.zeros(1, np.uint16))
+        box = LoweredPool(f"{self.layer}_box", "sum", window, *magnitude.o_range)
+        return (magnitude, box), unit
 
     def _window(
         self,

@@ -1,7 +1,8 @@
 """The network description: what a trained network *means*, before any hardware choice.
 
 A :class:`Network` is a chain of operations on one tensor, each a small frozen dataclass; a
-:class:`Join` adds or appends an earlier tensor of the chain. Frontends build it,
+:class:`Join` adds or appends an earlier tensor of the chain, and a :class:`PixelGain` multiplies by
+the magnitudes of one. Frontends build it,
 :mod:`xnorflow.lowering` turns it into integers; nothing else looks at the model file.
 
 Conventions: batch dimension left out of every shape; dense tensors are ``(F,)``, images
@@ -35,6 +36,7 @@ __all__ = [
     "MultiThreshold",
     "Network",
     "Op",
+    "PixelGain",
     "Quantize",
     "Sign",
 ]
@@ -317,8 +319,38 @@ class Join:
     def __post_init__(self) -> None:
         if self.how not in ("add", "append", "prepend"):
             raise ValueError(f"Join {self.name!r}: how must be add, append or prepend")
-        if any(isinstance(op, Join) for op in self.path):
-            raise ValueError(f"Join {self.name!r}: a shortcut has no joins")
+        if any(isinstance(op, Join | PixelGain) for op in self.path):
+            raise ValueError(f"Join {self.name!r}: a shortcut has no joins and no gains of pixels")
+
+
+@dataclass(frozen=True, eq=False)
+class PixelGain:
+    """XNOR-Net's K: multiply a layer's sums by the mean magnitude of the inputs of each window.
+
+    ``y[r, c, m] = x[r, c, m] * mean over the window at (r, c) of A``, with A at a pixel the mean
+    magnitude of the channels of an earlier tensor; taps outside of the image count as zero
+    (Rastegari et al., *XNOR-Net*, 2016, section 3.2).
+
+    Attributes
+    ----------
+    name : str
+        Node name in the source file.
+    source : int
+        Operations before that tensor, see `Join`.
+    kernel : tuple of int or None
+        (vertical, horizontal); None for a dense layer, whose window is the whole tensor.
+    stride, dilation : tuple of int
+        (vertical, horizontal).
+    padding : tuple of int
+        Rows and columns added (top, left, bottom, right).
+    """
+
+    name: str
+    source: int
+    kernel: tuple[int, int] | None = None
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
 Op = (
@@ -333,7 +365,18 @@ Op = (
     | MaxPool
     | AveragePool
     | Join
+    | PixelGain
 )
+
+
+def _shortcut(op: Op) -> tuple[int, tuple[Op, ...]] | None:
+    """Return where the shortcut of an operation begins, and its operations; see `flow`."""
+    match op:
+        case Join():
+            return op.source - 1, op.path
+        case PixelGain():
+            return op.source - 1, ()
+    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -361,7 +404,7 @@ class Network:
 
     def flow(self) -> list[Step[Op]]:
         """Return all operations, those of a shortcut before its join; see `xnorflow.flow`."""
-        return flow(self.ops, lambda op: (op.source - 1, op.path) if isinstance(op, Join) else None)
+        return flow(self.ops, _shortcut)
 
     def layers(self) -> Sequence[Dense | Conv2d]:
         """Return the weight layers in data-flow order, see `flow`."""

@@ -11,9 +11,15 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from xnorflow.lowered import LoweredJoin, LoweredLayer, LoweredPool, Window
+from xnorflow.lowered import (
+    LoweredJoin,
+    LoweredLayer,
+    LoweredMagnitude,
+    LoweredPool,
+    Window,
+)
 
-__all__ = ["accumulate", "fire", "join", "pool", "reached"]
+__all__ = ["accumulate", "fire", "join", "magnitudes", "pool", "reached"]
 
 _BLOCK_BYTES = 1 << 18
 """Size of the largest temporary: it must stay in the second-level cache."""
@@ -66,14 +72,23 @@ def join(stage: LoweredJoin, main: NDArray, side: NDArray) -> NDArray:
     Returns
     -------
     ndarray, shape (N, *stage.o_shape)
-        int64 with ``add``, else of the wider dtype of both.
+        int64 with ``add`` and ``multiply``, else of the wider dtype of both.
     """
     shape = (len(main), *stage.o_shape)
+    if stage.how == "multiply":
+        gains = side.reshape(*shape[:-1], 1).astype(np.int64)
+        return main.reshape(shape).astype(np.int64) * gains
     if stage.gains is not None:
         main, side = (x.reshape(shape).astype(np.int64) for x in (main, side))
         return stage.gains[0] * main + stage.gains[1] * side
     pixels = [x.reshape(*shape[:-1], -1) for x in (main, side)]
     return np.concatenate(pixels if stage.how == "append" else pixels[::-1], axis=-1)
+
+
+def magnitudes(stage: LoweredMagnitude, x: NDArray) -> NDArray[np.int64]:
+    """Return the sums of magnitudes of pixels (N, ..., C), shape (N, ..., 1)."""
+    sums = np.abs(stage.gains * x.astype(np.int64) + stage.offsets).sum(axis=-1, keepdims=True)
+    return (sums + stage.half) >> stage.shift
 
 
 def accumulate(layer: LoweredLayer, x: NDArray) -> NDArray:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from xnorflow.lowered import (
     LoweredJoin,
     LoweredLayer,
+    LoweredMagnitude,
     LoweredNetwork,
     LoweredOutput,
     LoweredPool,
@@ -51,15 +52,18 @@ def blocks(lowered: LoweredNetwork) -> list[Block]:
     return cut(lowered.stages)[1]
 
 
-def cut(stages: Sequence[LoweredStage]) -> tuple[Tail, list[Block]]:
+def cut(stages: Sequence[LoweredStage]) -> tuple[tuple[LoweredStage, ...], list[Block]]:
     """Cut stages into what comes before the first layer, and the layers with what follows each."""
-    before: list[LoweredPool | LoweredThreshold | LoweredJoin] = []
+    before: list[LoweredStage] = []
     parts: list[tuple[LoweredLayer, list[LoweredPool | LoweredThreshold | LoweredJoin]]] = []
     for stage in stages:
         if isinstance(stage, LoweredLayer):
             parts.append((stage, []))
+        elif not parts:
+            before.append(stage)
         else:
-            (parts[-1][1] if parts else before).append(stage)
+            assert not isinstance(stage, LoweredMagnitude)  # of what a shortcut begins with
+            parts[-1][1].append(stage)
     return tuple(before), [(layer, tuple(tail)) for layer, tail in parts]
 
 

@@ -19,12 +19,15 @@ import numpy as np
 from amaranth.hdl import ShapeLike
 
 from xnorflow.folding import Folding, LayerFolding, widths
+from xnorflow.hw.gain import GainUnit
 from xnorflow.hw.join import JoinUnit, narrowest
+from xnorflow.hw.magnitude import MagnitudeUnit
 from xnorflow.hw.parallel_window import shifts
 from xnorflow.hw.sliding_window import WindowGeometry, ring_rows
 from xnorflow.lowered import (
     LoweredJoin,
     LoweredLayer,
+    LoweredMagnitude,
     LoweredNetwork,
     LoweredOutput,
     LoweredPool,
@@ -37,6 +40,7 @@ from xnorflow.padding import Tail, blocks, cut, own_widths, pad_block
 __all__ = [
     "ConverterStage",
     "JoinStage",
+    "MagnitudeStage",
     "MatrixStage",
     "PoolStage",
     "ResizeStage",
@@ -48,7 +52,9 @@ __all__ = [
     "cycles_per_frame",
     "join_unit",
     "linked",
+    "magnitude_unit",
     "make_join",
+    "make_magnitude",
     "owned_pipeline",
     "pipeline",
     "segment",
@@ -401,6 +407,46 @@ class ThresholdStage(_BeatByBeat):
 
 
 @dataclass(frozen=True)
+class MagnitudeStage(_BeatByBeat):
+    """Sums of the magnitudes of pixels.
+
+    Attributes
+    ----------
+    stage : LoweredMagnitude
+    lanes : int
+        That come in; a sum goes out by itself.
+    """
+
+    stage: LoweredMagnitude
+    lanes: int
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+        return self.stage.name
+
+    @property
+    def i_bits(self) -> int:
+        """Bits of a beat that comes in."""
+        return _bits(self.stage.low, self.stage.high) * self.lanes
+
+    @property
+    def i_beats(self) -> int:
+        """Beats of a frame that come in."""
+        return prod(self.stage.shape) // self.lanes
+
+    @property
+    def o_beats(self) -> int:
+        """Beats of a frame that go out."""
+        return prod(self.stage.o_shape)
+
+    @property
+    def o_lanes(self) -> int:
+        """Elements that go out a cycle."""
+        return 1
+
+
+@dataclass(frozen=True)
 class ScoreStage(_BeatByBeat):
     """The last affine, where sums come before it.
 
@@ -439,7 +485,7 @@ class JoinStage:
     ----------
     join : LoweredJoin
     lanes : int
-        Elements of a beat of both streams, and of what goes out.
+        Elements of a beat of both streams, and of what goes out; gains of pixels come one by one.
     source : int
         Index in the pipeline of the stage where the shortcut begins; -1 where that is not known.
     side : tuple of Stage
@@ -461,9 +507,14 @@ class JoinStage:
         return self.join.name
 
     @property
+    def side_lanes(self) -> int:
+        """Elements of a beat of the shortcut."""
+        return 1 if self.join.how == "multiply" else self.lanes
+
+    @property
     def side_bits(self) -> int:
         """Bits of a beat of the shortcut."""
-        return _bits(self.join.low[1], self.join.high[1]) * self.lanes
+        return _bits(self.join.low[1], self.join.high[1]) * self.side_lanes
 
     @property
     def i_bits(self) -> int:
@@ -488,12 +539,17 @@ class JoinStage:
     @property
     def cycles(self) -> int:
         """Cycles a frame."""
-        return max(self.o_beats, *(stage.cycles for stage in self.side), 0)
+        side = self.side
+        if self.join.how == "multiply" and not side:
+            # No folding changes what stands behind the sum of magnitudes, so it is known already.
+            side = tuple(_boxes(self.join))
+        return max(self.o_beats, *(stage.cycles for stage in side), 0)
 
 
 Stage = (
     ConverterStage
     | JoinStage
+    | MagnitudeStage
     | ResizeStage
     | WindowStage
     | MatrixStage
@@ -683,7 +739,7 @@ def _side_stages(
     low, high = source.o_range
     before, _ = cut(end.join.path)
     for part in before:
-        assert not isinstance(part, LoweredJoin)
+        assert not isinstance(part, LoweredJoin | LoweredLayer)
         for stage in _weightless(part, lanes, low, high):
             yield stage, None
             lanes = stage.o_lanes
@@ -692,26 +748,52 @@ def _side_stages(
         stages = owner.stages(folding[owner.layer.name], lanes)
         yield from ((stage, owner) for stage in stages)
         lanes = stages[-1].o_lanes
-    if lanes != end.lanes:
+    if lanes != end.side_lanes:
         last = end.join.path[-1] if end.join.path else source
         name, bits = f"{end.join.name}_side_converter", _bits(*last.o_range)
         yield ConverterStage(name, bits, lanes, end.lanes, prod(last.o_shape)), None
 
 
-def join_unit(stage: JoinStage) -> JoinUnit:
+def _boxes(join: LoweredJoin) -> Iterator[Stage]:
+    """Yield what adds up the gains of windows, which come one by one."""
+    for part in join.path:
+        if isinstance(part, LoweredPool):
+            yield from _pool_stages(part, 1)
+
+
+@cache
+def magnitude_unit(stage: MagnitudeStage) -> MagnitudeUnit:
+    """Return sums of magnitudes as the integers' range has them, see `join_unit`."""
+    return make_magnitude(stage, narrowest(stage.stage.low, stage.stage.high))
+
+
+def make_magnitude(stage: MagnitudeStage, element: ShapeLike) -> MagnitudeUnit:
+    """Return the hardware of sums of magnitudes of elements of a shape."""
+    own = stage.stage
+    ends = (own.low, own.high)
+    return MagnitudeUnit(
+        element, own.gains, own.offsets, shift=own.shift, lanes=stage.lanes, ends=ends
+    )
+
+
+def join_unit(stage: JoinStage) -> JoinUnit | GainUnit:
     """Return a join as the integers' ranges have it, for what it costs and when it gives beats."""
     return _join_unit(stage.join, stage.lanes)
 
 
 @cache
-def _join_unit(join: LoweredJoin, lanes: int) -> JoinUnit:
+def _join_unit(join: LoweredJoin, lanes: int) -> JoinUnit | GainUnit:
     main, side = zip(join.low, join.high, strict=True)
     return make_join(join, lanes, (narrowest(*main), narrowest(*side)))
 
 
-def make_join(join: LoweredJoin, lanes: int, elements: tuple[ShapeLike, ShapeLike]) -> JoinUnit:
+def make_join(
+    join: LoweredJoin, lanes: int, elements: tuple[ShapeLike, ShapeLike]
+) -> JoinUnit | GainUnit:
     """Return the hardware of a join whose streams, main and shortcut, have these elements."""
     main, side = zip(join.low, join.high, strict=True)
+    if join.how == "multiply":
+        return GainUnit(elements, join.shape[-1], lanes=lanes, ranges=(main, side))
     return JoinUnit(
         elements,
         (join.shape[-1], join.side_channels),
@@ -724,7 +806,7 @@ def make_join(join: LoweredJoin, lanes: int, elements: tuple[ShapeLike, ShapeLik
 
 def _join_stages(join: LoweredJoin, lanes: int) -> Iterator[ConverterStage | JoinStage]:
     """Yield a join, and what makes beats of the main stream that suit the shortcut's channels."""
-    common = lanes if join.how == "add" else gcd(lanes, join.side_channels)
+    common = gcd(lanes, join.side_channels) if join.how in ("append", "prepend") else lanes
     if common != lanes:
         bits = _bits(join.low[0], join.high[0])
         yield ConverterStage(f"{join.name}_converter", bits, lanes, common, prod(join.shape))
@@ -732,13 +814,16 @@ def _join_stages(join: LoweredJoin, lanes: int) -> Iterator[ConverterStage | Joi
 
 
 def _weightless(
-    part: LoweredPool | LoweredThreshold, lanes: int, low: int, high: int
-) -> Iterator[ConverterStage | WindowStage | PoolStage | ThresholdStage]:
-    """Yield the stages of a pool or of thresholds on integers of a range."""
-    if isinstance(part, LoweredThreshold):
-        yield ThresholdStage(part, lanes, low, high)
-    else:
-        yield from _pool_stages(part, lanes)
+    part: LoweredPool | LoweredThreshold | LoweredMagnitude, lanes: int, low: int, high: int
+) -> Iterator[Stage]:
+    """Yield the stages of a pool, of thresholds or of magnitudes of integers of a range."""
+    match part:
+        case LoweredThreshold():
+            yield ThresholdStage(part, lanes, low, high)
+        case LoweredMagnitude():
+            yield MagnitudeStage(part, lanes)
+        case LoweredPool():
+            yield from _pool_stages(part, lanes)
 
 
 def _input_resize(layer: LoweredLayer, channels: int) -> ResizeStage:

@@ -14,6 +14,8 @@ from xnorflow.lowered import (
 )
 from xnorflow.pipeline import (
     JoinStage,
+    MagnitudeStage,
+    MatrixStage,
     PoolStage,
     Segment,
     Stage,
@@ -25,6 +27,14 @@ from xnorflow.pipeline import (
 from xnorflow.planning import Plan
 
 __all__ = ["kind", "layer_results", "shortcut_results"]
+
+#: What the ways to join are called.
+JOINS = {
+    "add": "add",
+    "append": "concatenate",
+    "prepend": "concatenate",
+    "multiply": "gain of each pixel",
+}
 
 
 def kind(segment: Segment) -> str:
@@ -48,7 +58,7 @@ def kind(segment: Segment) -> str:
             words += ", threshold"
             continue
         if isinstance(stage, LoweredJoin):
-            words += ", add" if stage.how == "add" else ", concatenate"
+            words += f", {JOINS[stage.how]}"
             continue
         words += f", {_pool(stage)}"
     return words
@@ -150,5 +160,9 @@ def _side_kind(stage: Stage) -> str:
             return "threshold"
         case WindowStage():
             return "window"
+        case MagnitudeStage():
+            return "magnitudes"
+        case MatrixStage():
+            return "layer"
         case _:
             return "converter"

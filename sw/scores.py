@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
-from math import ceil, floor
+from math import ceil, floor, lcm
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,6 +116,9 @@ def integer_scores(
         for (scale, _), first, last in zip(chain, low.tolist(), high.tolist(), strict=True)
     ]
     if max(map(len, lattices)) > _LATTICE_POINTS and not _one_scale(chain):
+        multiples = _multiples(chain)
+        if multiples is not None and _fits(*multiples, low, high):
+            return multiples[0], _shifted(*multiples, low, high)
         raise UserError(
             f"{where}: its logits have scales of their own on up to {max(map(len, lattices))} "
             f"values each, too many to rank exactly; use one batch-norm scale for all classes"
@@ -150,6 +153,30 @@ def _whole_offsets(chain: Chain) -> NDArray[np.int64] | None:
     if any(offset is None or offset.denominator > 1 for offset in offsets):
         return None
     return np.array([int(offset) for offset in offsets if offset is not None], np.int64)
+
+
+def _multiples(chain: Chain) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Return scales and offsets in one unit, if they are multiples of it of up to 62 bits."""
+    base = next(scale for scale, _ in chain if scale.terms)
+    ratios = [(number / base).rational() for one in chain for number in one]
+    exact = [ratio for ratio in ratios if ratio is not None]
+    unit = lcm(*(ratio.denominator for ratio in exact))
+    if len(exact) < len(ratios) or max(abs(ratio) * unit for ratio in exact) >= 1 << 62:
+        return None
+    numbers = np.array([int(ratio * unit) for ratio in exact], np.int64)
+    numbers //= np.gcd.reduce(numbers)
+    return numbers[::2], numbers[1::2]
+
+
+def _fits(
+    scales: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    low: NDArray[np.int64],
+    high: NDArray[np.int64],
+) -> bool:
+    """Return whether products and offsets have `_PRODUCT_BITS`."""
+    widest = max(1, int(np.abs(low).max()), int(np.abs(high).max()))
+    return max(int(scales.max()) * widest, int(np.abs(offsets).max())) < 1 << _PRODUCT_BITS
 
 
 def _one_scale(chain: Chain) -> bool:

@@ -14,6 +14,7 @@ from xnorflow.lowered import LoweredLayer, WindowKey
 from xnorflow.pipeline import (
     ConverterStage,
     JoinStage,
+    MagnitudeStage,
     MatrixStage,
     PoolStage,
     ResizeStage,
@@ -22,6 +23,7 @@ from xnorflow.pipeline import (
     ThresholdStage,
     WindowStage,
     join_unit,
+    magnitude_unit,
 )
 
 __all__ = ["channel_latency", "folds", "link_delay", "stage_delay", "stage_unit_latency"]
@@ -122,6 +124,8 @@ def stage_delay(stage: Stage) -> int:
             return int(stage.kernel != (1, 1))
         case JoinStage():
             return join_unit(stage).latency
+        case MagnitudeStage():
+            return magnitude_unit(stage).latency
         case ThresholdStage() | ScoreStage():
             return channel_latency(stage)
         case ResizeStage():

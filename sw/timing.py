@@ -34,6 +34,7 @@ from xnorflow.lowered import LoweredNetwork, LoweredPool, WindowKey
 from xnorflow.pipeline import (
     ConverterStage,
     JoinStage,
+    MagnitudeStage,
     MatrixStage,
     PoolStage,
     ResizeStage,
@@ -43,6 +44,7 @@ from xnorflow.pipeline import (
     ThresholdStage,
     WindowStage,
     join_unit,
+    magnitude_unit,
     pipeline,
 )
 from xnorflow.stage_delay import (
@@ -130,6 +132,8 @@ def _schedule(stage: Stage, arrivals: NDArray[np.int64]) -> NDArray[np.int64]:
             return unit_schedule(arrivals, length, rounds, stage_unit_latency(stage), steps)
         case PoolStage():
             return _pool(stage).schedule(arrivals)
+        case MagnitudeStage():
+            return magnitude_unit(stage).schedule(arrivals)
         case ThresholdStage() | ScoreStage():
             beats = np.arange(len(arrivals))
             return np.maximum.accumulate(arrivals - beats) + beats + channel_latency(stage)

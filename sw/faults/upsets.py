@@ -22,6 +22,7 @@ from amaranth import signed
 from amaranth.hdl import Shape
 from numpy.typing import NDArray
 
+from xnorflow.errors import UserError
 from xnorflow.faults.regions import (
     Comparator,
     Place,
@@ -38,6 +39,7 @@ from xnorflow.hw.plane_sum import positive_planes
 from xnorflow.lowered import (
     LoweredJoin,
     LoweredLayer,
+    LoweredMagnitude,
     LoweredNetwork,
     LoweredPool,
     LoweredStage,
@@ -120,9 +122,20 @@ class Upsets:
         As it is without faults.
     regions : tuple of Region
         Where bits can flip.
+
+    Raises
+    ------
+    UserError
+        If the network has gains of pixels.
     """
 
     def __init__(self, lowered: LoweredNetwork):
+        for step in lowered.flow():
+            if isinstance(step.op, LoweredMagnitude):
+                raise UserError(
+                    f"{step.op.name!r} is a gain of pixels (XNOR-Net's K), which the study of "
+                    f"faults does not know; give a network without"
+                )
         self.lowered = lowered
         found = spots(lowered)
         self._sends = {spot.place: spot.sends for spot in found}

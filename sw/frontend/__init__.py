@@ -15,7 +15,7 @@ order in which a file is read:
   ``scores`` hold the handlers, ``weights`` what a layer's weights are as integers,
 - :mod:`~xnorflow.frontend.straight_through`: branches that cancel each other in inference,
 - :mod:`~xnorflow.frontend.joins`: where branches meet, with ``bases`` and ``staircases`` for sums
-  that are one layer or one quantizer, and ``pixel_gains`` for a gain that is refused,
+  that are one layer or one quantizer, and ``pixel_gains`` for products with magnitudes,
 - :mod:`~xnorflow.frontend.walk`: follows the data from the input to the output.
 """
 

@@ -29,6 +29,7 @@ from xnorflow.network import (
     MaxPool,
     MultiThreshold,
     Op,
+    PixelGain,
     Quantize,
     Sign,
 )
@@ -503,6 +504,11 @@ class Chain:
         else:
             self.shape = (*self.shape[:-1], self.shape[-1] + channels)
         self._begin(content, node)
+
+    def gain(self, node: Node, op: PixelGain) -> None:
+        """Append gains of pixels, which sums have as they are."""
+        self.ops.append(op)
+        self._begin(Content.ACCUMULATORS, node)
 
     def reshape(self, node: Node, shape: tuple[int, ...]) -> None:
         """Give each frame another shape with the same values in row-major order."""

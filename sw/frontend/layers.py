@@ -19,6 +19,7 @@ __all__ = [
     "conv",
     "gemm",
     "matmul",
+    "merged_padding",
     "xnor_popcount_matmul",
 ]
 
@@ -94,7 +95,7 @@ def conv(chain: Chain, node: Node) -> None:
             "make both sizes equal",
         )
     places = window(chain, node, weights.shape[2:])
-    padding, value = _merged_padding(chain, node, places.padding)
+    padding, value = merged_padding(chain, node, places.padding)
     split = _integers(chain, node, weights.reshape(len(weights), -1))
     op = Conv2d(
         "",
@@ -119,7 +120,7 @@ def conv(chain: Chain, node: Node) -> None:
         chain.affine(node, offset=exact(bias))
 
 
-def _merged_padding(
+def merged_padding(
     chain: Chain, node: Node, own: tuple[int, int, int, int]
 ) -> tuple[tuple[int, int, int, int], Fraction]:
     """Return the padding of a `Pad` before the convolution and of its own, and their value."""

@@ -13,6 +13,7 @@ from xnorflow.frontend.graph import Node
 __all__ = [
     "CHANNELS_FIRST",
     "CHANNELS_LAST",
+    "axes_of",
     "cast",
     "dropout",
     "flatten",
@@ -123,7 +124,7 @@ def _frame_shape(chain: Chain, target: list[int]) -> tuple[int, ...] | None:
 def squeeze(chain: Chain, node: Node) -> None:
     """Drop dimensions of size 1 of each frame."""
     rank = len(chain.shape) + 1
-    axes = _axes(chain, node, rank)
+    axes = axes_of(chain, node, rank)
     if axes is None:
         legal = chain.graph.batch not in (None, 1)
         axes = [i + 1 for i, size in enumerate(chain.shape) if size == 1]
@@ -138,7 +139,7 @@ def squeeze(chain: Chain, node: Node) -> None:
 
 def unsqueeze(chain: Chain, node: Node) -> None:
     """Add dimensions of size 1 to each frame."""
-    given = _axes(chain, node, 0) or []
+    given = axes_of(chain, node, 0) or []
     rank = len(chain.shape) + 1 + len(given)
     axes = sorted(axis + rank if axis < 0 else axis for axis in given)
     if len(set(axes)) < len(axes) or any(not 0 < axis < rank for axis in axes):
@@ -149,7 +150,7 @@ def unsqueeze(chain: Chain, node: Node) -> None:
     chain.reshape(node, tuple(shape))
 
 
-def _axes(chain: Chain, node: Node, rank: int) -> list[int] | None:
+def axes_of(chain: Chain, node: Node, rank: int) -> list[int] | None:
     """Return the axes, an attribute before operator set 13 and an input since, or None."""
     if node.has_input(1):
         axes = chain.constants.integers(node, 1, "list of axes")

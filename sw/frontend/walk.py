@@ -21,7 +21,7 @@ from xnorflow.frontend.graph import Graph, Node
 from xnorflow.frontend.joins import joined, joins, negated, waits
 from xnorflow.frontend.obstacles import ModelRefused, Obstacle
 from xnorflow.frontend.options import ImportOptions
-from xnorflow.frontend.pixel_gains import PROBLEM, pixel_gain
+from xnorflow.frontend.pixel_gains import Gain, multiplied, pixel_gain, read_gain
 from xnorflow.frontend.registry import find
 from xnorflow.frontend.scores import dropped_after, may_follow
 from xnorflow.frontend.shapes import CHANNELS_LAST
@@ -174,8 +174,8 @@ class _Walk:
         self._done: set[Node] = set()
         # What each concatenation gives: dense connections repeat the tensors of the one before.
         self._concatenated: dict[tuple[str, ...], Chain] = {}
-        # Products with a gain that is left out, and what they multiply.
-        self._gains: dict[Node, str] = {}
+        # Products with a gain for each pixel: what they multiply, and the gain if it is legal.
+        self._gains: dict[Node, tuple[str, Gain | None]] = {}
         self._told: set[str] = set()
 
     def visit(self, node: Node) -> None:
@@ -185,7 +185,7 @@ class _Walk:
         if node in self._done or node.kind == "Shape" or not taken:
             return
         if node in self._gains:
-            self._leave_out_gain(node)
+            self._multiply(node)
         elif joins(self.graph, node):
             self._join(node, sources)
         elif len(sources) > 1:
@@ -234,21 +234,31 @@ class _Walk:
             self.known[region.last.outputs[0]] = chain
 
     def _gain(self, node: Node, tensor: str) -> bool:
-        """Leave out a gain for each pixel that begins at a node; say whether one does."""
+        """Read a gain for each pixel that begins at a node; say whether one does."""
         *inner, last = pixel_gain(self.graph, node) or (node,)
         if not inner:
             return False
         self._done.update(inner)
-        self._gains[last] = next(
+        main = next(
             t for t in last.inputs if t in self.graph.computed and t not in inner[-1].outputs
         )
-        self.known[tensor].obstacle(node, *PROBLEM)
+        side = self._at(tensor).copy()
+        gains: list[Gain] = []
+        _collect(side, lambda: gains.append(read_gain(side, tuple(inner))))
+        self._gains[last] = main, next(iter(gains), None)
         return True
 
-    def _leave_out_gain(self, node: Node) -> None:
-        tensor = self._gains[node]
-        if tensor in self.known:
-            self.known[node.outputs[0]] = self._at(tensor).copy()
+    def _multiply(self, node: Node) -> None:
+        """Multiply by a gain for each pixel; go on without one that was refused."""
+        tensor, gain = self._gains[node]
+        if tensor not in self.known:
+            return
+        chain = self._at(tensor).copy()
+        result = [chain]
+        if gain is not None:
+            _collect(chain, lambda: result.append(multiplied(chain, gain, node)))
+        result[-1].record(node.outputs[0])
+        self.known[node.outputs[0]] = result[-1]
 
     def _join(self, node: Node, sources: Sequence[str]) -> None:
         """Join branches, or leave that to the sum of which this is a term."""

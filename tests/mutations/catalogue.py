@@ -54,6 +54,8 @@ _AGREEMENT = "tests/hw/test_agreement.py::"
 _PLANES = "tests/hw/test_plane_sum.py::"
 _LEVELS = "tests/hw/test_multi_threshold.py::"
 _JOIN = "tests/hw/test_join.py::"
+_MAGNITUDE = "tests/hw/test_magnitude.py::TestMagnitudeUnit::test_adds_up_every_pixel"
+_GAIN = "tests/hw/test_magnitude.py::TestGainUnit::test_multiplies_every_pixel"
 _MVU = "tests/hw/test_mvu.py::"
 _POOL = "tests/hw/test_pool.py::"
 _WINDOW = "tests/hw/test_sliding_window.py::"
@@ -350,6 +352,83 @@ MUTATIONS: tuple[Mutation, ...] = (
         "return unsigned(bits_for(high))",
         "return signed(bits_for(high) + 1)",
         _JOIN + "TestJoinUnit::test_the_narrowest_shape_holds_both_ends",
+    ),
+    Mutation(
+        "magnitude: a negative sum stays negative",
+        "hw/magnitude.py",
+        "magnitude.eq(Mux(moved < 0, -moved, moved))",
+        "magnitude.eq(moved)",
+        _MAGNITUDE,
+    ),
+    Mutation(
+        "magnitude: rounds down",
+        "hw/magnitude.py",
+        "self.half = (1 << shift) // 2",
+        "self.half = 0",
+        _MAGNITUDE,
+    ),
+    Mutation(
+        "magnitude: a pixel begins with the sum of the one before",
+        "hw/magnitude.py",
+        "Mux(first, self.half, total)",
+        "total",
+        _MAGNITUDE,
+    ),
+    Mutation(
+        "magnitude: an idle cycle is accumulated",
+        "hw/magnitude.py",
+        "with m.If(en & valid[-1]):",
+        "with m.If(en):",
+        _MAGNITUDE,
+    ),
+    Mutation(
+        "magnitude: gains come a beat before their elements",
+        "hw/magnitude.py",
+        'delay(m, self.i.payload, self._varying, en, "element")',
+        'delay(m, self.i.payload, 0, en, "element")',
+        _MAGNITUDE,
+    ),
+    Mutation(
+        "magnitude: lanes are ORed",
+        "hw/magnitude.py",
+        "sums = [one + two for one, two",
+        "sums = [one | two for one, two",
+        _MAGNITUDE,
+    ),
+    Mutation(
+        "gain: every beat takes one",
+        "hw/gain.py",
+        "self.side.ready.eq(en & self.i.valid & first)",
+        "self.side.ready.eq(en & self.i.valid)",
+        _GAIN,
+    ),
+    Mutation(
+        "gain: a pixel goes on without its gain",
+        "hw/gain.py",
+        "both.eq(self.i.valid & (self.side.valid | ~first))",
+        "both.eq(self.i.valid)",
+        _GAIN,
+    ),
+    Mutation(
+        "gain: one is taken before its pixel has come",
+        "hw/gain.py",
+        "self.side.ready.eq(en & self.i.valid & first)",
+        "self.side.ready.eq(en & first)",
+        _GAIN,
+    ),
+    Mutation(
+        "gain: it is not kept for a pixel's other beats",
+        "hw/gain.py",
+        "with m.If(en & first):",
+        "with m.If(en):",
+        _GAIN,
+    ),
+    Mutation(
+        "gain: a pixel's other beats wait for the next gain",
+        "hw/gain.py",
+        "self.i.ready.eq(en & (self.side.valid | ~first))",
+        "self.i.ready.eq(en & self.side.valid)",
+        _PROOFS + "[gain-channels=2]",
     ),
     Mutation(
         "pool: the minimum instead of the maximum",

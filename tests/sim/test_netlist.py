@@ -24,7 +24,18 @@ from xnorflow.hw.fifo import StreamFIFO
 from xnorflow.hw.pipeline import delay
 from xnorflow.hw.rom import ROM, ROMStyle
 from xnorflow.lowering import lower
-from xnorflow.network import Dense, Join, Network, Quantize
+from xnorflow.network import (
+    Affine,
+    BatchNorm,
+    Conv2d,
+    Dense,
+    Flatten,
+    Join,
+    Network,
+    PixelGain,
+    Quantize,
+    Sign,
+)
 from xnorflow.planning import plan
 from xnorflow.sim.cxxrtl.compile import load_library
 from xnorflow.sim.cxxrtl_engine import drive
@@ -107,6 +118,42 @@ def test_levels_planes_and_a_shortcut_are_bit_exact_as_cells(board):
         "last": LayerFolding(1, 6, "lut"),
     }
     frames = quantize(lowered, rng.integers(0, 4, (30, 8)).astype(np.uint8))
+    core = assemble(lowered, folding, load_board(board).family)
+    given = {"engine": "netlist", "board": load_board(board)}
+    result = verify(core, lowered, frames, **given, stall=0.3, seed=4)
+    assert result.mismatches == 0
+    assert len(np.unique(result.classes)) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("board", BOARDS)
+def test_gains_of_pixels_are_bit_exact_as_cells(board):
+    """Multipliers and LUTs multiply alike."""
+    rng = np.random.default_rng(4)
+    norm = BatchNorm("norm", *rng.normal(0.5, 1, (3, 4)), rng.uniform(0.1, 9, 4), 1e-5)
+    network = Network(
+        "gains",
+        (4, 4, 1),
+        (
+            Sign("in"),
+            Conv2d("first", rng.choice([-1, 1], (4, 2, 2, 1))),
+            norm,
+            Sign("s"),
+            Conv2d("second", rng.choice([-1, 1], (2, 2, 2, 4)), padding=(1, 0, 0, 1)),
+            PixelGain("k", 3, (2, 2), padding=(1, 0, 0, 1)),
+            Affine("bias", offset=(Fraction(1), Fraction(-2))),
+            Sign("t"),
+            Flatten("flat"),
+            Dense("last", rng.choice([-1, 1], (3, 18))),
+        ),
+    )
+    lowered = lower(network)
+    folding = {
+        "first": LayerFolding(2, 2, "lut"),
+        "second": LayerFolding(1, 4, "lut"),
+        "last": LayerFolding(1, 6, "lut"),
+    }
+    frames = quantize(lowered, rng.normal(size=(20, 4, 4, 1)).astype(np.float32))
     core = assemble(lowered, folding, load_board(board).family)
     given = {"engine": "netlist", "board": load_board(board)}
     result = verify(core, lowered, frames, **given, stall=0.3, seed=4)

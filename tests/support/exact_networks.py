@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from xnorflow.lowered import (
     LoweredJoin,
     LoweredLayer,
+    LoweredMagnitude,
     LoweredNetwork,
     LoweredPool,
     LoweredThreshold,
@@ -31,6 +32,7 @@ from xnorflow.network import (
     MaxPool,
     MultiThreshold,
     Network,
+    PixelGain,
     Quantize,
     Sign,
 )
@@ -76,14 +78,17 @@ def run_exact(network: Network, x: NDArray) -> list[NDArray]:
         y = y.reshape(network.input_shape)
         tensors, every = [y], []
         for op in network.ops:
-            if isinstance(op, Join):
-                side = tensors[op.source]
-                for step in op.path:
-                    side = _evaluate(step, side)
-                    every.append(side)
-                y = _join(op, tensors[-1], side)
-            else:
-                y = _evaluate(op, tensors[-1])
+            match op:
+                case Join():
+                    side = tensors[op.source]
+                    for step in op.path:
+                        side = _evaluate(step, side)
+                        every.append(side)
+                    y = _join(op, tensors[-1], side)
+                case PixelGain():
+                    y = _multiply(op, tensors)
+                case _:
+                    y = _evaluate(op, tensors[-1])
             tensors.append(y)
             every.append(y)
         return every
@@ -95,6 +100,21 @@ def _join(op: Join, main: NDArray, side: NDArray) -> NDArray:
         return main + side
     pair = (main, side) if op.how == "append" else (side, main)
     return np.concatenate(pair, axis=-1)
+
+
+def _multiply(op: PixelGain, tensors: list[NDArray]) -> NDArray:
+    main, side = tensors[-1].copy(), tensors[op.source]
+    if op.kernel is None:
+        return main * (sum(abs(v) for v in side.ravel()) / side.size)
+    for r, c in np.ndindex(main.shape[:2]):
+        total = Decimal(0)
+        for i, j in np.ndindex(*op.kernel):
+            row = r * op.stride[0] + i * op.dilation[0] - op.padding[0]
+            column = c * op.stride[1] + j * op.dilation[1] - op.padding[1]
+            if 0 <= row < side.shape[0] and 0 <= column < side.shape[1]:
+                total += sum(abs(v) for v in side[row, column])
+        main[r, c] *= total / (op.kernel[0] * op.kernel[1] * side.shape[2])
+    return main
 
 
 def _evaluate(op: object, y: NDArray) -> NDArray:
@@ -251,7 +271,9 @@ def run_stages(lowered: LoweredNetwork, x: NDArray) -> list[NDArray[np.int64]]:
     return [*every, scores]
 
 
-def _chained(stage: LoweredLayer | LoweredPool | LoweredThreshold, y: NDArray) -> NDArray:
+def _chained(
+    stage: LoweredLayer | LoweredPool | LoweredThreshold | LoweredMagnitude, y: NDArray
+) -> NDArray:
     y = y.reshape(stage.i_shape)
     match stage:
         case LoweredLayer():
@@ -260,8 +282,24 @@ def _chained(stage: LoweredLayer | LoweredPool | LoweredThreshold, y: NDArray) -
             y = _pool(stage, y)
         case LoweredThreshold():
             y = _reached(stage.thresholds, y)
+        case LoweredMagnitude():
+            y = _magnitude(stage, y)
     assert y.shape == stage.o_shape
     return y
+
+
+def _magnitude(stage: LoweredMagnitude, y: NDArray) -> NDArray:
+    assert stage.low <= y.min() <= y.max() <= stage.high
+    result = np.zeros(stage.o_shape, np.int64)
+    for place in np.ndindex(stage.o_shape[:-1]):
+        total = sum(
+            abs(int(a) * int(v) + int(b))
+            for a, b, v in zip(stage.gains, stage.offsets, y[place], strict=True)
+        )
+        # Halves go up.
+        result[place] = floor(Fraction(total, 1 << stage.shift) + Fraction(1, 2))
+    assert stage.o_range[0] <= result.min() <= result.max() <= stage.o_range[1]
+    return result
 
 
 def _reached(thresholds: NDArray, y: NDArray) -> NDArray:
@@ -274,6 +312,14 @@ def _reached(thresholds: NDArray, y: NDArray) -> NDArray:
 def _joined(stage: LoweredJoin, main: NDArray, side: NDArray) -> NDArray:
     for which, y in enumerate((main, side)):
         assert stage.low[which] <= y.min() <= y.max() <= stage.high[which]
+    if stage.how == "multiply":
+        result = np.zeros(stage.o_shape, np.int64)
+        for place in np.ndindex(stage.o_shape):
+            result[place] = int(main[place]) * int(
+                side.reshape(*stage.o_shape[:-1], 1)[place[:-1]][0]
+            )
+        assert stage.o_range[0] <= result.min() <= result.max() <= stage.o_range[1]
+        return result
     if stage.how != "add":
         return np.concatenate((main, side) if stage.how == "append" else (side, main), axis=-1)
     result = np.zeros(stage.o_shape, np.int64)

@@ -11,7 +11,9 @@ from stream_rules import StreamClaim
 
 from xnorflow.hw.argmax import ArgMax
 from xnorflow.hw.fifo import StreamFIFO
+from xnorflow.hw.gain import GainUnit
 from xnorflow.hw.join import JoinUnit, StreamFork
+from xnorflow.hw.magnitude import MagnitudeUnit
 from xnorflow.hw.mvu import MatrixVectorUnit
 from xnorflow.hw.parallel_window import ParallelWindow
 from xnorflow.hw.pool import PoolUnit
@@ -407,6 +409,65 @@ def joined(how, elements, channels, lanes=1, gains=None):
     return component, claim
 
 
+class GainHarness(Harness):
+    """Gains whose streams come from one; of a pixel's beats the first one brings the gain."""
+
+    def __init__(self, gain: GainUnit):
+        self.gain = gain
+        self.widths = [Shape.cast(port.payload.shape()).width for port in (gain.i, gain.side)]
+        super().__init__("GainUnit", sum(self.widths), gain.o.payload.shape())
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.gain = gain = self.gain
+        wiring.connect(m, gain.o, wiring.flipped(self.o))
+        m.submodules.skid = skid = SkidBuffer(sum(self.widths))
+        m.submodules.fork = fork = StreamFork(sum(self.widths))
+        wiring.connect(m, wiring.flipped(self.i), skid.i)
+        wiring.connect(m, skid.o, fork.i)
+        self.gate(m, "main", fork.o, gain.i, fork.o.payload[: self.widths[0]])
+        beat = Signal(range(gain.o_beats))
+        first = stream.Signature(sum(self.widths)).create()
+        m.d.comb += [
+            first.payload.eq(fork.side.payload),
+            first.valid.eq(fork.side.valid & (beat == 0)),
+            fork.side.ready.eq(first.ready | (beat != 0)),
+        ]
+        self.gate(m, "side", first, gain.side, first.payload[self.widths[0] :])
+        with m.If(fork.side.valid & fork.side.ready):
+            m.d.sync += beat.eq(Mux(beat == gain.o_beats - 1, 0, beat + 1))
+        return m
+
+
+def gain(channels: int):
+    unit = GainUnit((signed(2), unsigned(2)), channels, lanes=1, ranges=((-2, 1), (0, 3)))
+    component = GainHarness(unit)
+
+    def multiplied(beats):
+        factor = beats[0][2:]
+        products = [beat[:2].as_signed() * factor for beat in beats]
+        return [product[: unit.o_element.width] for product in products]
+
+    claim = StreamClaim(channels, channels, multiplied, held=unit.latency + 2, patience=6)
+    return component, claim
+
+
+def magnitude(lanes: int, shift: int):
+    gains, offsets = np.array([1, 3]), np.array([1, -2])
+    component = MagnitudeUnit(signed(2), gains, offsets, shift=shift, lanes=lanes)
+
+    def added(beats):
+        moved = [
+            cell.as_signed() * int(a) + int(b)
+            for cell, a, b in zip(chunks(Cat(beats), 2), gains, offsets, strict=True)
+        ]
+        total = sum((Mux(value < 0, -value, value).as_unsigned() for value in moved), Const(0))
+        return [((total + (1 << shift) // 2) >> shift)[: component.o_element.width]]
+
+    latency = component.latency
+    return component, StreamClaim(2 // lanes, 1, added, held=latency + 2, patience=latency + 2)
+
+
 def score_stage(lanes: int):
     scale, offset = np.array([2, -3]), np.array([1, -4])
     component = ScoreStage(unsigned(3), scale, offset, lanes=lanes)
@@ -518,6 +579,10 @@ CASES = [
     ),
     (joined, {"how": "append", "elements": (1, signed(2)), "channels": (2, 1)}),
     (joined, {"how": "prepend", "elements": (signed(2), 2), "channels": (2, 4), "lanes": 2}),
+    (gain, {"channels": 1}),
+    (gain, {"channels": 2}),
+    (magnitude, {"lanes": 1, "shift": 1}),
+    (magnitude, {"lanes": 2, "shift": 0}),
     (threshold_stage, {"lanes": 2}),
     (threshold_stage, {"lanes": 4, "levels": 3}),
     (threshold_stage, {"lanes": 4}),

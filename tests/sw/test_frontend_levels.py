@@ -213,22 +213,6 @@ class TestGains:
         network = compared(g, tmp_path, (2, 6, 8))
         assert kinds(network)[:5] == ["Sign", "Conv2d", "Affine", "MaxPool", "BatchNorm"]
 
-    @pytest.mark.parametrize("sums", ["Abs", "ReduceL1"])
-    def test_of_each_pixel_are_refused_in_one_sentence(self, sums, tmp_path):
-        g = Drawn(4, ("N", 2, 6, 8))
-        x = g.node("Conv", g.bipolar("x"), g.signs(4, 2, 3, 3), pads=[1] * 4)
-        if sums == "Abs":
-            k = g.node("ReduceMean", g.node("Abs", x, name="k"), axes=[1])
-        else:
-            k = g.node("Mul", g.node("ReduceL1", x, axes=[1], name="k"), g.constant(0.25))
-        k = g.node("Conv", k, g.constant(np.full((1, 1, 3, 3), 1 / 9)), pads=[1] * 4)
-        y = g.node("Conv", g.bipolar(x), g.signs(3, 4, 3, 3), pads=[1] * 4)
-        y = g.bipolar(g.node("Mul", y, k))
-        g.node("Gemm", g.node("Flatten", y), g.signs(144, 3))
-        message = refusal(g, tmp_path)
-        assert f"node 'k' ({sums}) is a gain for each pixel" in message
-        assert "more" not in message
-
 
 class TestBases:
     @staticmethod
