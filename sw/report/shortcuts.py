@@ -47,6 +47,9 @@ SIGNS = 16
 #: Radius of a corner.
 CORNER = 6
 
+#: What is done with what comes; channels that are put beside others are no arithmetic.
+HOW = {"add": "added", "multiply": "multiplied by"}
+
 #: Stages that are not drawn; those on the layers' way are not either.
 HIDDEN = {"converter", "window"}
 
@@ -170,7 +173,7 @@ def _shortcut(shortcut: Mapping[str, Any], layers: Sequence[str]) -> Shortcut:
         begin=layers.index(shortcut["from_layer"]),
         end=layers.index(shortcut["to_layer"]),
         inside=shortcut["inside"],
-        how="added" if shortcut["how"] == "add" else "put beside",
+        how=HOW.get(shortcut["how"], "put beside"),
         way=tuple(way),
     )
 
