@@ -516,6 +516,7 @@ BAD = {
     "pooled pixels": ((WIDE, Sign("s"), CONV), ["'m'", "raw pixels"]),
     "pooled integers": ((HALF, WIDE, CONV), ["'m'", "raw pixels"]),
     "averaged pixels": ((GAP, Sign("s"), CONV), ["'gap'", "raw pixels"]),
+    "pooled bits of pixels": ((Sign("s"), WIDE, CONV), ["'m'", "before the first layer"]),
     "sign of integers": ((HALF, Sign("s"), CONV), ["'s'", "leave out one"]),
     "quantizer's scale": ((Quantize("q", Fraction(-1), Fraction(0), 0, 3), CONV), ["'q'", "-1"]),
     "quantizer's range": (
