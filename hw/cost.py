@@ -26,6 +26,7 @@ __all__ = [
     "index_bits",
     "merge",
     "placed_parts",
+    "product_parts",
     "storage_parts",
 ]
 
@@ -271,6 +272,20 @@ def distinct(bits: float, among: float) -> float:
 def index_bits(*counts: int) -> int:
     """Return the bits of counters of so many values."""
     return sum((count - 1).bit_length() for count in counts)
+
+
+#: Bits of an operand of a multiplier, in two's complement.
+MULTIPLIER_BITS = 18
+
+
+def product_parts(family: Family, one: int, other: int, count: int) -> Parts:
+    """Return the parts of `count` products of numbers of so many bits in two's complement."""
+    if not family.multipliers:
+        return {"product bit": one * other * count}
+    pieces = ceil(one / MULTIPLIER_BITS) * ceil(other / MULTIPLIER_BITS)
+    # What several multipliers give is added up.
+    sums = family.adder("fixed adder", min(one, other) + 2, count * (pieces - 1))
+    return merge({"dsp": count * pieces}, sums)
 
 
 def merge(*lists: Mapping[str, float]) -> Parts:

@@ -7,7 +7,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
-from xnorflow.hw.cost import Family, Parts, index_bits, merge
+from xnorflow.hw.cost import Family, Parts, index_bits, merge, product_parts
 from xnorflow.hw.join import Range, narrowest
 
 __all__ = ["GainUnit", "gain_parts"]
@@ -17,9 +17,6 @@ def gain_parts(family: Family, unit: "GainUnit") -> Parts:
     """Return the parts of a `GainUnit`."""
     element, gain = (shape.width for shape in unit.elements)
     lanes = unit.lanes
-    product: Parts = {"product bit": element * gain * lanes}
-    if family.multipliers:
-        product = {"dsp": lanes * -(-element // 18) * -(-(gain + 1) // 18)}
     return merge(
         {
             "channel stage": 1,
@@ -27,7 +24,8 @@ def gain_parts(family: Family, unit: "GainUnit") -> Parts:
             "bare register": 2 + lanes * element + gain,
             "register": lanes * unit.o_element.width,
         },
-        product,
+        # The gain has a sign that is always 0.
+        product_parts(family, element, gain + 1, lanes),
     )
 
 

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
 from numpy.typing import NDArray
 
-from xnorflow.hw.cost import Family, Parts, index_bits, merge
+from xnorflow.hw.cost import Family, Parts, index_bits, merge, product_parts
 from xnorflow.hw.join import narrowest
 from xnorflow.hw.pipeline import delay
 from xnorflow.hw.rom import ROM, ROMStyle, rom_parts, varying_bits
@@ -46,11 +46,9 @@ def magnitude_parts(family: Family, unit: "MagnitudeUnit") -> Parts:
 
 
 def _product_parts(family: Family, unit: "MagnitudeUnit") -> Parts:
-    gains, bits = unit.gains, unit.element.width
+    gains, bits = unit.gains, unit.element.width + (not unit.element.signed)
     if gains.varies:
-        if family.multipliers:
-            return {"dsp": unit.lanes * -(-gains.width // 18) * -(-bits // 18)}
-        return {"product bit": gains.width * bits * unit.lanes}
+        return product_parts(family, gains.width, bits, unit.lanes)
     ones = sum(max(0, int(gain).bit_count() - 1) for gain in gains.folded[0])
     if family.multipliers:
         return {"dsp": sum(int(gain).bit_count() > 1 for gain in gains.folded[0])}

@@ -19,6 +19,7 @@ from xnorflow.network import (
     MultiThreshold,
     Network,
     Op,
+    PixelGain,
     Quantize,
     Sign,
 )
@@ -59,6 +60,15 @@ NETWORKS = {
         Join("join", 1, (AveragePool("mean", (2, 2), (2, 2)),), "add"),
         QUANTIZE,
         Join("twice", 4, (), "append"),
+    ),
+    "gains of pixels": image(
+        Sign("s"),
+        Conv2d("conv", **weights(2, 2, 3, 2), stride=(2, 1), padding=(1, 0, 0, 1)),
+        PixelGain("k", 0, (2, 3), (2, 1), (1, 1), (1, 0, 0, 1)),
+        Sign("t"),
+        Flatten("flat", True),
+        Dense("fc", **weights(3, 16)),
+        PixelGain("mean", 3),
     ),
 }
 

@@ -130,7 +130,9 @@ class TestIsChecked:
 
     def test_against_the_reference_and_the_golden_model(self, tmp_path):
         imported = self.imported(tmp_path)
-        _, lowered = lower_verified(imported, True)
+        network, lowered = lower_verified(imported, True)
+        assert "(XNOR-Net's K) of layer" in network.notes[-1]
+        assert "are rounded to integers: each is off by at most " in network.notes[-1]
         (join,) = (stage for stage in lowered.stages if isinstance(stage, LoweredJoin))
         assert 0 < join.path[0].error < 1e-4
         result = check_import(imported, lowered, frames=16)

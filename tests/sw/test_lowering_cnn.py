@@ -460,6 +460,17 @@ def test_wide_lattices_of_irrational_scales_rank_exactly():
                     assert (scales[c] * a + offsets[c] >= scales[d] * b + offsets[d]) == ahead
 
 
+def test_more_sums_than_can_be_ranked_one_by_one_are_ranked_by_multiples_of_one_scale():
+    sizes = np.full(3, 1 << 24)
+    chain = [(Surd.of(Fraction(n, 48), 3), Surd.of(Fraction(4 * n, 48), 3)) for n in (3, 5, 0)]
+    scales, offsets = integer_scores(chain, -sizes, sizes, 1, "test")
+    assert scales.tolist() == [3, 5, 0]
+    assert (offsets - offsets[2]).tolist() == [12, 20, 0]
+    chain[0] = (Surd.of(Fraction(1, 16), 2), Surd.of(0))
+    with pytest.raises(UserError, match="too many to rank exactly"):
+        integer_scores(chain, -sizes, sizes, 1, "test")
+
+
 def bits(*ops: Op) -> tuple[Op, ...]:
     return (Sign("s"), *ops)
 
