@@ -6,7 +6,7 @@ import importlib.util
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -58,6 +58,11 @@ _EPILOG = "\n\n".join(
 @click.option("--first-bits", type=int, metavar="K", help="Bits of the first layer's weights.")
 @click.option("--last-bits", type=int, metavar="K", help="Bits of the last layer's weights.")
 @click.option(
+    "--pixel-gains",
+    is_flag=True,
+    help="Of xnor: multiply sums by K, the mean magnitude of what is under a window.",
+)
+@click.option(
     "--batch-norm",
     type=click.Choice(["plain", "shift"]),
     help="shift has powers of two for factors (default: plain).",
@@ -82,7 +87,7 @@ def train_command(
     rate: float | None,
     seed: int,
     json_file: str | None,
-    **settings: int | None,
+    **settings: Any,
 ) -> None:
     """Train a network and write it as a QONNX file.
 
@@ -93,6 +98,7 @@ def train_command(
     A training that was interrupted goes on when its command is given again: FILE.checkpoint keeps
     its last epoch, and is deleted at the end. FILE.curve.html shows loss and accuracy by epoch.
     """
+    settings["pixel_gains"] = settings["pixel_gains"] or None
     chosen = _recipe(recipe, method, dataset, topology, settings)
     if batch_norm is not None:
         chosen = replace(chosen, batch_norm=batch_norm)
@@ -229,7 +235,7 @@ def _recipe(
     method: str | None,
     dataset: str | None,
     topology: str | None,
-    settings: dict[str, int | None],
+    settings: dict[str, Any],
 ) -> Recipe:
     """Return the recipe of a name, or of a combination."""
     if name is None:

@@ -16,8 +16,9 @@ A layer's weights and the activations are one of
 - sums of signs: ``Add`` of ``Mul(alpha_m)`` of a ``Conv`` or ``Gemm`` with signs each; ``Add`` of
   ``Mul(beta_n)`` of ``Sub(shift_n) -> BipolarQuant``.
 
-A shortcut is an ``Add`` of two layers' sums, before the batch norm. `BipolarQuant` is QONNX's
-quantizer to -1 and +1, with ``sign(0) = +1``. The bytes depend on the parameters alone.
+A shortcut is an ``Add`` of two layers' sums, before the batch norm. XNOR-Net's K is a ``Mul`` of a
+layer's sums and ``Abs -> ReduceMean -> AveragePool`` of the batch norm before. `BipolarQuant` is
+QONNX's quantizer to -1 and +1, with ``sign(0) = +1``. The bytes depend on the parameters alone.
 """
 
 from __future__ import annotations
@@ -221,7 +222,9 @@ class Norm:
 
 @dataclass(frozen=True, eq=False)
 class HiddenLayer:
-    """A hidden layer: ``activation(norm(max_pool(weights @ x) + shortcut))``, dense or convolution.
+    """A hidden layer: ``activation(norm(max_pool(K * (weights @ x)) + shortcut))``.
+
+    It is dense or a convolution.
 
     Attributes
     ----------
@@ -234,6 +237,9 @@ class HiddenLayer:
         Size of the max-pooling windows; 1 for none.
     shortcut : bool
         Whether to add what enters the batch norm of the layer before.
+    gains : bool
+        Whether to multiply by XNOR-Net's K, the mean magnitude of what the batch norm of the layer
+        before gives under each window; 1 without it.
     """
 
     weights: Weights
@@ -242,6 +248,7 @@ class HiddenLayer:
     padding: int = 0
     pool: int = 1
     shortcut: bool = False
+    gains: bool = False
 
     def __post_init__(self) -> None:
         for key in ("gamma", "beta", "mean", "var"):
@@ -307,6 +314,7 @@ class TrainedNetwork:
         shape: tuple[int, ...] = self.image_shape
         for index, layer in enumerate(self.hidden):
             before, shape = shape, _shape_after(layer, shape)
+            _require(not layer.gains or index > 0, "the first layer has no gains of pixels")
             _require(
                 not layer.shortcut or (index > 0 and before == shape),
                 f"no shortcut leads from {before} to {shape}",
@@ -362,16 +370,18 @@ def to_qonnx(model: TrainedNetwork, metadata: dict[str, str]) -> onnx.ModelProto
     else:
         x = graph.node("Sub", "center", [x, threshold])
         x = graph.sign("input_sign", x, one)
-    sums = ""
+    sums = latent = ""
     for index, layer in enumerate(model.hidden):
         before = sums
         if len(layer.weights.shape) == 4:
-            sums = graph.conv(f"conv{index}", x, layer, one)
+            sums = graph.conv(index, x, layer, one, latent)
         else:
             if images:
                 x = graph.node("Flatten", "flatten", [x], axis=1)
                 images = False
             sums = graph.layer(f"fc{index}", x, layer.weights, one)
+            if layer.gains:
+                sums = graph.node("Mul", f"k{index}", [sums, graph.magnitudes(index, latent)])
         if layer.shortcut:
             sums = graph.node("Add", f"shortcut{index}", [sums, before])
         norm = f"bn{index}"
@@ -379,8 +389,13 @@ def to_qonnx(model: TrainedNetwork, metadata: dict[str, str]) -> onnx.ModelProto
             graph.constant(f"{norm}_{key}", getattr(layer.norm, key))
             for key in ("gamma", "beta", "mean", "var")
         ]
-        x = graph.node("BatchNormalization", norm, [sums, *parameters], epsilon=layer.norm.eps)
-        x = graph.activation(str(index), x, layer.activation, one)
+        latent = graph.node("BatchNormalization", norm, [sums, *parameters], epsilon=layer.norm.eps)
+        following = model.hidden[index + 1 : index + 2]
+        if images and any(behind.gains and len(behind.weights.shape) == 2 for behind in following):
+            # The mean is over all that the dense layer takes.
+            latent = graph.node("Flatten", "flatten", [latent], axis=1)
+            images = False
+        x = graph.activation(str(index), latent, layer.activation, one)
     if images:
         x = graph.node("Flatten", "flatten", [x], axis=1)
     x = graph.layer(f"fc{len(model.hidden)}", x, model.output.weights, one)
@@ -541,10 +556,22 @@ class _Graph:
             return self.node("Gemm", name, [x, stored], transB=1)
         return self.node("Conv", name, [x, stored], None, "", **conv)
 
-    def conv(self, name: str, x: str, layer: HiddenLayer, one: str) -> str:
+    def magnitudes(self, index: int, latent: str) -> str:
+        """Add the mean magnitude over the channels of what a layer's signs are of."""
+        magnitudes = self.node("Abs", f"abs{index}", [latent])
+        return self.node("ReduceMean", f"mean{index}", [magnitudes], axes=[1])
+
+    def conv(self, index: int, x: str, layer: HiddenLayer, one: str, latent: str) -> str:
+        name = f"conv{index}"
         kernel = list(layer.weights.shape[2:])
         attributes = {"kernel_shape": kernel, "pads": [layer.padding] * 4}
         y = self.layer(name, x, layer.weights, one, attributes)
+        if layer.gains:
+            k = self.magnitudes(index, latent)
+            k = self.node(
+                "AveragePool", f"box{index}", [k], None, "", count_include_pad=1, **attributes
+            )
+            y = self.node("Mul", f"k{index}", [y, k])
         if layer.pool == 1:
             return y
         size = [layer.pool] * 2

@@ -49,6 +49,9 @@ class Method:
     first_bits, last_bits : int or None
         Bits of the weights of the first and of the last layer, by the rule of ``dorefa``; None for
         weights like the other layers'.
+    pixel_gains : bool
+        Of ``xnor``: whether the sums of the layers between the first and the last are multiplied by
+        K, the mean magnitude of their windows.
     """
 
     name: str = "bnn"
@@ -59,9 +62,10 @@ class Method:
     fraction_bits: int = 4
     first_bits: int | None = None
     last_bits: int | None = None
+    pixel_gains: bool = False
 
     @classmethod
-    def of(cls, name: str, **settings: int | None) -> Method:
+    def of(cls, name: str, *, pixel_gains: bool | None = None, **settings: int | None) -> Method:
         """Return a method with the settings that are not None.
 
         Raises
@@ -71,6 +75,11 @@ class Method:
         """
         if name not in METHODS:
             raise UserError(f"there is no method '{name}'; choose one of: {', '.join(METHODS)}")
+        if pixel_gains and name != "xnor":
+            raise UserError(
+                f"--pixel-gains belongs to the method xnor, not {name}; leave it out, or give "
+                f"--method xnor"
+            )
         given = {key: value for key, value in settings.items() if value is not None}
         for key, value in given.items():
             owner, least, most = _SETTINGS[key]
@@ -82,7 +91,7 @@ class Method:
                 )
             if not least <= value <= most:
                 raise UserError(f"{option} {value} is out of range; give {least} to {most}")
-        return cls(name, **given)
+        return cls(name, **given, pixel_gains=bool(pixel_gains))
 
     @property
     def text(self) -> str:
@@ -96,6 +105,8 @@ class Method:
                 f"{self.activation_bases} activation bases",
                 f"coefficients of {self.fraction_bits} bits",
             ]
+        if self.pixel_gains:
+            parts.append("gains of pixels")
         for place, bits in (("first", self.first_bits), ("last", self.last_bits)):
             if bits is not None:
                 parts.append(f"{bits}-bit weights in the {place} layer")

@@ -34,9 +34,10 @@ class QuantizedLinear(nn.Module):
         self.latent = nn.Parameter(torch.empty(outputs, inputs).uniform_(-1, 1) * 0.1)
         self.quantizer = quantizer
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, inputs) to sums of shape (N, outputs)."""
-        return F.linear(x.flatten(1), self.quantizer(self.latent))
+    def forward(self, x: Tensor, magnitudes: Tensor | None = None) -> Tensor:
+        """Map (N, inputs) to sums of shape (N, outputs), times the mean of `magnitudes`."""
+        y = F.linear(x.flatten(1), self.quantizer(self.latent))
+        return y if magnitudes is None else y * magnitudes.flatten(1).mean(1, keepdim=True)
 
 
 class QuantizedConv(nn.Module):
@@ -51,9 +52,16 @@ class QuantizedConv(nn.Module):
         self.latent = nn.Parameter(latent.to(memory_format=torch.channels_last))
         self.quantizer = quantizer
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, inputs, H, W) to (N, channels, H', W')."""
-        y = F.conv2d(x, self.quantizer(self.latent), padding=self.layer.padding)
+    def forward(self, x: Tensor, magnitudes: Tensor | None = None) -> Tensor:
+        """Map (N, inputs, H, W) to (N, channels, H', W').
+
+        The sums are multiplied by XNOR-Net's K of `magnitudes`, of the shape of `x`.
+        """
+        kernel, padding = self.layer.kernel, self.layer.padding
+        y = F.conv2d(x, self.quantizer(self.latent), padding=padding)
+        if magnitudes is not None:
+            pixels = magnitudes.mean(1, keepdim=True)
+            y = y * F.avg_pool2d(pixels, kernel, stride=1, padding=padding)
         return F.max_pool2d(y, self.layer.pool) if self.layer.pool > 1 else y
 
 
@@ -122,15 +130,17 @@ class BinarizedNet(nn.Module):
         # Evaluation stays in float32, in which all sums of signs are exact.
         fast = self.training and self.recipe.bfloat16
         with torch.autocast("cpu", torch.bfloat16) if fast else nullcontext():
-            sums = x
+            sums, magnitudes = x, None
             for spec, layer, norm, activation in zip(
                 self.recipe.hidden, self.layers, self.norms, self.activations, strict=False
             ):
                 before = sums
-                sums = layer(x)
+                sums = layer(x, magnitudes)
                 if isinstance(spec, Conv) and spec.shortcut:
                     sums = sums + before
-                x = activation(norm(sums))
+                latent = norm(sums)
+                x = activation(latent)
+                magnitudes = latent.abs() if self.recipe.method.pixel_gains else None
         return self.gain * (self.layers[-1](x.float()) + self.offset())
 
     def clip(self) -> None:
@@ -143,8 +153,8 @@ class BinarizedNet(nn.Module):
         """Return the parameters as plain arrays."""
         recipe = self.recipe
         hidden = []
-        for spec, layer, norm, activation in zip(
-            recipe.hidden, self.layers, self.norms, self.activations, strict=False
+        for index, (spec, layer, norm, activation) in enumerate(
+            zip(recipe.hidden, self.layers, self.norms, self.activations, strict=False)
         ):
             weights = layer.quantizer.stored(layer.latent)
             conv = spec if isinstance(spec, Conv) else Conv(spec.neurons)
@@ -156,6 +166,7 @@ class BinarizedNet(nn.Module):
                     conv.padding,
                     conv.pool,
                     conv.shortcut,
+                    recipe.method.pixel_gains and index > 0,
                 )
             )
         last = self.layers[-1]

@@ -338,6 +338,13 @@ def recipe_for(dataset: str, topology: str, method: Method) -> Recipe:
     for recipe in alike:
         if recipe.method == method:
             return recipe
+    if method.pixel_gains and any(
+        isinstance(layer, Conv) and layer.shortcut for layer in TOPOLOGIES[topology].hidden
+    ):
+        raise UserError(
+            f"--pixel-gains does not go with the shortcuts of the topology {topology}, whose sums "
+            f"have gains of their own; choose another topology"
+        )
     name = f"{dataset}_{topology}_{method.name}"
     made = _made(name, dataset, topology, method)
     if alike:

@@ -55,7 +55,7 @@ def numpy_logits(model: TrainedNetwork, x: np.ndarray) -> np.ndarray:
     a = (a - 128) / 128 if model.threshold is None else np.where(a >= model.threshold, 1.0, -1.0)
     if any(len(layer.weights.shape) == 4 for layer in model.hidden):
         a = a.transpose(0, 3, 1, 2)
-    sums = np.zeros(())
+    sums = normed = np.zeros(())
     for layer in model.hidden:
         before, weights = sums, as_floats(layer.weights)
         if weights.ndim == 4:
@@ -63,11 +63,17 @@ def numpy_logits(model: TrainedNetwork, x: np.ndarray) -> np.ndarray:
             framed = np.pad(a, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
             windows = sliding_window_view(framed, (kernel, kernel), (2, 3))
             sums = np.einsum("nchwij,ocij->nohw", windows, weights)
+            if layer.gains:
+                pixels = np.abs(normed).mean(1, keepdims=True)
+                framed = np.pad(pixels, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+                sums = sums * sliding_window_view(framed, (kernel, kernel), (2, 3)).mean((4, 5))
             pool = layer.pool
             pooled = sliding_window_view(sums, (pool, pool), (2, 3))[:, :, ::pool, ::pool]
             sums = pooled.max((4, 5))
         else:
             sums = a.reshape(len(a), -1) @ weights.T
+            if layer.gains:
+                sums = sums * np.abs(normed).reshape(len(a), -1).mean(1, keepdims=True)
         if layer.shortcut:
             sums = sums + before
         each, norm = (-1, *[1] * (sums.ndim - 2)), layer.norm

@@ -16,7 +16,11 @@ from trained_networks import (
 
 from xnorflow.datasets import sample_digits
 from xnorflow.errors import UserError
-from xnorflow.train.export import to_qonnx
+from xnorflow.frontend import read
+from xnorflow.golden import predict
+from xnorflow.import_check import lower_verified
+from xnorflow.network import PixelGain
+from xnorflow.train.export import save_qonnx, to_qonnx
 from xnorflow.train.methods import METHODS, Method
 from xnorflow.train.recipes import DATASETS, RECIPES, TOPOLOGIES, Conv, Dense, Recipe, recipe_for
 
@@ -201,6 +205,12 @@ CASES = {
     "bnn with a shortcut": TOY,
     "shift-based batch norm": replace(TOY, batch_norm="shift"),
     **{name: replace(TOY, method=Method(name), gain=0.25) for name in METHODS if name != "bnn"},
+    "gains of pixels": replace(
+        TOY,
+        hidden=(Conv(6, pool=2), Conv(8, padding=1), Conv(8, pool=2), Dense(12), Dense(9)),
+        method=Method("xnor", pixel_gains=True),
+        gain=0.25,
+    ),
     "one-bit levels": replace(
         TOY, method=Method("dorefa", weight_bits=1, activation_bits=1), gain=0.25
     ),
@@ -225,6 +235,32 @@ def test_the_file_of_every_method_has_the_classes_of_torch(case: str) -> None:
     np.testing.assert_array_equal(found.argmax(1), logits.argmax(1))
     np.testing.assert_allclose(found, logits, atol=1e-3)
     np.testing.assert_allclose(numpy_logits(training.model, x), logits, atol=1e-3)
+
+
+def test_gains_of_pixels_become_those_of_the_network(tmp_path: Path) -> None:
+    training = train(CASES["gains of pixels"], sample_digits(), 1, 4, lambda epoch: None)
+    path = tmp_path / "gains.onnx"
+    save_qonnx(training.model, path, {})
+    network, lowered = lower_verified(read(path), True)
+    assert [op.kernel for op in network.ops if isinstance(op, PixelGain)] == [
+        (3, 3),
+        (3, 3),
+        None,
+        None,
+    ]
+    assert sum("are rounded to integers" in note for note in network.notes) == 4
+    x = sample_digits().x[:100]
+    with torch.inference_mode():
+        classes = training.net(channels_first(x)).numpy().argmax(1)
+    assert np.mean(predict(lowered, x).classes == classes) > 0.95
+
+
+def test_gains_of_pixels_belong_to_one_method_and_have_no_shortcuts() -> None:
+    assert Method.of("xnor", pixel_gains=True).text == "xnor, gains of pixels"
+    with pytest.raises(UserError, match="--pixel-gains belongs to the method xnor, not bnn"):
+        Method.of("bnn", pixel_gains=True)
+    with pytest.raises(UserError, match="does not go with the shortcuts of the topology residual"):
+        recipe_for("fashion-mnist", "residual", Method.of("xnor", pixel_gains=True))
 
 
 class Killed(Exception):
