@@ -240,8 +240,9 @@ class _Walk:
             )
         if not isinstance(self.stages[0], LoweredLayer):
             raise UserError(
-                f"{self.where}: pool {self.stages[0].name!r} comes before the first layer, where the "
-                f"hardware has none; put it behind that layer or scale the frames down beforehand"
+                f"{self.where}: pool {self.stages[0].name!r} comes before the first layer, where "
+                f"the hardware has none; put it behind that layer or scale the frames down "
+                f"beforehand"
             )
         if self.unit is _Unit.BIT:
             raise UserError(

@@ -84,7 +84,8 @@ def stored_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d | ShiftNorm) -> Norm:
     """Return a batch norm at inference as plain arrays."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    gamma, mean, var, eps = norm.weight, norm.running_mean, norm.running_var, norm.eps
+    gamma: Tensor = norm.weight
+    mean, var, eps = norm.running_mean, norm.running_var, norm.eps
     if isinstance(norm, ShiftNorm):
         # The root of 1 is 1: the factor is stored as it is.
         gamma, var, eps = norm.factor(var), torch.ones_like(var), 0.0
