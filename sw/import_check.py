@@ -573,4 +573,9 @@ def _unlike(integers: NDArray, values: NDArray, doubtful: NDArray[np.bool_]) -> 
     unlike = np.abs(y - y0 - (x - x0) * slope) > _STEP
     # Different values must be different integers.
     unlike |= (y0 == y1) & (x == x1)
-    return (unlike & varies).reshape(values.shape)
+    # Without two values that are sure the others must be alike, or unlike, in both; if none is
+    # sure, all of them.
+    like = (x == x0) == (y == y0)
+    like &= ~hidden.all(axis=0) | like.all(axis=0)
+    unknown = hidden & ~varies & ~like
+    return (unlike & varies | unknown).reshape(values.shape)

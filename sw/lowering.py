@@ -238,7 +238,7 @@ class _Walk:
                 f"{self.where} has no weight layer; give a network with at least one Dense or "
                 f"Conv2d"
             )
-        if not isinstance(self.stages[0], LoweredLayer):
+        if self.stages and not isinstance(self.stages[0], LoweredLayer):
             raise UserError(
                 f"{self.where}: pool {self.stages[0].name!r} comes before the first layer, where "
                 f"the hardware has none; put it behind that layer or scale the frames down "

@@ -29,7 +29,7 @@ from xnorflow.frontend import read
 from xnorflow.frontend.options import ImportOptions
 from xnorflow.frontend.reader import graph_of
 from xnorflow.frontend.walk import Imported, import_graph
-from xnorflow.import_check import ImportCheck, check_import, lower_verified, verify
+from xnorflow.import_check import ImportCheck, _unlike, check_import, lower_verified, verify
 from xnorflow.lowered import LoweredNetwork
 from xnorflow.lowering import lower
 from xnorflow.network import (
@@ -691,3 +691,25 @@ class TestFloatModel:
         assert (frames.step, shifted.step, signs.step) == (1, Fraction(1, 4), 1)
         assert thirds.step is None
         assert not np.any(signs.doubtful)
+
+
+class TestDoubtfulChannels:
+    """What noise may have decided is compared with what is sure, and put aside where nothing is."""
+
+    def unlike(self, integers, values, doubtful):
+        columns = (np.array(each)[:, None] for each in (integers, values, doubtful))
+        return _unlike(*columns)[:, 0].tolist()
+
+    def test_bits_that_are_sure_tell_of_the_others(self):
+        assert self.unlike([1, 0, 0], [1, -1, 1], [False, False, True]) == [False, False, True]
+        assert self.unlike([1, 0, 1], [1, -1, 1], [False, False, True]) == [False, False, False]
+
+    def test_a_channel_without_any_is_unknown(self):
+        assert self.unlike([1, 1, 0], [1, -1, 1], [True] * 3) == [True] * 3
+        assert self.unlike([0, 1, 0], [1, -1, 1], [True] * 3) == [False] * 3
+        assert self.unlike([1, 1, 0], [1, 1, 1], [True] * 3) == [True] * 3
+
+    def test_with_one_of_them_so_is_what_is_not_like_it(self):
+        doubtful = [False, True, True, True]
+        assert self.unlike([1, 1, 0, 1], [1, 1, 1, -1], doubtful) == [False, False, True, True]
+        assert self.unlike([1, 1, 1, 0], [1, 1, 1, -1], doubtful) == [False] * 4
