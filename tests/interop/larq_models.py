@@ -449,17 +449,6 @@ def many_bits() -> keras.Model:
     )
 
 
-def residual() -> keras.Model:
-    """Return a network with a layer in its shortcut."""
-    image = x = keras.Input((8, 8, 3), name="image")
-    x = norm(name="bn1")(QuantConv2D(8, 3, **FIRST, name="conv1")(x))
-    shortcut = QuantConv2D(12, 1, strides=2, **BINARY, name="down")(x)
-    x = QuantConv2D(12, 3, strides=2, padding="same", **BINARY, name="conv2")(x)
-    x = norm(name="bn2")(layers.Add(name="add")([x, shortcut]))
-    x = layers.GlobalAveragePooling2D(name="mean")(x)
-    return keras.Model(image, QuantDense(10, **BINARY, name="fc")(x), name="residual")
-
-
 def two_outputs() -> keras.Model:
     """Return a network with two outputs."""
     frame = keras.Input((40,), name="frame")
@@ -683,7 +672,6 @@ CASES = {
     "cnn_separable": Case(separable, "bytes"),
     "cnn_functional": Case(functional, "bytes"),
     "cnn_nested": Case(nested, "bytes"),
-    "cnn_residual": Case(residual, "bytes"),
     "cnn_reshape": Case(
         lambda: sequential(
             (64,),
