@@ -48,7 +48,7 @@ SIGNS = 16
 CORNER = 6
 
 #: What is done with what comes; channels that are put beside others are no arithmetic.
-HOW = {"add": "added", "multiply": "multiplied by"}
+HOW = {"add": "added", "multiply": "a factor"}
 
 #: Stages that are not drawn; those on the layers' way are not either.
 HIDDEN = {"converter", "window"}
