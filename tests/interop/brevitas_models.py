@@ -666,6 +666,7 @@ def residual() -> nn.Module:
         sign2=sign(),
         flatten=nn.Flatten(),
         fc=linear(8 * 12 * 11, 10),
+        norm3=nn.BatchNorm1d(10),
     )
 
 
