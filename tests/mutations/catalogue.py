@@ -681,7 +681,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "hw/rom.py",
         'delay(m, high, 1, self.en, "bank")',
         "high",
-        _ARITHMETIC + "test_rom_in_two_cycles",
+        _ARITHMETIC + "test_rom_in_several_cycles",
     ),
     Mutation(
         "ROM reads while it is not enabled",
