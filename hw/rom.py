@@ -114,8 +114,9 @@ def rom_parts(family: Family, words: int, width: float, style: ROMStyle, latency
         return {"bare register": width * (latency - 1)}
     if style is ROMStyle.BRAM:
         storage = family.rom(words, ceil(width))
-        inside = family.bram_registers and not storage.select
-        again = 0 if inside else width * (latency - 1)
+        # One register is in the block RAM, if nothing is chosen before it.
+        inside = int(family.bram_registers and not storage.select)
+        again = width * max(0, latency - 1 - inside)
         return {"bram": storage.rams, "select bit": storage.select, "bare register": again}
     # Columns with the same content are one.
     columns = distinct(words, width)

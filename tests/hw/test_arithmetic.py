@@ -257,6 +257,17 @@ def test_roms_take_luts_and_the_luts_that_choose_among_them(words, luts):
     assert parts["ROM LUT"] == pytest.approx(luts, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("family", "words", "registers"),
+    [("ice40", 40, [0, 30, 60]), ("ecp5", 40, [0, 0, 30]), ("ecp5", 20_000, [0, 30, 60])],
+)
+def test_one_register_behind_block_ram_of_ecp5_is_in_it(family, words, registers):
+    parts = [
+        rom_parts(FAMILIES[family], words, 30, ROMStyle.BRAM, latency) for latency in (1, 2, 3)
+    ]
+    assert [part["bare register"] for part in parts] == registers
+
+
 def test_constant_rom_refuses_a_second_word():
     with pytest.raises(ValueError, match="use lut or bram"):
         ROM([1, 2], 3, ROMStyle.CONSTANT)
