@@ -1,6 +1,7 @@
 """Arg-max: the class beside its scores."""
 
 from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -8,7 +9,7 @@ from amaranth.utils import ceil_log2
 from xnorflow.hw import layouts
 from xnorflow.hw.cost import Family, Parts, index_bits, merge
 from xnorflow.hw.pipeline import delay
-from xnorflow.hw.skid import SkidBuffer, skid_parts
+from xnorflow.hw.skid import SkidBuffer, skid_parts, stall_register
 
 __all__ = ["ArgMax", "argmax_parts"]
 
@@ -41,10 +42,18 @@ class ArgMax(wiring.Component):
     """Pass scores through and say which class has the highest; ties go to the lowest index.
 
     Every beat of `o` is the beat of `i` with the best class so far; in a frame's last beat that is
-    the frame's class. The lanes of a beat meet in a pipelined tree of comparators, whose winner
-    then meets the best of the frame's earlier beats.
+    the frame's class. The lanes of a beat meet in a pipelined tree of comparators. Where a frame
+    has several beats, its winner then meets the best of the earlier ones, a cycle ahead: it is
+    compared with the beat in front of it and with the best of those before at once, and a flip-flop
+    says which of the two counts::
 
-    Latency: `latency` cycles, ``ceil(log2(lanes)) + 1``. Throughput: one beat a cycle.
+        tree --|newer|--+--------------|latest|--+--|best|-- o
+                        '--> latest?             |    |
+                        '--> best?  <----------- | ---'
+                             --|better|----------'
+
+    Latency: `latency` cycles: ``ceil(log2(lanes)) + 1`` with one beat a frame, else one more, or
+    two with one lane. Throughput: one beat a cycle.
 
     Parameters
     ----------
@@ -66,7 +75,9 @@ class ArgMax(wiring.Component):
             raise ValueError(f"ArgMax lanes must divide {classes} classes, not be {lanes!r}")
         self.lanes, self.width, self.classes = lanes, width, classes
         self.beats = classes // lanes
-        self.latency = ceil_log2(lanes) + 1
+        levels = ceil_log2(lanes)
+        self._tree = levels if self.beats == 1 else max(1, levels)  # registers up to the winner
+        self.latency = self._tree + (self.beats > 1) + 1
         super().__init__(
             {
                 "i": In(stream.Signature(layouts.scores(lanes, signed(width)))),
@@ -78,16 +89,53 @@ class ArgMax(wiring.Component):
         m = Module()
         m.submodules.skid = skid = SkidBuffer(self.o.payload.shape())
         wiring.connect(m, skid.o, wiring.flipped(self.o))
-        en = Signal()
-        m.d.comb += [en.eq(~skid.i.valid | skid.i.ready), self.i.ready.eq(en)]
+        stall = Signal()
+        en = ~stall
+        m.d.comb += self.i.ready.eq(en)
 
         beat = Signal(range(self.beats))
         first, last = beat == 0, beat == self.beats - 1
         with m.If(self.i.valid & en):
             m.d.sync += beat.eq(Mux(last, 0, beat + 1))
 
-        # A contender is (score, index); in every pair the left one has the lower index and wins
-        # a tie. The beat's number becomes the upper part of the index at the tree's root.
+        winner = self._winner(m, en)
+        control = delay(m, Cat(self.i.valid, first, last), self._tree, en, "control", reset=True)
+        number = delay(m, beat, self._tree, en, "number")
+        better: Value = control[0]
+        if self.beats > 1:
+            best = Signal(signed(self.width), reset_less=True)
+            latest = Signal.like(winner, reset_less=True)
+            is_better = Signal()
+            beats_it = Mux(is_better, _more(winner.score, latest.score), _more(winner.score, best))
+            with m.If(en):
+                m.d.sync += [
+                    latest.eq(winner),
+                    is_better.eq(control[0] & (control[1] | beats_it)),
+                ]
+            with m.If(en & is_better):
+                m.d.sync += best.eq(latest.score)
+            winner, better = latest, is_better
+            control = delay(m, control, 1, en, "latest_control", reset=True)
+            number = delay(m, number, 1, en, "latest_number")
+        payload = delay(m, self.i.payload, self.latency - 1, en, "scores")
+
+        result = Signal(self.o.payload.shape(), reset_less=True)
+        done = Value.cast(delay(m, control[0], 1, en, "done", reset=True))
+        m.d.comb += [skid.i.valid.eq(done), skid.i.payload.eq(result)]
+        stall_register(m, stall, skid, control[0], done)
+        with m.If(en):
+            m.d.sync += [result.scores.eq(payload), result.last.eq(control[2])]
+        with m.If(en & better):
+            lane = winner.lane if self.lanes > 1 else 0
+            m.d.sync += result.index.eq(number * self.lanes + lane)
+        return m
+
+    def _winner(self, m: Module, en: Value) -> data.View:
+        """Return the best of a beat's lanes, `_tree` enabled cycles later.
+
+        A contender is (score, index); in every pair the left one has the lower index and wins a
+        tie. The beat's number becomes the upper part of the index afterwards.
+        """
         contender = data.StructLayout(
             {"score": signed(self.width), "lane": max(1, ceil_log2(self.lanes))}
         )
@@ -96,36 +144,23 @@ class ArgMax(wiring.Component):
             entry = Signal(contender, name=f"entry_{lane}")
             m.d.comb += [entry.score.eq(self.i.payload[lane]), entry.lane.eq(lane)]
             field.append(entry)
+        if self._tree > ceil_log2(self.lanes):
+            field = [delay(m, field[0], 1, en, "alone")]
         while len(field) > 1:
             round_winners = []
             for k in range(0, len(field) - 1, 2):
                 left, right = field[k], field[k + 1]
-                winner = Signal(contender, name=f"winner_{len(field)}_{k}")
+                winner = Signal(contender, name=f"winner_{len(field)}_{k}", reset_less=True)
                 with m.If(en):
-                    m.d.sync += winner.eq(Mux(right.score > left.score, right, left))
+                    m.d.sync += winner.eq(Mux(_more(right.score, left.score), right, left))
                 round_winners.append(winner)
             if len(field) % 2:
                 round_winners.append(delay(m, field[-1], 1, en, f"bye_{len(field)}"))
             field = round_winners
-        winner = field[0]
+        return field[0]
 
-        tree = self.latency - 1
-        control = delay(m, Cat(self.i.valid, first, last), tree, en, "control", reset=True)
-        number = delay(m, beat, tree, en, "number")
-        payload = delay(m, self.i.payload, tree, en, "scores")
 
-        result = Signal(self.o.payload.shape())
-        best = Signal(signed(self.width))
-        m.d.comb += skid.i.payload.eq(result)
-        with m.If(en):
-            m.d.sync += [
-                skid.i.valid.eq(control[0]),
-                result.scores.eq(payload),
-                result.last.eq(control[2]),
-            ]
-            with m.If(control[0] & (control[1] | (winner.score > best))):
-                m.d.sync += [
-                    best.eq(winner.score),
-                    result.index.eq(number * self.lanes + (winner.lane if self.lanes > 1 else 0)),
-                ]
-        return m
+def _more(left: Value, right: Value) -> Value:
+    """Return whether one score is greater; of unsigned numbers the last carry alone says so."""
+    sign = 1 << len(left) - 1
+    return (left.as_unsigned() ^ sign) > (right.as_unsigned() ^ sign)

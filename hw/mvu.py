@@ -21,7 +21,7 @@ from xnorflow.hw.plane_sum import PlaneSum, positive_planes
 from xnorflow.hw.replay_buffer import ReplayBuffer, replay_parts
 from xnorflow.hw.rom import ROM, ROM_LATENCIES, ROMStyle, rom_parts
 from xnorflow.hw.score import ScoreUnit
-from xnorflow.hw.skid import SkidBuffer, skid_parts
+from xnorflow.hw.skid import SkidBuffer, skid_parts, stall_register
 from xnorflow.hw.threshold import ThresholdUnit
 
 __all__ = [
@@ -592,8 +592,6 @@ class MatrixVectorUnit(wiring.Component):
         wiring.connect(m, wiring.flipped(self.i), replay.i)
         wiring.connect(m, skid.o, wiring.flipped(self.o))
 
-        # While a finished beat waits for room. A flip-flop, since its net goes everywhere: `done`
-        # and the skid buffer's `full` as they will be in the next cycle.
         stall = Signal()
         en = ~stall
         m.d.comb += replay.o.ready.eq(en)
@@ -663,6 +661,6 @@ class MatrixVectorUnit(wiring.Component):
             outputs = head.o.as_value()
         before = Value.cast(delay(m, settled, left - 1, en, "before", reset=True))
         done = delay(m, before, 1, en, "done", reset=True)
-        m.d.sync += stall.eq(Mux(stall, done, before) & skid.o.valid & ~skid.o.ready)
+        stall_register(m, stall, skid, before, done)
         m.d.comb += [skid.i.valid.eq(done), skid.i.payload.eq(outputs)]
         return m

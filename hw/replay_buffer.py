@@ -111,54 +111,73 @@ class ReplayBuffer(wiring.Component):
         def after(pointer: Value) -> Value:
             return Mux(pointer == depth - 1, 0, pointer + 1)
 
-        # Counted up and down in one step each, they never depend on `o.ready` in `i.ready`; whether
-        # they are 0 is a flip-flop, since `i.ready` goes on through converters and far.
-        free = Signal(range(depth + 1), init=depth)
-        room = Signal(init=1)
-        fresh = Signal(range(depth + 1))  # words that no round has read yet
-        waiting = Signal()
-        accept, fetch, take, release = Signal(), Signal(), Signal(), Signal()
-        first_round, last_round = Signal(), Signal()
-
+        accept, fetch = Signal(), Signal()
+        # What decides is known a cycle before, in flip-flops: fetching goes far, and `i.ready` on
+        # through converters. The first round waits for words that came, the others have them.
+        first_round, last_round = Signal(init=1), Signal()
+        beat, ending = Signal(range(self.length)), Signal(init=self.length == 1)
+        room = _some(m, fetch & last_round, accept, depth, depth, "free")
+        fresh = _some(m, accept, fetch & first_round, depth, 0, "fresh")
         m.d.comb += [
             self.i.ready.eq(room),
-            accept.eq(self.i.valid & self.i.ready),
-            write.en.eq(accept),
+            accept.eq(self.i.valid & room),
+            # Where nothing comes, what the next word's place holds does not matter.
+            write.en.eq(room),
             write.data.eq(self.i.payload),
-            fetch.eq((~first_round | waiting) & (~self.o.valid | self.o.ready)),
-            take.eq(fetch & first_round),
-            release.eq(fetch & last_round),
+            fetch.eq((~first_round | fresh) & (~self.o.valid | self.o.ready)),
             read.en.eq(fetch),
             self.o.payload.eq(read.data),
         ]
         with m.If(accept):
             m.d.sync += write.addr.eq(after(write.addr))
-        m.d.sync += [
-            free.eq(free - accept + release),
-            room.eq(release | (free > 1) | (room & ~accept)),
-            fresh.eq(fresh + accept - take),
-            waiting.eq(accept | (fresh > 1) | (waiting & ~take)),
-        ]
 
         # No condition around it: on iCE40 a flip-flop's enable must be joined with its reset, which
         # comes from far away.
         m.d.sync += self.o.valid.eq(fetch | (self.o.valid & ~self.o.ready))
 
-        beat = Signal(range(self.length))
         turn = Signal(range(self.times))
         start = Signal(range(depth))  # address of the current vector's first word
-        m.d.comb += [first_round.eq(turn == 0), last_round.eq(turn == self.times - 1)]
         with m.If(fetch):
-            with m.If(beat != self.length - 1):
-                m.d.sync += [beat.eq(beat + 1), read.addr.eq(after(read.addr))]
-            with m.Else():
-                m.d.sync += beat.eq(0)
-                with m.If(~last_round):
-                    m.d.sync += [turn.eq(turn + 1), read.addr.eq(start)]
-                with m.Else():
-                    m.d.sync += [
-                        turn.eq(0),
-                        read.addr.eq(after(read.addr)),
-                        start.eq(after(read.addr)),
-                    ]
+            m.d.sync += [
+                beat.eq(Mux(ending, 0, beat + 1)),
+                read.addr.eq(Mux(ending & ~last_round, start, after(read.addr))),
+            ]
+            if self.length > 1:
+                m.d.sync += ending.eq(beat == self.length - 2)
+        with m.If(fetch & ending):
+            m.d.sync += [
+                turn.eq(Mux(last_round, 0, turn + 1)),
+                first_round.eq(last_round),
+                last_round.eq(turn == self.times - 2),
+            ]
+            with m.If(last_round):
+                m.d.sync += start.eq(after(read.addr))
         return m
+
+
+def _some(m: Module, up: Value, down: Value, top: int, init: int, name: str) -> Signal:
+    """Return a flip-flop that says whether a number is not 0, at once after each change.
+
+    Parameters
+    ----------
+    m : Module
+    up, down : Value
+        Whether the number becomes greater or less by one.
+    top, init : int
+        Its largest value, and the first.
+    name : str
+    """
+    some = Signal(init=init > 0, name=f"{name}_some")
+    several = Signal(init=init > 1, name=f"{name}_several")
+    # The count itself comes a cycle late, so that `up` and `down` need not reach through its sum.
+    count = Signal(range(top + 1), init=init, name=name)
+    more, less = Signal(name=f"{name}_more"), Signal(name=f"{name}_less")
+    many = (count > 3) | ((count == 3) & ~less) | ((count == 2) & more)
+    m.d.sync += [
+        more.eq(up & ~down),
+        less.eq(down & ~up),
+        count.eq(count + more - less),
+        several.eq(many | (several & (up | ~down)) | (some & up & ~down)),
+        some.eq(several | up | (some & ~down)),
+    ]
+    return some

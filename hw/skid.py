@@ -1,13 +1,13 @@
 """Skid buffer: cuts a combinational `ready` path."""
 
-from amaranth import Module, Signal
-from amaranth.hdl import ShapeLike
+from amaranth import Module, Mux, Signal
+from amaranth.hdl import ShapeLike, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from xnorflow.hw.cost import Parts
 
-__all__ = ["SkidBuffer", "skid_parts"]
+__all__ = ["SkidBuffer", "skid_parts", "stall_register"]
 
 
 def skid_parts(width: int) -> Parts:
@@ -52,3 +52,23 @@ class SkidBuffer(wiring.Component):
             m.d.sync += caught.eq(self.i.payload)
         m.d.sync += full.eq(self.o.valid & ~self.o.ready)
         return m
+
+
+def stall_register(m: Module, stall: Signal, skid: SkidBuffer, before: Value, done: Value) -> None:
+    """Let `stall` say whether a pipeline waits, since a finished beat waits for room in `skid`.
+
+    A flip-flop, since its net goes everywhere: `done` and what the skid buffer has caught as they
+    will be in the next cycle.
+
+    Parameters
+    ----------
+    m : Module
+        That of both.
+    stall : Signal
+        Every register of the pipeline is enabled by its inverse.
+    skid : SkidBuffer
+    before, done : Value
+        Whether a beat is in the pipeline's last register but one, and in its last: the skid
+        buffer's `i.valid`.
+    """
+    m.d.sync += stall.eq(Mux(stall, done, before) & skid.o.valid & ~skid.o.ready)

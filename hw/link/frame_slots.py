@@ -1,6 +1,6 @@
 """Whole frames between the wire and the core."""
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -57,7 +57,7 @@ class FrameSlots(wiring.Component):
     def __init__(self, parameters: LinkParameters):
         self.parameters = parameters
         self.cycles_per_frame = parameters.delivery_cycles
-        self.latency = self.cycles_per_frame + 2
+        self.latency = self.cycles_per_frame + 3
         super().__init__(
             {
                 "data": In(8),
@@ -99,36 +99,46 @@ class FrameSlots(wiring.Component):
             m.d.sync += answering.eq(answering + 1)
 
         # Bit `position` of a frame is addressed in one cycle, its byte stands in a register of its
-        # own two later, since block RAM is slow, and then it moves into the beat.
+        # own two later, since block RAM is slow, and then it moves into the beat. Whatever decides
+        # is known a cycle before, in a flip-flop: whether there is a frame, whether this is its
+        # last bit or the beat's, and whether a bit moves.
         position = Signal(range(8 << offset_bits))
+        some, ending = Signal(), Signal(init=p.i_bits == 1)
         fetched, place = Signal(), Signal(3)
         kept, byte, bit = Signal(), Signal(8), Signal(3)
         lane = Signal(range(p.i_lanes))
-        fetch, keep, shift = Signal(), Signal(), Signal()
+        completing = Signal(init=p.i_lanes == 1)
+        fetch, moving = Signal(), Signal()
         m.d.comb += [
-            shift.eq(kept & ~self.o.valid),
-            keep.eq(fetched & (~kept | shift)),
-            fetch.eq((reading != writing) & (~fetched | keep)),
+            fetch.eq(some & (~fetched | ~kept | moving)),
             read.en.eq(fetch),
             read.addr.eq(Cat(position[3:], reading[:slot_bits])),
         ]
-        with m.If(shift):
-            m.d.sync += kept.eq(0)
-        with m.If(keep):
-            m.d.sync += [kept.eq(1), byte.eq(read.data), bit.eq(place), fetched.eq(0)]
+        m.d.sync += some.eq(Mux(fetch & ending, reading + 1, reading)[: slot_bits + 1] != writing)
         with m.If(fetch):
-            m.d.sync += [fetched.eq(1), place.eq(position[:3])]
-            with m.If(position == p.i_bits - 1):
-                m.d.sync += [position.eq(0), reading.eq(reading + 1)]
-            with m.Else():
-                m.d.sync += position.eq(position + 1)
-        with m.If(self.o.ready):
-            m.d.sync += self.o.valid.eq(0)
-        with m.If(shift):
+            m.d.sync += [
+                place.eq(position[:3]),
+                position.eq(Mux(ending, 0, position + 1)),
+                reading.eq(reading + ending),
+            ]
+            if p.i_bits > 1:
+                m.d.sync += ending.eq(position == p.i_bits - 2)
+        with m.If(~kept | moving):
+            m.d.sync += [byte.eq(read.data), bit.eq(place)]
+        will_be_kept = fetched | (kept & ~moving)
+        waits = (self.o.valid & ~self.o.ready) | (moving & completing)
+        m.d.sync += [
+            fetched.eq(fetch | (fetched & kept & ~moving)),
+            kept.eq(will_be_kept),
+            self.o.valid.eq(waits),
+            moving.eq(will_be_kept & ~waits),
+        ]
+        with m.If(moving):
             beat = self.o.payload.as_value()
-            m.d.sync += beat.eq(Cat(beat[1:], byte.bit_select(bit, 1)))
-            with m.If(lane == p.i_lanes - 1):
-                m.d.sync += [lane.eq(0), self.o.valid.eq(1)]
-            with m.Else():
-                m.d.sync += lane.eq(lane + 1)
+            m.d.sync += [
+                beat.eq(Cat(beat[1:], byte.bit_select(bit, 1))),
+                lane.eq(Mux(completing, 0, lane + 1)),
+            ]
+            if p.i_lanes > 1:
+                m.d.sync += completing.eq(lane == p.i_lanes - 2)
         return m
