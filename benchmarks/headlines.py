@@ -1,6 +1,6 @@
 """The fastest designs that fit the boards, each a bitstream with timing met, beside FINN's figures.
 
-    python benchmarks/headlines.py [--only NAME ...] [--json FILE]
+    python benchmarks/headlines.py [--only NAME ...] [--jobs N] [--json FILE]
 
 Each line is built as ``xnorflow build MODEL --board BOARD OPTIONS`` does it: simulated against the
 golden model first, then synthesised, placed and routed. Cycles a frame are those of the simulation,
@@ -20,6 +20,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.resources import files
@@ -120,9 +121,9 @@ def frames_for(network: Network, count: int) -> np.ndarray:
     return rng.integers(0, 256, (count, *network.input_shape)).astype(np.uint8)
 
 
-def built(name: str, line: Line) -> dict[str, Any]:
+def built(name: str) -> dict[str, Any]:
     """Return the figures of a line."""
-    start = time.monotonic()
+    start, line = time.monotonic(), LINES[name]
     network = line.network()
     row: dict[str, Any] = {"name": name, "board": line.board, "options": line.options}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -218,16 +219,20 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 @click.command()
 @click.option("--only", type=click.Choice(sorted(LINES)), multiple=True, help="Only these lines.")
+@click.option("--jobs", default=1, show_default=True, help="Lines that are built side by side.")
 @click.option("--json", "json_file", metavar="FILE")
-def main(only: tuple[str, ...], json_file: str | None) -> None:
+def main(only: tuple[str, ...], jobs: int, json_file: str | None) -> None:
     """Build the lines asked for, all of them by default, and print them beside FINN's."""
     console = Console()
-    rows = []
-    for name in only or tuple(LINES):
-        rows.append(built(name, LINES[name]))
-        console.print(table(rows[-1:]))
-        if json_file is not None:
-            Path(json_file).write_text(json.dumps(rows, indent=2) + "\n")
+    names = only or tuple(LINES)
+    rows: list[dict[str, Any]] = []
+    with ProcessPoolExecutor(jobs) as pool:
+        for future in as_completed([pool.submit(built, name) for name in names]):
+            rows.append(future.result())
+            rows.sort(key=lambda row: names.index(row["name"]))
+            console.print(table([future.result()]))
+            if json_file is not None:
+                Path(json_file).write_text(json.dumps(rows, indent=2) + "\n")
     if len(rows) > 1:
         console.print(table(rows))
     sys.exit(0 if all(row["met"] for row in rows) else 1)

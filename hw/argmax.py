@@ -17,25 +17,32 @@ __all__ = ["ArgMax", "argmax_parts"]
 def argmax_parts(family: Family, lanes: int, width: int, classes: int) -> Parts:
     """Return the parts of an `ArgMax`."""
     scores, index = lanes * width, index_bits(classes)
-    lane, beat, levels = index_bits(lanes), index_bits(classes // lanes), ceil_log2(lanes)
+    lane, beats = index_bits(lanes), classes // lanes
+    beat, tree = index_bits(beats), _tree_latency(lanes, beats)
+    again = beats > 1
     # The pairs of the tree, and those that have no partner in a level.
-    passed, left = 0, lanes
+    passed, left = int(tree > ceil_log2(lanes)), lanes
     while left > 1:
         passed += left % 2
         left = (left + 1) // 2
     return merge(
         {"argmax": 1, "argmax counter bit": beat},
-        family.adder("maximum", width, lanes),
+        family.adder("maximum", width, lanes - 1 + 2 * again),
         {
             "winner bit": (lanes - 1) * (width + lane),
             "register": (lanes - 1) * (width + lane) + index,
             "bare register": passed * (width + lane)
-            + levels * (scores + beat + 3)
-            + scores
-            + width,
+            + again * (2 * width + lane)
+            + (tree + again) * (scores + beat + 3)
+            + scores,
         },
         skid_parts(scores + index + 1),
     )
+
+
+def _tree_latency(lanes: int, beats: int) -> int:
+    """Return the registers up to a beat's winner, which others are compared with."""
+    return max(ceil_log2(lanes), int(beats > 1))
 
 
 class ArgMax(wiring.Component):
@@ -75,8 +82,7 @@ class ArgMax(wiring.Component):
             raise ValueError(f"ArgMax lanes must divide {classes} classes, not be {lanes!r}")
         self.lanes, self.width, self.classes = lanes, width, classes
         self.beats = classes // lanes
-        levels = ceil_log2(lanes)
-        self._tree = levels if self.beats == 1 else max(1, levels)  # registers up to the winner
+        self._tree = _tree_latency(lanes, self.beats)
         self.latency = self._tree + (self.beats > 1) + 1
         super().__init__(
             {

@@ -537,7 +537,13 @@ class MatrixVectorUnit(wiring.Component):
         ]
         payload = lanes.payload(simd)
         self._rounds = self.row_folds // groups
-        self._replay = ReplayBuffer(payload, self.synapse_folds, self._rounds, buffer_in_registers)
+        self._replay = ReplayBuffer(
+            payload,
+            self.synapse_folds,
+            self._rounds,
+            buffer_in_registers,
+            distributed=counting is Counting.CCU2C,
+        )
         self._count_latency = rom_latency + self._arrays[0].latency + self.pe_groups - 1
         self.latency = unit_latency(
             pe,

@@ -7,7 +7,7 @@ from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
-from xnorflow.hw.cost import Family, Parts, Storage, index_bits, merge, placed_parts
+from xnorflow.hw.cost import NEAR_WORDS, Family, Parts, Storage, index_bits, merge, placed_parts
 
 __all__ = ["ReplayBuffer", "replay_parts"]
 
@@ -19,9 +19,7 @@ def replay_parts(
     if times == 1:
         return {}
     words = 2 * length
-    storage = (
-        Storage("registers", words * width, 0) if registers else family.ram(words, width, True)
-    )
+    storage = Storage("registers", words * width, 0) if registers else family.near_ram(words, width)
     return merge(
         {
             "replay": 1,
@@ -58,6 +56,9 @@ class ReplayBuffer(wiring.Component):
     registers : bool
         Keep the words in flip-flops instead of what the tools choose: saves a scarce block RAM
         where few words are kept and the device has no distributed RAM (iCE40).
+    distributed : bool
+        The device has distributed RAM, which up to `NEAR_WORDS` words go to: it is faster than
+        block RAM.
 
     Members
     -------
@@ -65,12 +66,23 @@ class ReplayBuffer(wiring.Component):
     o : Out(stream.Signature(shape))
     """
 
-    def __init__(self, shape: ShapeLike, length: int, times: int, registers: bool = False):
+    def __init__(
+        self,
+        shape: ShapeLike,
+        length: int,
+        times: int,
+        registers: bool = False,
+        distributed: bool = False,
+    ):
         for name, value in (("length", length), ("times", times)):
             if value < 1:
                 raise ValueError(f"ReplayBuffer {name} must be at least 1, not {value!r}")
         self.shape, self.length, self.times = shape, length, times
-        self.registers = registers
+        self._style: dict[str, str] = {}
+        if registers:
+            self._style = {"ram_style": "logic"}
+        elif distributed and 2 * length <= NEAR_WORDS:
+            self._style = {"ram_style": "distributed"}
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
 
     def schedule(self, arrivals: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -104,7 +116,7 @@ class ReplayBuffer(wiring.Component):
             shape=Shape.cast(self.shape).width,
             depth=depth,
             init=[],
-            attrs={"ram_style": "logic"} if self.registers else {},
+            attrs=self._style,
         )
         write, read = ring.write_port(), ring.read_port()
 

@@ -1,0 +1,85 @@
+"""LUTs and flip-flops of ECP5 that drive many pins, copied so that each drives those of one place.
+
+Enables reach hundreds of pins behind one LUT, addresses of weight memories in LUTs a thousand: one
+wire that spans all of them. Copies cost a cell each; the wires to them are few, and those behind
+them short.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from copy import deepcopy
+from typing import Any
+
+__all__ = ["split_fanout"]
+
+#: Kinds of cells, their outputs, and the most pins that one drives. A LUT has a wire in front of it
+#: in the same cycle.
+DRIVERS = {"LUT4": ("Z", 40), "TRELLIS_FF": ("Q", 256)}
+
+Netlist = dict[str, Any]
+
+
+def split_fanout(design: Netlist) -> list[str]:
+    """Copy each cell of `DRIVERS` that drives too many pins, and share these out.
+
+    Pins go together as their cells' names do: what belongs to one neuron has names that begin
+    alike, and stands in one place.
+
+    Parameters
+    ----------
+    design : dict
+        A netlist of ECP5 cells, as yosys' ``write_json`` makes it; changed in place.
+
+    Returns
+    -------
+    list of str
+        The copies.
+    """
+    return [
+        copy
+        for module in design["modules"].values()
+        for kind, (output, most) in DRIVERS.items()
+        for copy in _split(module, kind, output, most)
+    ]
+
+
+def _split(module: Netlist, kind: str, output: str, most: int) -> list[str]:
+    cells = module["cells"]
+    pins: dict[Any, list[tuple[str, str, int]]] = defaultdict(list)
+    for name, cell in cells.items():
+        for port, bits in cell["connections"].items():
+            if cell["port_directions"][port] == "input":
+                for place, bit in enumerate(bits):
+                    pins[bit].append((name, port, place))
+    free = 1 + max(bit for bits in _all_bits(module) for bit in bits if isinstance(bit, int))
+    copies: dict[str, Netlist] = {}
+    for name, cell in cells.items():
+        if cell["type"] != kind:
+            continue
+        driven = sorted(pins[cell["connections"][output][0]], key=lambda pin: _natural(pin[0]))
+        parts = -(-len(driven) // most)
+        # The cell itself keeps the first share, and what is outside of the module.
+        for part in range(1, parts):
+            copies[f"{name}$copy{part}"] = copy = deepcopy(cell)
+            copy["connections"][output] = [free]
+            share = driven[len(driven) * part // parts : len(driven) * (part + 1) // parts]
+            for reader, port, place in share:
+                cells[reader]["connections"][port][place] = free
+            free += 1
+    cells.update(copies)
+    return list(copies)
+
+
+def _all_bits(module: Netlist) -> list[list[Any]]:
+    return [
+        *(bits for cell in module["cells"].values() for bits in cell["connections"].values()),
+        *(port["bits"] for port in module["ports"].values()),
+        *(net["bits"] for net in module.get("netnames", {}).values()),
+    ]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return a key that puts ``acc_2`` before ``acc_10``."""
+    return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", name)]
