@@ -14,15 +14,19 @@ from typing import Any
 
 __all__ = ["split_fanout"]
 
-#: Kinds of cells, their outputs, and the most pins that one drives. A LUT has a wire in front of it
-#: in the same cycle.
-DRIVERS = {"LUT4": ("Z", 40), "TRELLIS_FF": ("Q", 256)}
+#: Kinds of cells, their outputs, the most pins that one drives, and pins that are left alone. A LUT
+#: has a wire in front of it in the same cycle. Slices share resets and enables: more of them than
+#: needed push flip-flops apart (SFC at 56 cycles: 108 MHz for the resets of its accumulators).
+DRIVERS = {
+    "LUT4": ("Z", 40, {"LSR"}),
+    "TRELLIS_FF": ("Q", 256, {"LSR", "CE"}),
+}
 
 Netlist = dict[str, Any]
 
 
 def split_fanout(design: Netlist) -> list[str]:
-    """Copy each cell of `DRIVERS` that drives too many pins, and share these out.
+    """Copy each cell of `DRIVERS` that drives too many pins, and share those out.
 
     Pins go together as their cells' names do: what belongs to one neuron has names that begin
     alike, and stands in one place.
@@ -40,12 +44,12 @@ def split_fanout(design: Netlist) -> list[str]:
     return [
         copy
         for module in design["modules"].values()
-        for kind, (output, most) in DRIVERS.items()
-        for copy in _split(module, kind, output, most)
+        for kind, (output, most, alone) in DRIVERS.items()
+        for copy in _split(module, kind, output, most, alone)
     ]
 
 
-def _split(module: Netlist, kind: str, output: str, most: int) -> list[str]:
+def _split(module: Netlist, kind: str, output: str, most: int, alone: set[str]) -> list[str]:
     cells = module["cells"]
     pins: dict[Any, list[tuple[str, str, int]]] = defaultdict(list)
     for name, cell in cells.items():
@@ -59,6 +63,8 @@ def _split(module: Netlist, kind: str, output: str, most: int) -> list[str]:
         if cell["type"] != kind:
             continue
         driven = sorted(pins[cell["connections"][output][0]], key=lambda pin: _natural(pin[0]))
+        if any(port in alone for _, port, _ in driven):
+            continue
         parts = -(-len(driven) // most)
         # The cell itself keeps the first share, and what is outside of the module.
         for part in range(1, parts):

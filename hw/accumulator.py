@@ -67,13 +67,15 @@ class ThresholdAccumulator(wiring.Component):
     4.2.2). It costs nothing here: the accumulator starts at ``2 ** n - threshold``, so that bit n
     of its last sum is the result (see `accumulator_width`)::
 
-        start --[first?]--|reg|--(or)--(+)--+--|acc, cleared by last|--.
-                                  ^     ^   '--bit n, if last--|o|     |
-                                  |   i, late                          |
-                                  '------------------------------------'
+        start --[first?]--|reg|--(or)--(+)--+--|acc, 0 if first|--.
+                                  ^     ^   '--bit n, if last--|o|--'
+                                  |   i, late                       |
+                                  '---------------------------------'
 
-    The accumulator is 0 in a neuron's first step and the start in all others, so that one takes the
-    other's place without a multiplexer, and above the bits of `i` an adder's input is free for it.
+    The accumulator counts as 0 in a neuron's first step and the start in all others, so that one
+    takes the other's place without a multiplexer. In cells of ECP5 a flip-flop says so, for
+    which their adders have an input left. Elsewhere `last` clears the accumulator, and above the
+    bits of `i` an adder's input is free for the start.
 
     In cells of iCE40 several neurons have one carry chain, and the highest bit of one is the sum of
     the cell in which the next one's chain starts.
@@ -143,40 +145,41 @@ class ThresholdAccumulator(wiring.Component):
         width = self._width
         begin = self.valid & self.first
         start = Signal(data.ArrayLayout(width, self.pe), reset_less=True)
+        keep = Signal(reset_less=True)
         with m.If(self.en):
-            m.d.sync += start.eq(Mux(begin, self._start(m, width, begin), 0))
-        # The accumulators' own resets are taken by `last`, so a first cycle clears them.
-        flags = delay(m, Cat(self.valid, self.last, 1), 1, self.en, "flags", reset=True)
-        valid, last = flags[0] | ~flags[2], flags[1] | ~flags[2]
-        ccu2c = self.counting is Counting.CCU2C
+            m.d.sync += [start.eq(Mux(begin, self._start(m, width, begin), 0)), keep.eq(~begin)]
         accs = [Signal(width, name=f"acc_{p}", reset_less=True) for p in range(self.pe)]
-        totals = self._totals(m, accs, start)
-        for p, (acc, total) in enumerate(zip(accs, totals, strict=True)):
-            if ccu2c:
-                # A reset of ECP5's flip-flops works whatever their enable says,
-                with m.If(self.en & valid & last):
-                    m.d.sync += acc.eq(0)
-                with m.Elif(self.en & valid):
-                    m.d.sync += acc.eq(total)
-            else:
-                # one of iCE40's where they are enabled.
-                with m.If(self.en & valid):
-                    m.d.sync += acc.eq(Mux(last, 0, total))
+        totals = self._totals(m, accs, start, keep)
+        following: list[Value] = totals
+        flags = delay(m, Cat(self.valid, self.last, 1), 1, self.en, "flags", reset=True)
+        valid = flags[0]
+        if self.counting is not Counting.CCU2C:
+            # The accumulators' own resets are taken by `last`, so a first cycle clears them.
+            valid = valid | ~flags[2]
+            cleared = flags[1] | ~flags[2]
+            following = [Mux(cleared, 0, total) for total in totals]
+        for p, (acc, after, total) in enumerate(zip(accs, following, totals, strict=True)):
+            with m.If(self.en & valid):
+                m.d.sync += acc.eq(after)
             with m.If(self.en):
                 m.d.sync += self.o[p].eq(total[-1])
         return m
 
-    def _totals(self, m: Module, accs: list[Signal], start: data.View) -> list[Value]:
+    def _totals(self, m: Module, accs: list[Signal], start: data.View, keep: Signal) -> list[Value]:
         """Return the next sum of every neuron."""
         bits, width = self.i.shape().elem_shape, self._width
         lates = [[self.late[p]] if self._uses_late else [] for p in range(self.pe)]
 
         def slots(p: int, count: int) -> Iterator[Slot]:
             for n in range(count):
-                if n < bits:
-                    yield _either(accs[p][n], start[p][n], self.i[p][n], self.counting)
+                acc, begin = accs[p][n], start[p][n]
+                if self.counting is Counting.CCU2C:
+                    slot = (self.i[p][n], acc, begin) if n < bits else (begin, acc)
+                    yield add(slot[:1], slot[1:], keep=keep)
                 else:
-                    yield add((accs[p][n],), (start[p][n],))
+                    yield (
+                        add((acc | begin,), (self.i[p][n],)) if n < bits else add((acc,), (begin,))
+                    )
 
         totals: list[Value] = []
         if self.counting is Counting.CCU2C:
@@ -212,9 +215,3 @@ class ThresholdAccumulator(wiring.Component):
             m.d.comb += port.addr.eq(fold)
             pieces.append(port.data)
         return Cat(*pieces)
-
-
-def _either(acc: Value, start: Value, bit: Value, counting: Counting) -> Slot:
-    if counting is Counting.CCU2C:
-        return add((acc, start), (bit,), either=True)
-    return add((acc | start,), (bit,))

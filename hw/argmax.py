@@ -20,8 +20,9 @@ def argmax_parts(family: Family, lanes: int, width: int, classes: int) -> Parts:
     lane, beats = index_bits(lanes), classes // lanes
     beat, tree = index_bits(beats), _tree_latency(lanes, beats)
     again = beats > 1
-    # The pairs of the tree, and those that have no partner in a level.
-    passed, left = int(tree > ceil_log2(lanes)), lanes
+    # The pairs of the tree, and those that have no partner in a level. A single lane needs no
+    # registers of its own beside those of the scores.
+    passed, left = 0, lanes
     while left > 1:
         passed += left % 2
         left = (left + 1) // 2
@@ -32,7 +33,7 @@ def argmax_parts(family: Family, lanes: int, width: int, classes: int) -> Parts:
             "winner bit": (lanes - 1) * (width + lane),
             "register": (lanes - 1) * (width + lane) + index,
             "bare register": passed * (width + lane)
-            + again * (2 * width + lane)
+            + again * (width + (width + lane) * (lanes > 1))
             + (tree + again) * (scores + beat + 3)
             + scores,
         },

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, reduce
+from operator import or_, xor
 
 from amaranth import Cat, Const, Instance, Module, Signal
 from amaranth.hdl import Value
@@ -54,29 +55,33 @@ class Slot:
     Attributes
     ----------
     x, y : tuple of Value
-        One or two bits each; of two, their XOR counts, or their OR where `either`.
-    either : bool
-        Of the two bits of `x`.
+        One or two bits each; of two, their XOR counts.
     new : bool
         The carry out is `x`, whatever comes in.
     beside : Value or None
         Changes the sum, by XOR, and not the carry; iCE40 only.
+    keep : Value or None
+        `x` is one bit then, and of `y` the first counts where `keep` is 1, the second always; their
+        OR is added.
     """
 
     x: tuple[Value, ...]
     y: tuple[Value, ...] = ()
-    either: bool = False
     new: bool = False
     beside: Value | None = None
+    keep: Value | None = None
 
     @property
     def operands(self) -> tuple[Value, Value]:
         """The two bits that are added."""
-        x = _joined(self.x, self.either)
-        return (x, x) if self.new else (x, _joined(self.y, False))
+        x = _joined(self.x)
+        if self.keep is not None:
+            kept, *others = self.y
+            return x, reduce(or_, others, kept & self.keep)
+        return (x, x) if self.new else (x, _joined(self.y))
 
     def lut(self) -> int:
-        """Return the INIT of half a CCU2C, with A, B for `x` and C, D for `y`.
+        """Return the INIT of half a CCU2C for the inputs `pins`.
 
         The half-cell propagates where the LUT gives 1, and else its carry is what the LUT gives for
         C = D = 0.
@@ -84,9 +89,10 @@ class Slot:
         init = 0
         for index in range(16):
             bits = [index >> n & 1 for n in range(4)]
-            x = bits[: len(self.x)]
-            result = (any(x) if self.either else sum(x) % 2) if x else 0
-            if self.new:
+            result = sum(bits[: len(self.x)]) % 2
+            if self.keep is not None:
+                result ^= bits[1] & bits[3] | bits[2]
+            elif self.new:
                 # D is 1 then: nothing propagates, so the sum is the carry that comes in.
                 result = 0 if bits[3] else result
             else:
@@ -95,19 +101,18 @@ class Slot:
         return init
 
     def pins(self) -> tuple[Value, Value, Value, Value]:
-        """Return what a half-cell's inputs A to D are wired to."""
+        """Return what a half-cell's inputs A to D are wired to: `x`, then `y`."""
         low, high = Const(0, 1), Const(1, 1)
+        if self.keep is not None:
+            kept, always = [*self.y, low][:2]
+            return self.x[0], kept, always, self.keep
         x = [*self.x, low, low][:2]
         y = [low, high] if self.new else [*self.y, low, low][:2]
         return x[0], x[1], y[0], y[1]
 
 
-def _joined(bits: tuple[Value, ...], either: bool) -> Value:
-    if not bits:
-        return Const(0, 1)
-    if len(bits) == 1:
-        return bits[0]
-    return bits[0] | bits[1] if either else bits[0] ^ bits[1]
+def _joined(bits: tuple[Value, ...]) -> Value:
+    return reduce(xor, bits) if bits else Const(0, 1)
 
 
 def inject(*x: Value) -> Slot:
@@ -115,9 +120,9 @@ def inject(*x: Value) -> Slot:
     return Slot(tuple(x), new=True)
 
 
-def add(x: Iterable[Value], y: Iterable[Value], *, either: bool = False) -> Slot:
+def add(x: Iterable[Value], y: Iterable[Value], *, keep: Value | None = None) -> Slot:
     """Return the slot that adds `x`, `y` and the carry."""
-    return Slot(tuple(x), tuple(y), either)
+    return Slot(tuple(x), tuple(y), keep=keep)
 
 
 def chain_sums(m: Module, slots: list[Slot], counting: Counting, name: str) -> list[Value]:

@@ -18,8 +18,8 @@ from xnorflow.hw.prices import PRICES
 
 __all__ = [
     "FAMILIES",
-    "Cost",
     "NEAR_WORDS",
+    "Cost",
     "Family",
     "Parts",
     "Storage",

@@ -51,7 +51,7 @@ def test_each_copy_drives_no_more_than_that(readers, most):
     netlist = design(readers)
     cells = netlist["modules"]["top"]["cells"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(fanout.DRIVERS, "LUT4", ("Z", most))
+        patch.setitem(fanout.DRIVERS, "LUT4", ("Z", most, set()))
         copies = split_fanout(netlist)
     assert len(copies) == -(-readers // most) - 1
     sources = drivers(cells)
@@ -77,6 +77,16 @@ def test_few_pins_leave_a_netlist_as_it_is():
     netlist = design(40)
     assert split_fanout(netlist) == []
     assert netlist == design(40)
+
+
+@pytest.mark.parametrize(("pin", "left"), [("LSR", True), ("CE", False)])
+def test_resets_are_left_alone(pin, left):
+    netlist = design(100)
+    for name, each in netlist["modules"]["top"]["cells"].items():
+        if name.startswith("acc_"):
+            for pins in (each["connections"], each["port_directions"]):
+                pins[pin] = pins.pop("CE")
+    assert (split_fanout(netlist) == []) is left
 
 
 def test_copies_of_a_lut_count_as_pins_of_what_drives_it():

@@ -127,8 +127,8 @@ def ccu2c_half(init, bits, carry):
         lambda a, b, c, d: add((a,), (c,)),
         lambda a, b, c, d: add((a, b), (c,)),
         lambda a, b, c, d: add((a, b), (c, d)),
-        lambda a, b, c, d: add((a, b), (c,), either=True),
-        lambda a, b, c, d: add((a, b), (), either=True),
+        lambda a, b, c, d: add((a,), (b, c), keep=d),
+        lambda a, b, c, d: add((a,), (b,), keep=d),
     ],
 )
 def test_half_a_ccu2c_adds_what_the_description_adds(slot):

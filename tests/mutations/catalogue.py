@@ -586,6 +586,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         _AGREEMENT + "test_half_a_ccu2c_adds_what_the_description_adds",
     ),
     Mutation(
+        "carry chain: a cell keeps what it should drop",
+        "hw/carry_chain.py",
+        "bits[1] & bits[3] | bits[2]",
+        "bits[1] | bits[2]",
+        _AGREEMENT + "test_half_a_ccu2c_adds_what_the_description_adds",
+    ),
+    Mutation(
         "LUT4 cell: truth table from its end",
         "hw/counting.py",
         "& 1) << index",
@@ -595,8 +602,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "accumulator: not cleared behind a neuron",
         "hw/accumulator.py",
-        "acc.eq(Mux(last, 0, total))",
-        "acc.eq(total)",
+        "following = [Mux(cleared, 0, total) for total in totals]",
+        "following = totals",
         _AGREEMENT + "test_accumulator_compares_with_its_folds_threshold",
     ),
     Mutation(

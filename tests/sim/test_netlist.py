@@ -13,6 +13,7 @@ from foldings import random_folding
 from random_networks import random_cnn, random_frames, random_network
 
 from xnorflow.assemble import assemble
+from xnorflow.boards import fanout
 from xnorflow.boards.board import load as load_board
 from xnorflow.cli.main import main
 from xnorflow.datasets import sample_digits
@@ -68,6 +69,16 @@ def test_a_small_netlist_is_bit_exact_and_keeps_its_timing(small, board):
     stalled = verify(core, lowered, frames, engine="netlist", board=load_board(board), stall=0.4)
     assert stalled.mismatches == 0
     assert not stalled.timing_as_predicted
+
+
+def test_copies_of_cells_that_drive_many_pins_are_bit_exact(small, monkeypatch):
+    lowered, folding, frames = small
+    monkeypatch.setattr(fanout, "DRIVERS", {"LUT4": ("Z", 2, set()), "TRELLIS_FF": ("Q", 3, set())})
+    board = load_board("ulx3s-25f")
+    core = assemble(lowered, folding, board.family)
+    assert "$copy" in netlist(core, board).files["netlist.json"]
+    result = verify(core, lowered, frames, engine="netlist", board=board, stall=0.4)
+    assert result.mismatches == 0
 
 
 @pytest.mark.parametrize("board", BOARDS)
