@@ -103,15 +103,16 @@ class Line:
     published: Published | None = None
 
 
+# Where each clock that is tried takes half an hour, one is asked for that is known to be met.
 LINES = {
-    "sfc": Line(trained("mnist_sfc"), "ulx3s-85f", {"fastest": True}, 2, SFC),
-    "lfc": Line(lfc, "ulx3s-85f", {"fastest": True}, 2, LFC),
-    "cnv": Line(trained("cifar10_cnv"), "ulx3s-85f", {"fastest": True}, 3, CNV),
+    "sfc": Line(trained("mnist_sfc"), "ulx3s-85f", {"fastest": True, "clock_mhz": 100.0}, 2, SFC),
+    "lfc": Line(lfc, "ulx3s-85f", {"fastest": True, "clock_mhz": 100.0}, 2, LFC),
+    "cnv": Line(trained("cifar10_cnv"), "ulx3s-85f", {"fastest": True, "clock_mhz": 75.0}, 3, CNV),
     "up5k-mini": Line(trained("mnist_mini"), "icebreaker", {"fastest": True}, 10),
     "up5k-cnn": Line(trained("mnist_cnn"), "icebreaker", {"fastest": True}),
     "hx8k-mini": Line(trained("mnist_mini"), "ice40-hx8k", {"fastest": True}, 10),
     "hx8k-cnn": Line(trained("mnist_cnn"), "ice40-hx8k", {"fastest": True}),
-    "mini-latency": Line(trained("mnist_mini"), "ulx3s-85f", {"latency": True}),
+    "mini-latency": Line(trained("mnist_mini"), "ulx3s-85f", {"latency": True, "clock_mhz": 75.0}),
 }
 
 

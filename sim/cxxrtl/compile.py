@@ -30,6 +30,10 @@ COMPILERS = ("c++", "g++", "clang++")
 #: A read beyond a memory gives 0, as in Amaranth's simulator: nobody looks at it.
 FLAGS = ("-std=c++17", "-fPIC", "-shared", "-DCXXRTL_NDEBUG")
 
+#: Bytes of a design in C++ above which -O3 takes the compiler twenty minutes and more: all of it is
+#: one function. `cifar10_cnv` at its fastest on an ECP5-85F is 10 million.
+HUGE = 4_000_000
+
 #: What all drivers include.
 MODEL = "model.h"
 
@@ -66,7 +70,7 @@ class Design:
         What the driver wants to be defined, ``NAME=TEXT``.
     optimise : str
         Of the compiler. -O3 makes the model of a large core twice as fast as -O2 and takes no
-        longer to compile.
+        longer to compile. A `HUGE` one gets -O1.
     """
 
     script: str
@@ -169,13 +173,14 @@ def _make(
     progress("compile", "C++", 0, None)
     for name, text in sources.items():
         (folder / name).write_text(text, encoding="utf-8")
+    generated = folder / "design.cc"
     flags = [
         *FLAGS,
-        design.optimise,
+        "-O1" if generated.stat().st_size > HUGE else design.optimise,
         f"-I{runtime}",
         *(f"-D{define}" for define in design.defines),
     ]
-    if "bool converged = true;" in (folder / "design.cc").read_text(encoding="utf-8"):
+    if "bool converged = true;" in generated.read_text(encoding="utf-8"):
         flags.append("-DXNORFLOW_SINGLE_PASS")
     if design.debug:
         flags.append("-DXNORFLOW_VCD")
