@@ -15,11 +15,11 @@ from typing import Any
 __all__ = ["split_fanout"]
 
 #: Kinds of cells, their outputs, the most pins that one drives, and pins that are left alone. A LUT
-#: has a wire in front of it in the same cycle. Slices share resets and enables: more of them than
-#: needed push flip-flops apart (SFC at 56 cycles: 108 MHz for the resets of its accumulators).
+#: has a wire in front of it in the same cycle. Slices share resets and enables, and more of them
+#: than needed push flip-flops apart: SFC at 56 cycles came to 108 MHz for resets of accumulators.
 DRIVERS = {
     "LUT4": ("Z", 40, {"LSR"}),
-    "TRELLIS_FF": ("Q", 256, {"LSR", "CE"}),
+    "TRELLIS_FF": ("Q", 128, {"CE"}),
 }
 
 Netlist = dict[str, Any]

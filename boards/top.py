@@ -64,10 +64,11 @@ class ClockReset(wiring.Component):
             m.d.por += ready.eq(1)
         with m.Else():
             m.d.por += timer.eq(timer + 1)
-        # A flip-flop for the whole device, without a LUT's detour. It wakes up low, as all do on
-        # iCE40, so the design runs for a cycle, with nothing to do, before it is held.
-        held = Signal(reset_less=True)
-        m.d.por += held.eq(~ready)
+        # A flip-flop for the whole device, without a LUT's detour, and another one in front of it:
+        # so it can be copied (`boards/fanout.py`). They wake up low, as all do on iCE40, so the
+        # design runs for two cycles, with nothing to do, before it is held.
+        waiting, held = Signal(reset_less=True), Signal(reset_less=True)
+        m.d.por += [waiting.eq(~ready), held.eq(waiting)]
         m.d.comb += ResetSignal("sync").eq(held)
         return m
 

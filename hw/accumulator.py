@@ -158,11 +158,11 @@ class ThresholdAccumulator(wiring.Component):
             valid = valid | ~flags[2]
             cleared = flags[1] | ~flags[2]
             following = [Mux(cleared, 0, total) for total in totals]
-        for p, (acc, after, total) in enumerate(zip(accs, following, totals, strict=True)):
+        for acc, after in zip(accs, following, strict=True):
             with m.If(self.en & valid):
                 m.d.sync += acc.eq(after)
-            with m.If(self.en):
-                m.d.sync += self.o[p].eq(total[-1])
+        results = Cat(total[-1] for total in totals)
+        m.d.comb += self.o.eq(delay(m, results, 1, self.en, "results"))
         return m
 
     def _totals(self, m: Module, accs: list[Signal], start: data.View, keep: Signal) -> list[Value]:

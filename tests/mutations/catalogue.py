@@ -1238,8 +1238,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "top: reset has the wrong sense",
         "boards/top.py",
-        "m.d.por += held.eq(~ready)",
-        "m.d.por += held.eq(ready)",
+        "waiting.eq(~ready)",
+        "waiting.eq(ready)",
         _TOP + "test_bits_go_from_the_rx_pin_through_link_and_core_to_the_tx_pin",
     ),
     Mutation(
