@@ -76,8 +76,10 @@ def render(report: Mapping[str, Any], digits: Sequence[Digit] = ()) -> str:
     layers = report.get("layers") or []
     bars = resource_bars(report.get("resources") or {})
     seconds = report.get("seconds") or {}
+    # Arrows lead from each box of the main way to the next one, and those of shortcuts follow.
+    drawn = sorted(layers, key=lambda layer: layer.get("on_shortcut", False))
     shortcuts, cells, above = arcs(
-        report.get("shortcuts") or [], [layer["name"] for layer in layers]
+        report.get("shortcuts") or [], [layer["name"] for layer in drawn]
     )
     labelled = [digit for digit in digits if digit.label is not None]
     return pages.get_template("report.html").render(
@@ -92,7 +94,7 @@ def render(report: Mapping[str, Any], digits: Sequence[Digit] = ()) -> str:
             if used
         },
         layers=layers,
-        stages=stages(layers, report.get("cycles_per_frame")),
+        stages=stages(drawn, report.get("cycles_per_frame")),
         shortcuts=shortcuts,
         cells=cells,
         above=above,
