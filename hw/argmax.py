@@ -11,7 +11,7 @@ from xnorflow.hw.cost import Family, Parts, index_bits, merge
 from xnorflow.hw.pipeline import delay
 from xnorflow.hw.skid import SkidBuffer, skid_parts, stall_register
 
-__all__ = ["ArgMax", "argmax_parts"]
+__all__ = ["ArgMax", "argmax_latency", "argmax_parts"]
 
 
 def argmax_parts(family: Family, lanes: int, width: int, classes: int) -> Parts:
@@ -44,6 +44,12 @@ def argmax_parts(family: Family, lanes: int, width: int, classes: int) -> Parts:
 def _tree_latency(lanes: int, beats: int) -> int:
     """Return the registers up to a beat's winner, which others are compared with."""
     return max(ceil_log2(lanes), int(beats > 1))
+
+
+def argmax_latency(lanes: int, classes: int) -> int:
+    """Return `ArgMax.latency`."""
+    beats = classes // lanes
+    return _tree_latency(lanes, beats) + (beats > 1) + 1
 
 
 class ArgMax(wiring.Component):
@@ -84,7 +90,7 @@ class ArgMax(wiring.Component):
         self.lanes, self.width, self.classes = lanes, width, classes
         self.beats = classes // lanes
         self._tree = _tree_latency(lanes, self.beats)
-        self.latency = self._tree + (self.beats > 1) + 1
+        self.latency = argmax_latency(lanes, classes)
         super().__init__(
             {
                 "i": In(stream.Signature(layouts.scores(lanes, signed(width)))),

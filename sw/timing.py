@@ -17,11 +17,11 @@ from math import gcd, prod
 
 import numpy as np
 from amaranth import unsigned
-from amaranth.utils import ceil_log2
 from numpy.typing import NDArray
 
 from xnorflow.fifo_sizing import Depths, fifo_depths
 from xnorflow.folding import Folding
+from xnorflow.hw.argmax import argmax_latency
 from xnorflow.hw.core import score_lanes
 from xnorflow.hw.fifo import StreamFIFO
 from xnorflow.hw.mvu import unit_schedule
@@ -101,7 +101,7 @@ def latency(stages: list[Stage], depths: Depths, paced: bool = False) -> int:
     lanes = score_lanes(classes, lanes_given, pace)
     if lanes != lanes_given:
         times = _converter(lanes_given, lanes).schedule(times)
-    return int(times[-1]) + ceil_log2(lanes) + 1
+    return int(times[-1]) + argmax_latency(lanes, classes)
 
 
 def latency_cycles(lowered: LoweredNetwork, folding: Folding) -> int:
