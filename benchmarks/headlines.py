@@ -225,6 +225,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
 def main(only: tuple[str, ...], jobs: int, json_file: str | None) -> None:
     """Build the lines asked for, all of them by default, and print them beside FINN's."""
     console = Console()
+    console.width = max(console.width, 150)  # in a file too
     names = only or tuple(LINES)
     rows: list[dict[str, Any]] = []
     with ProcessPoolExecutor(jobs) as pool:

@@ -447,6 +447,7 @@ def main(
 ) -> None:
     """Measure the PE array for the families asked for, all of them by default."""
     console, results = Console(), []
+    console.width = max(console.width, 150)  # in a file too
     for name in family or tuple(sorted(FAMILIES)):
         table = Table(f"{name}: design")
         for heading in ("LUT4", "FF", "a lane", "floor", "target", "", "seconds"):
