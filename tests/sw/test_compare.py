@@ -564,7 +564,7 @@ class TestCommand:
             assert point["fps"] >= point["target_fps"]
 
     def test_what_does_not_fit_is_told_and_the_rest_compared(self, cli, model):
-        options = ["--board", "icebreaker", "--utilization", "0.19", "--target-fps"]
+        options = ["--board", "icebreaker", "--utilization", "0.195", "--target-fps"]
         status, out, _ = cli(model, *options, "1000,2000,1.2e7")
         assert status == 0
         assert "note: left out: tiny on icebreaker, 12,000,000 fps: --target-fps 12000000" in out
