@@ -89,17 +89,32 @@ class _Narrow(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         word = Signal.like(self.i.payload, reset_less=True)
-        left = Signal(range(self.ratio + 1))  # parts not yet given
+        left = Signal(range(self.ratio + 1))  # parts not yet given, the one at `o` included
+        # Flip-flops, since `i.ready` goes on through other units: there is a part; the next one
+        # comes from `i`.
+        some, taking = Signal(), Signal(init=1)
+        step = ~some | self.o.ready
         width = Shape.cast(self.o.payload.shape()).width
         m.d.comb += [
-            self.o.valid.eq(left != 0),
+            self.o.valid.eq(some),
             self.o.payload.eq(word.as_value()[:width]),
-            self.i.ready.eq((left == 0) | ((left == 1) & self.o.ready)),
+            self.i.ready.eq(taking & step),
         ]
-        with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [word.eq(self.i.payload), left.eq(self.ratio)]
-        with m.Elif(self.o.valid & self.o.ready):
-            m.d.sync += [word.as_value().eq(word.as_value() >> width), left.eq(left - 1)]
+        with m.If(step):
+            with m.If(taking):
+                # Without a beat there is no part, whatever the register holds.
+                m.d.sync += [
+                    word.eq(self.i.payload),
+                    left.eq(self.ratio),
+                    some.eq(self.i.valid),
+                    taking.eq(~self.i.valid),
+                ]
+            with m.Else():
+                m.d.sync += [
+                    word.as_value().eq(word.as_value() >> width),
+                    left.eq(left - 1),
+                    taking.eq(left == 2),
+                ]
         return m
 
 

@@ -47,8 +47,8 @@ FAULTS = [
     (
         "an empty converter is not ready",
         "width_converter.WidthConverter",
-        "self.i.ready.eq((left == 0) | ((left == 1) & self.o.ready))",
-        "self.i.ready.eq((left == 1) & self.o.ready)",
+        "self.i.ready.eq(taking & step)",
+        "self.i.ready.eq(taking & some & step)",
         (stream_cases.converter, {"i_lanes": 4, "o_lanes": 1}),
         {"stuck"},
     ),
