@@ -1274,8 +1274,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "width converter is not ready while it is empty",
         "hw/width_converter.py",
-        "self.i.ready.eq(taking & step)",
-        "self.i.ready.eq(taking & some & step)",
+        "step = ~some | self.o.ready",
+        "step = some & self.o.ready",
         _PROOFS + "[converter-i_lanes=4,o_lanes=1]",
     ),
     Mutation(

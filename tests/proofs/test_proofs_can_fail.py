@@ -47,8 +47,8 @@ FAULTS = [
     (
         "an empty converter is not ready",
         "width_converter.WidthConverter",
-        "self.i.ready.eq(taking & step)",
-        "self.i.ready.eq(taking & some & step)",
+        "step = ~some | self.o.ready",
+        "step = some & self.o.ready",
         (stream_cases.converter, {"i_lanes": 4, "o_lanes": 1}),
         {"stuck"},
     ),
