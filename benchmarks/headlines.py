@@ -220,7 +220,13 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 @click.command()
 @click.option("--only", type=click.Choice(sorted(LINES)), multiple=True, help="Only these lines.")
-@click.option("--jobs", default=1, show_default=True, help="Lines that are built side by side.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Lines that are built side by side.",
+)
 @click.option("--json", "json_file", metavar="FILE")
 def main(only: tuple[str, ...], jobs: int, json_file: str | None) -> None:
     """Build the lines asked for, all of them by default, and print them beside FINN's."""

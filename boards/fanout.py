@@ -62,10 +62,11 @@ def _split(module: Netlist, kind: str, output: str, most: int, alone: set[str]) 
     for name, cell in cells.items():
         if cell["type"] != kind:
             continue
-        driven = sorted(pins[cell["connections"][output][0]], key=lambda pin: _natural(pin[0]))
-        if any(port in alone for _, port, _ in driven):
-            continue
+        driven = pins[cell["connections"][output][0]]
         parts = -(-len(driven) // most)
+        if parts < 2 or any(port in alone for _, port, _ in driven):
+            continue
+        driven.sort(key=lambda pin: _natural(pin[0]))
         # The cell itself keeps the first share, and what is outside of the module.
         for part in range(1, parts):
             copies[f"{name}$copy{part}"] = copy = deepcopy(cell)

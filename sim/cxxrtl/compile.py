@@ -30,8 +30,8 @@ COMPILERS = ("c++", "g++", "clang++")
 #: A read beyond a memory gives 0, as in Amaranth's simulator: nobody looks at it.
 FLAGS = ("-std=c++17", "-fPIC", "-shared", "-DCXXRTL_NDEBUG")
 
-#: Bytes of a design in C++ above which -O3 takes the compiler twenty minutes and more: all of it is
-#: one function. `cifar10_cnv` at its fastest on an ECP5-85F is 10 million.
+#: Bytes of a design in C++ above which -O3 takes the compiler twenty minutes and more.
+#: `cifar10_cnv` at its fastest on an ECP5-85F is 10 million.
 HUGE = 4_000_000
 
 #: What all drivers include.
