@@ -101,16 +101,14 @@ def mapped(
         # Hidden names: ABC9 of yosys 0.70 takes `\\x[1]` for a bit of the port `\\x`.
         (folder / "unit.ys").write_text(
             f"read_rtlil unit.il\nrename -hide w:*]\n{command or synthesis} -top top\n"
-            "write_json unit.json\ntee -q -o stat.json stat -json\n"
+            "write_json unit.json\n"
         )
         log = folder / "log"
         run(find("yosys"), ["unit.ys"], folder, log, "synthesise", lambda step, message: None)
-        types = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
-        if family == "ecp5":
-            design = json.loads((folder / "unit.json").read_text())
-            refine(design)
-            types = Counter(cell["type"] for cell in design["modules"]["top"]["cells"].values())
-            (folder / "unit.json").write_text(json.dumps(design))
+        design = json.loads((folder / "unit.json").read_text())
+        refine(design)
+        types = Counter(cell["type"] for cell in design["modules"]["top"]["cells"].values())
+        (folder / "unit.json").write_text(json.dumps(design))
         arguments = f"{device} {options} --json unit.json".split()
         tool = find(f"nextpnr-{family}")
         run(tool, arguments, folder, log, "pack", lambda step, message: None)

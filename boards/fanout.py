@@ -12,7 +12,7 @@ from collections import defaultdict
 from copy import deepcopy
 from typing import Any
 
-__all__ = ["split_fanout"]
+__all__ = ["first_free", "split_fanout"]
 
 #: Kinds of cells, their outputs, the most pins that one drives, and pins that are left alone. A LUT
 #: has a wire in front of it in the same cycle. Slices share resets and enables, and more of them
@@ -57,7 +57,7 @@ def _split(module: Netlist, kind: str, output: str, most: int, alone: set[str]) 
             if cell["port_directions"][port] == "input":
                 for place, bit in enumerate(bits):
                     pins[bit].append((name, port, place))
-    free = 1 + max(bit for bits in _all_bits(module) for bit in bits if isinstance(bit, int))
+    free = first_free(module)
     copies: dict[str, Netlist] = {}
     for name, cell in cells.items():
         if cell["type"] != kind:
@@ -79,12 +79,14 @@ def _split(module: Netlist, kind: str, output: str, most: int, alone: set[str]) 
     return list(copies)
 
 
-def _all_bits(module: Netlist) -> list[list[Any]]:
-    return [
+def first_free(module: Netlist) -> int:
+    """Return a number from which on no net of `module` has its own."""
+    every = (
         *(bits for cell in module["cells"].values() for bits in cell["connections"].values()),
         *(port["bits"] for port in module["ports"].values()),
         *(net["bits"] for net in module.get("netnames", {}).values()),
-    ]
+    )
+    return 1 + max((bit for bits in every for bit in bits if isinstance(bit, int)), default=1)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

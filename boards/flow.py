@@ -599,19 +599,18 @@ class _Flow:
             self.run(self.yosys, ["top.ys"], folder, "yosys.log", "synthesise")
         cells = reports.read_stat((folder / "stat.json").read_text(encoding="utf-8"))
         core_cells = self.core_cells
-        if self.board.family == "ecp5":
-            netlist = folder / "top.json"
-            design = json.loads(netlist.read_text(encoding="utf-8"))
-            gone, copies = refine(design)
-            netlist.write_text(json.dumps(design), encoding="utf-8")
-            # The block RAMs are all in the core.
-            cells, core_cells = (
-                dict(Counter(each) - Counter(TRELLIS_FF=gone)) for each in (cells, core_cells)
-            )
-            for copy in copies:
-                kind = design["modules"]["top"]["cells"][copy]["type"]
-                cells[kind] += 1
-                core_cells[kind] = core_cells.get(kind, 0) + copy.startswith("core.")
+        netlist = folder / "top.json"
+        design = json.loads(netlist.read_text(encoding="utf-8"))
+        gone, copies = refine(design)
+        netlist.write_text(json.dumps(design), encoding="utf-8")
+        # The block RAMs are all in the core.
+        cells, core_cells = (
+            dict(Counter(each) - Counter(TRELLIS_FF=gone)) for each in (cells, core_cells)
+        )
+        for copy in copies:
+            kind = design["modules"]["top"]["cells"][copy]["type"]
+            cells[kind] = cells.get(kind, 0) + 1
+            core_cells[kind] = core_cells.get(kind, 0) + copy.startswith("core.")
         if core:
             self.core_resources = reports.mapped(core_cells, self.board)
         self.check(reports.mapped(cells, self.board))

@@ -1,10 +1,11 @@
-"""What is changed in a netlist of ECP5 cells between yosys and nextpnr."""
+"""What is changed in a netlist between yosys and nextpnr."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from xnorflow.boards.chains import free_chain_ends, raise_low_pins
+from xnorflow.boards.equal_inputs import part_equal_inputs
 from xnorflow.boards.fanout import split_fanout
 from xnorflow.boards.output_registers import absorb_output_registers
 
@@ -17,7 +18,7 @@ def refine(design: dict[str, Any]) -> tuple[int, list[str]]:
     Parameters
     ----------
     design : dict
-        As yosys' ``write_json`` makes it.
+        A netlist of iCE40 or ECP5 cells, as yosys' ``write_json`` makes it.
 
     Returns
     -------
@@ -29,4 +30,4 @@ def refine(design: dict[str, Any]) -> tuple[int, list[str]]:
     free_chain_ends(design)
     raise_low_pins(design)
     gone = absorb_output_registers(design)
-    return gone, split_fanout(design)
+    return gone, part_equal_inputs(design) + split_fanout(design)

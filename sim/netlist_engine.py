@@ -65,7 +65,7 @@ def netlist(core: StreamingCore, board: Board) -> Design:
     with uncollected():
         text = rtlil.convert(wrapper, name="top", ports=wrapper.ports, emit_src=False)
     command = synthesis_command(board)
-    sources = {"netlist.json": _mapped(text, command, board.family)}
+    sources = {"netlist.json": _mapped(text, command)}
     if board.family == "ecp5":
         model = files("xnorflow.sim.netlist").joinpath("ecp5_cells.v")
         sources["ecp5_cells.v"] = model.read_text(encoding="utf-8")
@@ -79,7 +79,7 @@ def netlist(core: StreamingCore, board: Board) -> Design:
 
 
 @lru_cache(maxsize=2)
-def _mapped(text: str, command: str, family: str) -> str:
+def _mapped(text: str, command: str) -> str:
     """Return the netlist that nextpnr would be given of a design in RTLIL."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -94,8 +94,6 @@ def _mapped(text: str, command: str, family: str) -> str:
             # Its log goes with the folder.
             raise WorkFailed(f"yosys could not synthesise the design: {failed.error}") from None
         netlist = (folder / "netlist.json").read_text(encoding="utf-8")
-    if family != "ecp5":
-        return netlist
     design = json.loads(netlist)
     refine(design)
     for cell in design["modules"]["top"]["cells"].values():

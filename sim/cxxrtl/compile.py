@@ -2,7 +2,7 @@
 
 ::
 
-    yosys script ─► write_cxxrtl ─► design.h ─► C++ compiler, with a driver ─► library ─► ctypes
+    yosys script ─► write_cxxrtl ─► parts ─► C++ compiler, with a driver ─► library ─► ctypes
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +22,7 @@ from xnorflow.boards.tools import Tool, ToolFailed, find, run
 from xnorflow.cache_folder import cache_folder
 from xnorflow.errors import UserError, WorkFailed
 from xnorflow.progress import Progress, quiet
+from xnorflow.sim.cxxrtl.parts import Model, cut
 
 __all__ = ["CompilerMissing", "Design", "compiler", "load_library"]
 
@@ -28,11 +30,7 @@ __all__ = ["CompilerMissing", "Design", "compiler", "load_library"]
 COMPILERS = ("c++", "g++", "clang++")
 
 #: A read beyond a memory gives 0, as in Amaranth's simulator: nobody looks at it.
-FLAGS = ("-std=c++17", "-fPIC", "-shared", "-DCXXRTL_NDEBUG")
-
-#: Bytes of a design in C++ above which -O3 takes the compiler twenty minutes and more.
-#: `cifar10_cnv` at its fastest on an ECP5-85F is 10 million.
-HUGE = 4_000_000
+FLAGS = ("-std=c++17", "-fPIC", "-DCXXRTL_NDEBUG")
 
 #: What all drivers include.
 MODEL = "model.h"
@@ -70,7 +68,7 @@ class Design:
         What the driver wants to be defined, ``NAME=TEXT``.
     optimise : str
         Of the compiler. -O3 makes the model of a large core twice as fast as -O2 and takes no
-        longer to compile. A `HUGE` one gets -O1.
+        longer to compile.
     """
 
     script: str
@@ -170,22 +168,50 @@ def _make(
     except ToolFailed as failed:
         # Its log goes with the folder.
         raise WorkFailed(f"yosys could not compile the design: {failed.error}") from None
-    progress("compile", "C++", 0, None)
     for name, text in sources.items():
         (folder / name).write_text(text, encoding="utf-8")
-    generated = folder / "design.cc"
+    model = Model(_text(folder / "design.h"), _text(folder / "design.cc"))
     flags = [
         *FLAGS,
-        "-O1" if generated.stat().st_size > HUGE else design.optimise,
+        design.optimise,
         f"-I{runtime}",
         *(f"-D{define}" for define in design.defines),
     ]
-    if "bool converged = true;" in generated.read_text(encoding="utf-8"):
+    if "bool converged = true;" in model.source:
         flags.append("-DXNORFLOW_SINGLE_PASS")
     if design.debug:
         flags.append("-DXNORFLOW_VCD")
+    model = cut(model)
+    (folder / "design.h").write_text(model.header, encoding="utf-8")
+    (folder / "design.cc").write_text(model.source, encoding="utf-8")
+    names = ["driver.cc"]
+    for number, text in enumerate(model.parts):
+        names.append(f"part_{number}.cc")
+        (folder / names[-1]).write_text(text, encoding="utf-8")
+    _compile(cxx, flags, names, folder, progress)
+    return folder / "library.so"
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _compile(
+    cxx: str, flags: list[str], names: list[str], folder: Path, progress: Progress
+) -> None:
+    """Compile the files `names`, as many at a time as there are processors, and link them."""
+    total = len(names) if len(names) > 1 else None
+    progress("compile", "C++", 0, total)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = pool.map(lambda name: _run(cxx, [*flags, "-c", name], folder), names)
+        for done, _ in enumerate(objects, 1):
+            progress("compile", "C++", done if total else 0, total)
+    _run(cxx, ["-shared", *(f"{Path(name).stem}.o" for name in names), "-o", "library.so"], folder)
+
+
+def _run(cxx: str, arguments: list[str], folder: Path) -> None:
     done = subprocess.run(
-        [cxx, *flags, "driver.cc", "-o", "library.so"],
+        [cxx, *arguments],
         cwd=folder,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -196,7 +222,6 @@ def _make(
         lines = (done.stderr + done.stdout).splitlines()
         errors = [line for line in lines if "error" in line] or lines or ["no message"]
         raise WorkFailed(f"{cxx} could not compile the simulation: {errors[0].strip()}")
-    return folder / "library.so"
 
 
 def _version(cxx: str) -> str:

@@ -46,6 +46,8 @@ if name == "yosys":
     for file in ("stat.json", "core-stat.json"):
         pathlib.Path(file).write_text(cells)
     pathlib.Path("core.il").write_text("")
+    netlist = {{"modules": {{"top": {{"cells": {{}}, "ports": {{}}}}}}}}
+    pathlib.Path("top.json").write_text(json.dumps(netlist))
 if name.startswith("nextpnr"):
     print("Info: Placing..")
     print(plan["log"])

@@ -18,7 +18,7 @@ from xnorflow.golden import quantize
 from xnorflow.lowering import lower
 from xnorflow.planning import plan
 from xnorflow.sim import amaranth_engine, cxxrtl_engine
-from xnorflow.sim.cxxrtl import compile
+from xnorflow.sim.cxxrtl import compile, parts
 from xnorflow.sim.cxxrtl.compile import Design, load_library
 from xnorflow.sim.verify import verify
 
@@ -109,6 +109,30 @@ def test_a_native_yosys_without_headers_leaves_the_work_to_yowasps(tmp_path, mon
     yosys, runtime = compile._with_runtime()
     assert yosys.version == "0.63"
     assert runtime == headers
+
+
+@pytest.mark.parametrize("waveforms", [False, True])
+def test_a_model_in_parts_does_the_same(small, waveforms, tmp_path, monkeypatch):
+    lowered, folding, frames = small
+    core = assemble(lowered, folding)
+    bits = lowered.input.to_bits(frames)
+    whole = cxxrtl_engine.run_core(core, bits, stall=0.3, watch_layers=True)
+    made = []
+
+    def cut(model):
+        length = len(model.source)
+        made.append(parts.cut(model, length // 4, length // 40))
+        return made[-1]
+
+    monkeypatch.setattr(compile, "cut", cut)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    vcd = tmp_path / "core.vcd" if waveforms else None
+    again = cxxrtl_engine.run_core(core, bits, stall=0.3, watch_layers=True, vcd=vcd)
+    assert len(made[0].parts) > 2
+    assert np.array_equal(again.scores, whole.scores)
+    assert np.array_equal(again.last_output_cycles, whole.last_output_cycles)
+    for name, sent in whole.stages.items():
+        assert np.array_equal(again.stages[name], sent), name
 
 
 def test_a_core_that_stops_is_told(small, monkeypatch):
