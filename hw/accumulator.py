@@ -67,15 +67,15 @@ class ThresholdAccumulator(wiring.Component):
     4.2.2). It costs nothing here: the accumulator starts at ``2 ** n - threshold``, so that bit n
     of its last sum is the result (see `accumulator_width`)::
 
-        start --[first?]--|reg|--(or)--(+)--+--|acc, 0 if first|--.
-                                  ^     ^   '--bit n, if last--|o|--'
-                                  |   i, late                       |
-                                  '---------------------------------'
+        start --|reg|--(first?)--(+)--+--|acc|--.
+                          ^       ^   '--bit n, if last--|o|--
+                          |    i, late          |
+                          '---------------------'
 
-    The accumulator counts as 0 in a neuron's first step and the start in all others, so that one
-    takes the other's place without a multiplexer. In cells of ECP5 a flip-flop says so, for
-    which their adders have an input left. Elsewhere `last` clears the accumulator, and above the
-    bits of `i` an adder's input is free for the start.
+    The adder takes the start in a neuron's first step and the accumulator in all others. In cells
+    of ECP5 a flip-flop says which, for which their adders have an input left. Elsewhere the one
+    that does not count is 0, so that no multiplexer is needed: `last` clears the accumulator, and
+    above the bits of `i` an adder's input is free for the start.
 
     In cells of iCE40 several neurons have one carry chain, and the highest bit of one is the sum of
     the cell in which the next one's chain starts.
@@ -144,10 +144,19 @@ class ThresholdAccumulator(wiring.Component):
         m = Module()
         width = self._width
         begin = self.valid & self.first
-        start = Signal(data.ArrayLayout(width, self.pe), reset_less=True)
+        layout = data.ArrayLayout(width, self.pe)
+        chosen = self._start(m, width, begin)
+        if self.counting is not Counting.CCU2C:
+            chosen = Mux(begin, chosen, 0)
         keep = Signal(reset_less=True)
         with m.If(self.en):
-            m.d.sync += [start.eq(Mux(begin, self._start(m, width, begin), 0)), keep.eq(~begin)]
+            m.d.sync += keep.eq(~begin)
+        if isinstance(chosen, Const):
+            start = data.View(layout, chosen)
+        else:
+            start = Signal(layout, reset_less=True)
+            with m.If(self.en):
+                m.d.sync += start.eq(chosen)
         accs = [Signal(width, name=f"acc_{p}", reset_less=True) for p in range(self.pe)]
         totals = self._totals(m, accs, start, keep)
         following: list[Value] = totals
@@ -174,8 +183,8 @@ class ThresholdAccumulator(wiring.Component):
             for n in range(count):
                 acc, begin = accs[p][n], start[p][n]
                 if self.counting is Counting.CCU2C:
-                    slot = (self.i[p][n], acc, begin) if n < bits else (begin, acc)
-                    yield add(slot[:1], slot[1:], keep=keep)
+                    i = self.i[p][n] if n < bits else Const(0, 1)
+                    yield add((i,), (acc, begin), keep=keep)
                 else:
                     yield (
                         add((acc | begin,), (self.i[p][n],)) if n < bits else add((acc,), (begin,))
@@ -194,7 +203,7 @@ class ThresholdAccumulator(wiring.Component):
         return [Cat(*bits) for bits in sums]
 
     def _start(self, m: Module, width: int, begin: Value) -> Value:
-        """Return the starts of the neurons that begin."""
+        """Return the starts of the neurons that begin next, or are beginning."""
         words = pack_lanes(_starts(self.thresholds, width), width)
         bits = width * self.pe
         if self.folds == 1:

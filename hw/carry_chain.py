@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, reduce
-from operator import or_, xor
+from operator import xor
 
-from amaranth import Cat, Const, Instance, Module, Signal
+from amaranth import Cat, Const, Instance, Module, Mux, Signal
 from amaranth.hdl import Value
 
 from xnorflow.hw.cost import Family, Parts
@@ -61,8 +61,7 @@ class Slot:
     beside : Value or None
         Changes the sum, by XOR, and not the carry; iCE40 only.
     keep : Value or None
-        `x` is one bit then, and of `y` the first counts where `keep` is 1, the second always; their
-        OR is added.
+        `x` is one bit then, and of `y` the first is added where `keep` is 1, else the second.
     """
 
     x: tuple[Value, ...]
@@ -76,8 +75,7 @@ class Slot:
         """The two bits that are added."""
         x = _joined(self.x)
         if self.keep is not None:
-            kept, *others = self.y
-            return x, reduce(or_, others, kept & self.keep)
+            return x, Mux(self.keep, *self.y)
         return (x, x) if self.new else (x, _joined(self.y))
 
     def lut(self) -> int:
@@ -91,7 +89,7 @@ class Slot:
             bits = [index >> n & 1 for n in range(4)]
             result = sum(bits[: len(self.x)]) % 2
             if self.keep is not None:
-                result ^= bits[1] & bits[3] | bits[2]
+                result ^= bits[1] if bits[3] else bits[2]
             elif self.new:
                 # D is 1 then: nothing propagates, so the sum is the carry that comes in.
                 result = 0 if bits[3] else result
@@ -104,8 +102,7 @@ class Slot:
         """Return what a half-cell's inputs A to D are wired to: `x`, then `y`."""
         low, high = Const(0, 1), Const(1, 1)
         if self.keep is not None:
-            kept, always = [*self.y, low][:2]
-            return self.x[0], kept, always, self.keep
+            return self.x[0], *self.y, self.keep
         x = [*self.x, low, low][:2]
         y = [low, high] if self.new else [*self.y, low, low][:2]
         return x[0], x[1], y[0], y[1]

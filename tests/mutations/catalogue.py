@@ -588,8 +588,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "carry chain: a cell keeps what it should drop",
         "hw/carry_chain.py",
-        "bits[1] & bits[3] | bits[2]",
-        "bits[1] | bits[2]",
+        "bits[1] if bits[3] else bits[2]",
+        "bits[1]",
         _AGREEMENT + "test_half_a_ccu2c_adds_what_the_description_adds",
     ),
     Mutation(
@@ -604,6 +604,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         "hw/accumulator.py",
         "following = [Mux(cleared, 0, total) for total in totals]",
         "following = totals",
+        _AGREEMENT + "test_accumulator_compares_with_its_folds_threshold",
+    ),
+    Mutation(
+        "accumulator: starts in every step",
+        "hw/accumulator.py",
+        "chosen = Mux(begin, chosen, 0)",
+        "pass",
+        _AGREEMENT + "test_accumulator_compares_with_its_folds_threshold",
+    ),
+    Mutation(
+        "accumulator: steps that are not valid begin a neuron",
+        "hw/accumulator.py",
+        "keep.eq(~begin)",
+        "keep.eq(~self.first)",
         _AGREEMENT + "test_accumulator_compares_with_its_folds_threshold",
     ),
     Mutation(
