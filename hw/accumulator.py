@@ -143,14 +143,13 @@ class ThresholdAccumulator(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         width = self._width
-        begin = self.valid & self.first
         layout = data.ArrayLayout(width, self.pe)
-        chosen = self._start(m, width, begin)
+        chosen = self._start(m, width)
         if self.counting is not Counting.CCU2C:
-            chosen = Mux(begin, chosen, 0)
+            chosen = Mux(self.first, chosen, 0)
         keep = Signal(reset_less=True)
         with m.If(self.en):
-            m.d.sync += keep.eq(~begin)
+            m.d.sync += keep.eq(~self.first)
         if isinstance(chosen, Const):
             start = data.View(layout, chosen)
         else:
@@ -202,14 +201,14 @@ class ThresholdAccumulator(wiring.Component):
         sums = number_sums(m, numbers, self.counting, "sums", above)
         return [Cat(*bits) for bits in sums]
 
-    def _start(self, m: Module, width: int, begin: Value) -> Value:
+    def _start(self, m: Module, width: int) -> Value:
         """Return the starts of the neurons that begin next, or are beginning."""
         words = pack_lanes(_starts(self.thresholds, width), width)
         bits = width * self.pe
         if self.folds == 1:
             return Const(words[0], bits)
         fold = Signal(range(self.folds))
-        with m.If(self.en & begin):
+        with m.If(self.en & self.valid & self.first):
             m.d.sync += fold.eq(Mux(fold == self.folds - 1, 0, fold + 1))
         pieces = []
         for first in range(0, bits, LUT_ROM_PIECE):

@@ -609,15 +609,22 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "accumulator: starts in every step",
         "hw/accumulator.py",
-        "chosen = Mux(begin, chosen, 0)",
+        "chosen = Mux(self.first, chosen, 0)",
         "pass",
         _AGREEMENT + "test_accumulator_compares_with_its_folds_threshold",
     ),
     Mutation(
         "accumulator: steps that are not valid begin a neuron",
         "hw/accumulator.py",
-        "keep.eq(~begin)",
+        "self.en & self.valid & self.first",
+        "self.en & self.first",
+        _AGREEMENT + "test_accumulator_compares_with_its_folds_threshold",
+    ),
+    Mutation(
+        "accumulator: cells of ECP5 keep the neuron before",
+        "hw/accumulator.py",
         "keep.eq(~self.first)",
+        "keep.eq(1)",
         _AGREEMENT + "test_accumulator_compares_with_its_folds_threshold",
     ),
     Mutation(
