@@ -14,15 +14,16 @@ from xnorflow.hw.counting import Counting, lut4
 __all__ = ["Slot", "add", "chain_parts", "chain_sums", "inject", "number_sums"]
 
 #: Most slots of a chain of several numbers, but for the last one: tools do not see that carries end
-#: on the way, and take a chain for as slow as it is long.
+#: on the way, and take a chain for as slow as it is long. Each chain ends in a slot more.
 LONGEST = 32
+LONGEST_CCU2C = 16
 
 
-def _chains(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+def _chains(sizes: Sequence[int], longest: int) -> Iterator[tuple[int, int]]:
     """Yield the first number of each chain and the one behind its last, given their slots."""
     first = length = 0
     for place, size in enumerate(sizes):
-        if length and length + size > LONGEST:
+        if length and length + size > longest:
             yield first, place
             first, length = place, 0
         length += size
@@ -42,7 +43,8 @@ def chain_parts(family: Family, sizes: tuple[int, ...], injected: bool) -> Parts
     injected : bool
         Whether the first carry of a chain is not 0.
     """
-    lengths = [sum(sizes[first:end]) for first, end in _chains(sizes)]
+    longest = LONGEST_CCU2C if family.carry_bits > 1 else LONGEST
+    lengths = [sum(sizes[first:end]) for first, end in _chains(sizes, longest)]
     if family.carry_bits > 1:
         return {"chain bit": sum(length + 2 - length % 2 for length in lengths)}
     return {"chain bit": sum(lengths), "chain start": len(lengths) * injected}
@@ -189,7 +191,8 @@ def number_sums(
     """
     bits: list[list[Value]] = []
     above = [None] * len(numbers) if beside is None else beside
-    for first, end in _chains([len(number) for number in numbers]):
+    longest = LONGEST_CCU2C if counting is Counting.CCU2C else LONGEST
+    for first, end in _chains([len(number) for number in numbers], longest):
         slots: list[Slot] = []
         before: Value | None = None
         for number, highest in zip(numbers[first:end], above[first:end], strict=True):

@@ -46,10 +46,10 @@ class CobsDecoder(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        left = Signal(8)  # bytes of the piece that are still to come
+        left = Signal(8, reset_less=True)  # bytes of the piece that are still to come
+        code = Signal(init=1)  # none: a flip-flop, since a comparison would stand before `left`
         zero = Signal()  # the piece ends in a zero, unless the packet ends here
         delimiter = self.i.payload == 0
-        code = left == 0
         m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
@@ -60,12 +60,14 @@ class CobsDecoder(wiring.Component):
                 self.o.payload.whole.eq(code),
                 self.o.payload.data.eq(Mux(code, 0, self.i.payload)),
             ]
+            m.d.sync += [
+                left.eq(Mux(code, self.i.payload, left) - 1),
+                code.eq(delimiter | (Mux(code, self.i.payload, left) == 1)),
+            ]
             with m.If(delimiter):
-                m.d.sync += [left.eq(0), zero.eq(0)]
-            with m.Else():
-                m.d.sync += left.eq(Mux(code, self.i.payload, left) - 1)
-                with m.If(code):
-                    m.d.sync += zero.eq(self.i.payload != _LONGEST)
+                m.d.sync += zero.eq(0)
+            with m.Elif(code):
+                m.d.sync += zero.eq(self.i.payload != _LONGEST)
         return m
 
 

@@ -105,13 +105,15 @@ class FrameSlots(wiring.Component):
         position = Signal(range(8 << offset_bits))
         some, ending = Signal(), Signal(init=p.i_bits == 1)
         fetched, place = Signal(), Signal(3)
-        kept, byte, bit = Signal(), Signal(8), Signal(3)
+        # ECP5's block RAM has the byte's register inside, if both are enabled as one.
+        kept, byte, bit = Signal(), Signal(8, reset_less=True), Signal(3)
         lane = Signal(range(p.i_lanes))
         completing = Signal(init=p.i_lanes == 1)
-        fetch, moving = Signal(), Signal()
+        fetch, moving, advance = Signal(), Signal(), Signal()
         m.d.comb += [
-            fetch.eq(some & (~fetched | ~kept | moving)),
-            read.en.eq(fetch),
+            advance.eq(~kept | moving),
+            fetch.eq(some & advance),
+            read.en.eq(advance),
             read.addr.eq(Cat(position[3:], reading[:slot_bits])),
         ]
         m.d.sync += some.eq(Mux(fetch & ending, reading + 1, reading)[: slot_bits + 1] != writing)
@@ -123,12 +125,12 @@ class FrameSlots(wiring.Component):
             ]
             if p.i_bits > 1:
                 m.d.sync += ending.eq(position == p.i_bits - 2)
-        with m.If(~kept | moving):
+        with m.If(advance):
             m.d.sync += [byte.eq(read.data), bit.eq(place)]
         will_be_kept = fetched | (kept & ~moving)
         waits = (self.o.valid & ~self.o.ready) | (moving & completing)
         m.d.sync += [
-            fetched.eq(fetch | (fetched & kept & ~moving)),
+            fetched.eq(Mux(advance, fetch, fetched)),
             kept.eq(will_be_kept),
             self.o.valid.eq(waits),
             moving.eq(will_be_kept & ~waits),

@@ -82,7 +82,8 @@ class PacketReceiver(wiring.Component):
     Members
     -------
     i : In(stream.Signature(decoded))
-        A byte takes `BYTE_CYCLES`, the end of a packet two: it is judged, and then acted upon.
+        A byte takes `BYTE_CYCLES`, the end of a packet three: it is compared with what it should
+        be, judged, and then acted upon.
     data, offset, store, commit : Out
     full : In
         To `FrameSlots`.
@@ -111,8 +112,9 @@ class PacketReceiver(wiring.Component):
         m = Module()
         p = self.parameters
         m.submodules.crc = crc = SerialCRC32()
-        judged = Signal()
-        end = self.i.valid & self.i.payload.end & judged
+        compared, judged = Signal(), Signal()
+        ended = self.i.valid & self.i.payload.end
+        end = ended & judged
         bit = Signal(range(BYTE_CYCLES))
         checking = self.i.valid & ~self.i.payload.end
         byte = checking & (bit == BYTE_CYCLES - 1)
@@ -135,17 +137,24 @@ class PacketReceiver(wiring.Component):
             self.offset.eq(count if p.segments == 1 else Cat(count[: exact_log2(longest)], place)),
         ]
 
-        m.d.sync += judged.eq(self.i.valid & self.i.payload.end & ~judged)
+        whole, ordered, sized = Signal(), Signal(), Signal()
+        m.d.sync += [
+            compared.eq(ended & ~end),
+            judged.eq(compared & ~end),
+            whole.eq(crc.match & self.i.payload.whole),
+            ordered.eq(sequence == self.expected),
+            sized.eq(count == Mux(segment, length + CRC_BYTES, CRC_BYTES)),
+        ]
         fault = Signal(self.o.payload.code.shape())  # 0 if there is none
-        with m.If(~crc.match | ~self.i.payload.whole):
+        with m.If(~whole):
             m.d.sync += fault.eq(Fault.DAMAGED)
         with m.Elif(~segment & ~identify & ~poll):
             m.d.sync += fault.eq(Fault.TYPE)
         with m.Elif(~identify & ~greeted):
             m.d.sync += fault.eq(Fault.STRANGER)
-        with m.Elif(segment & (sequence != self.expected)):
+        with m.Elif(segment & ~ordered):
             m.d.sync += fault.eq(Fault.ORDER)
-        with m.Elif(count != Mux(segment, length + CRC_BYTES, CRC_BYTES)):
+        with m.Elif(~sized):
             m.d.sync += fault.eq(Fault.LENGTH)
         with m.Elif(segment & blocked):
             m.d.sync += fault.eq(Fault.OVERRUN)

@@ -53,8 +53,10 @@ class UARTReceiver(wiring.Component):
         m.submodules.rx_sync = FFSynchronizer(self.rx, rx, init=1)
 
         timer = Signal(range(self.divisor))
+        due = Signal()  # the timer is 0: a flip-flop, since much is decided by it
         bits = Signal(range(BITS_PER_BYTE))  # samples still to take
         word = Signal(8)
+        m.d.sync += due.eq(0)
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
 
@@ -65,8 +67,8 @@ class UARTReceiver(wiring.Component):
                 with m.If(~rx):
                     m.next = "RECEIVE"
             with m.State("RECEIVE"):
-                m.d.sync += timer.eq(timer - 1)
-                with m.If(timer == 0):
+                m.d.sync += [timer.eq(timer - 1), due.eq(timer == 1)]
+                with m.If(due):
                     m.d.sync += [timer.eq(self.divisor - 1), bits.eq(bits - 1)]
                     with m.If((bits == BITS_PER_BYTE - 1) & rx):
                         m.next = "IDLE"

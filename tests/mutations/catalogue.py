@@ -1056,6 +1056,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         _UART + "TestUART::test_bears_a_host_that_is_off_its_rate",
     ),
     Mutation(
+        "UART receiver: the timer is seen a cycle late",
+        "hw/link/uart.py",
+        "due.eq(timer == 1)",
+        "due.eq(timer == 0)",
+        _UART + "TestUART::test_bears_a_host_that_is_off_its_rate",
+    ),
+    Mutation(
         "UART: bit a cycle too long",
         "hw/link/uart.py",
         "[timer.eq(self.divisor - 1), bits.eq(bits - 1)]",
@@ -1093,8 +1100,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "COBS decoder: a delimiter does not end the piece",
         "hw/link/cobs.py",
-        "m.d.sync += [left.eq(0), zero.eq(0)]",
-        "m.d.sync += [zero.eq(0)]",
+        "code.eq(delimiter | (Mux(code, self.i.payload, left) == 1))",
+        "code.eq(Mux(code, self.i.payload, left) == 1)",
         _COBS + "TestCobsDecoder::test_starts_afresh_behind_every_delimiter",
     ),
     Mutation(
@@ -1127,6 +1134,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         _HOST + "TestFrames::test_go_to_the_core_and_their_results_come_back",
     ),
     Mutation(
+        "slots: the memory goes on while a byte waits",
+        "hw/link/frame_slots.py",
+        "read.en.eq(advance)",
+        "read.en.eq(1)",
+        _HOST + "TestFrames::test_go_to_the_core_and_their_results_come_back",
+    ),
+    Mutation(
         "slots: a frame follows that was not committed",
         "hw/link/frame_slots.py",
         "some.eq(Mux(fetch & ending, reading + 1, reading)",
@@ -1150,15 +1164,15 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "receiver: check value not looked at",
         "hw/link/host_link.py",
-        "with m.If(~crc.match | ~self.i.payload.whole):",
-        "with m.If(~self.i.payload.whole):",
+        "whole.eq(crc.match & self.i.payload.whole)",
+        "whole.eq(self.i.payload.whole)",
         _HOST + "TestDamage::test_a_corrupted_byte_costs_its_frame_only",
     ),
     Mutation(
         "receiver: a cut piece counts as whole",
         "hw/link/host_link.py",
-        "with m.If(~crc.match | ~self.i.payload.whole):",
-        "with m.If(~crc.match):",
+        "whole.eq(crc.match & self.i.payload.whole)",
+        "whole.eq(crc.match)",
         _HOST + "TestDamage::test_a_last_piece_cut_short_is_damage_though_the_check_value_is_right",
     ),
     Mutation(
@@ -1185,8 +1199,15 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "receiver: segments are taken whatever their number",
         "hw/link/host_link.py",
-        "with m.Elif(segment & (sequence != self.expected)):",
-        "with m.Elif(segment & (sequence == self.expected + 77)):",
+        "ordered.eq(sequence == self.expected)",
+        "ordered.eq(sequence != self.expected + 77)",
+        _HOST + "TestSegments::test_again_and_out_of_order_are_refused_and_change_nothing",
+    ),
+    Mutation(
+        "receiver: a packet is judged before it is compared",
+        "hw/link/host_link.py",
+        "judged.eq(compared & ~end)",
+        "judged.eq(ended & ~judged)",
         _HOST + "TestSegments::test_again_and_out_of_order_are_refused_and_change_nothing",
     ),
     Mutation(
