@@ -82,9 +82,14 @@ class FrameSlots(wiring.Component):
         writing, reading = (Signal(slot_bits + 1, name=name) for name in ("writing", "reading"))
         answering = Signal(8)
         m.submodules.bytes = storage = memory.Memory(
-            shape=8, depth=p.credits << offset_bits, init=[]
+            shape=8,
+            depth=p.credits << offset_bits,
+            init=[],
+            # What is read where a byte is written is not looked at: that slot is not whole yet.
+            # yosys takes this for a port without clock and a register behind it only.
+            attrs={"no_rw_check": 1},
         )
-        write, read = storage.write_port(), storage.read_port()
+        write, read = storage.write_port(), storage.read_port(domain="comb")
         m.d.comb += [
             self.held.eq((writing - answering)[: slot_bits + 1]),
             self.full.eq(self.held == p.credits),
@@ -113,7 +118,6 @@ class FrameSlots(wiring.Component):
         m.d.comb += [
             advance.eq(~kept | moving),
             fetch.eq(some & advance),
-            read.en.eq(advance),
             read.addr.eq(Cat(position[3:], reading[:slot_bits])),
         ]
         m.d.sync += some.eq(Mux(fetch & ending, reading + 1, reading)[: slot_bits + 1] != writing)
@@ -125,8 +129,9 @@ class FrameSlots(wiring.Component):
             ]
             if p.i_bits > 1:
                 m.d.sync += ending.eq(position == p.i_bits - 2)
+        output = Signal(8, reset_less=True)
         with m.If(advance):
-            m.d.sync += [byte.eq(read.data), bit.eq(place)]
+            m.d.sync += [output.eq(read.data), byte.eq(output), bit.eq(place)]
         will_be_kept = fetched | (kept & ~moving)
         waits = (self.o.valid & ~self.o.ready) | (moving & completing)
         m.d.sync += [

@@ -58,7 +58,7 @@ def link_parts(
             "register": i_lanes,
             "link score bit": score_bits,
         },
-        storage_parts(family, words, 8, read_first=True),
+        storage_parts(family, words, 8),
     )
 
 

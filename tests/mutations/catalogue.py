@@ -1136,8 +1136,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "slots: the memory goes on while a byte waits",
         "hw/link/frame_slots.py",
-        "read.en.eq(advance)",
-        "read.en.eq(1)",
+        "advance.eq(~kept | moving)",
+        "advance.eq(1)",
         _HOST + "TestFrames::test_go_to_the_core_and_their_results_come_back",
     ),
     Mutation(
