@@ -601,16 +601,18 @@ class _Flow:
         core_cells = self.core_cells
         netlist = folder / "top.json"
         design = json.loads(netlist.read_text(encoding="utf-8"))
-        gone, copies = refine(design)
+        before = {name: cell["type"] for name, cell in design["modules"]["top"]["cells"].items()}
+        refine(design)
         netlist.write_text(json.dumps(design), encoding="utf-8")
-        # The block RAMs are all in the core.
+        after = {name: cell["type"] for name, cell in design["modules"]["top"]["cells"].items()}
         cells, core_cells = (
-            dict(Counter(each) - Counter(TRELLIS_FF=gone)) for each in (cells, core_cells)
+            dict(
+                Counter(counts)
+                + Counter(kind for name, kind in after.items() if name.startswith(place))
+                - Counter(kind for name, kind in before.items() if name.startswith(place))
+            )
+            for counts, place in ((cells, ""), (core_cells, "core."))
         )
-        for copy in copies:
-            kind = design["modules"]["top"]["cells"][copy]["type"]
-            cells[kind] = cells.get(kind, 0) + 1
-            core_cells[kind] = core_cells.get(kind, 0) + copy.startswith("core.")
         if core:
             self.core_resources = reports.mapped(core_cells, self.board)
         self.check(reports.mapped(cells, self.board))

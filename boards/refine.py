@@ -12,22 +12,16 @@ from xnorflow.boards.output_registers import absorb_output_registers
 __all__ = ["refine"]
 
 
-def refine(design: dict[str, Any]) -> tuple[int, list[str]]:
+def refine(design: dict[str, Any]) -> None:
     """Change a netlist in place to one that does the same with less, or faster.
 
     Parameters
     ----------
     design : dict
         A netlist of iCE40 or ECP5 cells, as yosys' ``write_json`` makes it.
-
-    Returns
-    -------
-    int
-        How many flip-flops are gone, all of them behind block RAMs.
-    list of str
-        Cells that are new.
     """
     free_chain_ends(design)
     raise_low_pins(design)
-    gone = absorb_output_registers(design)
-    return gone, part_equal_inputs(design) + split_fanout(design)
+    absorb_output_registers(design)
+    part_equal_inputs(design)
+    split_fanout(design)

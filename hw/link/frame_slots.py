@@ -131,11 +131,15 @@ class FrameSlots(wiring.Component):
                 m.d.sync += ending.eq(position == p.i_bits - 2)
         output = Signal(8, reset_less=True)
         with m.If(advance):
-            m.d.sync += [output.eq(read.data), byte.eq(output), bit.eq(place)]
+            m.d.sync += [
+                output.eq(read.data),
+                byte.eq(output),
+                bit.eq(place),
+                fetched.eq(fetch),
+            ]
         will_be_kept = fetched | (kept & ~moving)
         waits = (self.o.valid & ~self.o.ready) | (moving & completing)
         m.d.sync += [
-            fetched.eq(Mux(advance, fetch, fetched)),
             kept.eq(will_be_kept),
             self.o.valid.eq(waits),
             moving.eq(will_be_kept & ~waits),

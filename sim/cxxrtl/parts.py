@@ -78,12 +78,17 @@ def cut(model: Model, part: int = PART, function: int = FUNCTION) -> Model:
     declared: list[str] = []
     defined: list[str] = []
 
+    def calls(name: str, types: list[str], given: list[str], groups: list[list[str]]) -> str:
+        """Make a function of each group; return the calls of all."""
+        parameters = ", ".join(f"{kind}{word}" for kind, word in zip(types, given, strict=True))
+        for n, group in enumerate(groups):
+            declared.append(f"\tvoid {name}_{n}({parameters});\n")
+            defined.append(f"void p_top::{name}_{n}({parameters}) {{\n{''.join(group)}}}\n")
+        return "".join(f"\t{name}_{n}({', '.join(given)});\n" for n in range(len(groups)))
+
     body = _between(source, RESET, "}\n")
     groups = _groups(_statements(body, "\t"), function)
-    declared += [f"\tvoid reset_{n}();\n" for n in range(len(groups))]
-    defined += [f"void p_top::reset_{n}() {{\n{''.join(g)}}}\n" for n, g in enumerate(groups)]
-    calls = "".join(f"\treset_{n}();\n" for n in range(len(groups)))
-    source = source.replace(body, calls, 1)
+    source = source.replace(body, calls("reset", [], [], groups), 1)
 
     body = _between(source, EVAL, "}\n")
     *statements, end = _statements(body, "\t")
@@ -93,16 +98,14 @@ def cut(model: Model, part: int = PART, function: int = FUNCTION) -> Model:
     groups = _groups([text for text in statements if text not in known], function)
     shared, inner = _owners(wires, groups)
     # With debug information the class has some of them already, for the time between cycles.
-    members = [wires[name] for name in shared if f" {name};" not in header]
-    parameters = ", ".join([*(f"bool &{name}" for name in flags), "performer *performer"])
-    arguments = ", ".join([*flags, "performer"])
-    declared += [*members, *(f"\tvoid eval_{n}({parameters});\n" for n in range(len(groups)))]
-    defined += [
-        f"void p_top::eval_{n}({parameters}) {{\n{''.join([*inner[n], *group])}}}\n"
-        for n, group in enumerate(groups)
-    ]
-    calls = "".join(f"\teval_{n}({arguments});\n" for n in range(len(groups)))
-    source = source.replace(body, f"{''.join(flags.values())}{calls}{end}", 1)
+    declared += [wires[name] for name in shared if f" {name};" not in header]
+    called = calls(
+        "eval",
+        [*("bool &" for _ in flags), "performer *"],
+        [*flags, "performer"],
+        [[*inner[n], *group] for n, group in enumerate(groups)],
+    )
+    source = source.replace(body, f"{''.join(flags.values())}{called}{end}", 1)
 
     body = _between(header, COMMIT, "\t}\n")
     start, *statements, end = _statements(body, "\t\t")
@@ -112,8 +115,8 @@ def cut(model: Model, part: int = PART, function: int = FUNCTION) -> Model:
         f"\tbool commit_{n}(ObserverT &observer) {{\n{''.join([start, *group, end])}\t}}\n"
         for n, group in enumerate(groups)
     ]
-    calls = "".join(f"\t\tif (commit_{n}(observer)) changed = true;\n" for n in range(len(groups)))
-    header = header.replace(body, f"{start}{calls}{end}", 1)
+    called = "".join(f"\t\tif (commit_{n}(observer)) changed = true;\n" for n in range(len(groups)))
+    header = header.replace(body, f"{start}{called}{end}", 1)
 
     header = header.replace(CLASS, "".join([CLASS, *declared]), 1)
     parts = ["".join(group) for group in _groups(defined, part)]

@@ -46,7 +46,7 @@ if name == "yosys":
     for file in ("stat.json", "core-stat.json"):
         pathlib.Path(file).write_text(cells)
     pathlib.Path("core.il").write_text("")
-    netlist = {{"modules": {{"top": {{"cells": {{}}, "ports": {{}}}}}}}}
+    netlist = {{"modules": {{"top": {{"cells": plan["netlist"], "ports": {{}}}}}}}}
     pathlib.Path("top.json").write_text(json.dumps(netlist))
 if name.startswith("nextpnr"):
     print("Info: Placing..")
@@ -72,6 +72,7 @@ PLAN = {
     "utilization": {"ICESTORM_LC": {"used": 120, "available": 5280}},
     "fmax": [30.0],
     "seeds": {},
+    "netlist": {},
     "log": "",
     "unplaced": "",
 }
@@ -290,6 +291,34 @@ def test_fast_stops_after_synthesis_and_needs_no_other_tool(plan, tiny_top, tmp_
     assert (result.attempts, result.seed, result.seeds) == ((), None, ())
     assert set(result.tools) == {"amaranth", "yosys"}
     assert not list((tmp_path / "out").glob("*.bin"))
+
+
+def test_cells_that_are_changed_behind_yosys_count_where_they_stand(
+    plan, tiny_top, tmp_path
+) -> None:
+    """Two chains go on with a bit of a flip-flop, which is copied: one in the core, one not."""
+
+    def cell(kind: str, output: str, **pins: object) -> dict[str, object]:
+        return {
+            "type": kind,
+            "parameters": {"LUT_INIT": "0110100110010110"} if kind == "SB_LUT4" else {},
+            "connections": {pin: [bit] for pin, bit in pins.items()},
+            "port_directions": {pin: "output" if pin == output else "input" for pin in pins},
+        }
+
+    netlist = {}
+    for number, place in enumerate(("core.", "core.", "link.")):
+        d, q, carry, total, after = range(10 * number + 2, 10 * number + 7)
+        name = f"{place}{number}"
+        netlist |= {
+            f"{name}.bit": cell("SB_DFF", "Q", C=100, D=d, Q=q),
+            f"{name}.lut": cell("SB_LUT4", "O", I0="0", I1=q, I2=q, I3=carry, O=total),
+            f"{name}.carry": cell("SB_CARRY", "CO", I0=q, I1=q, CI=carry, CO=after),
+        }
+    plan(netlist=netlist)
+    result = run_build(tiny_top, tmp_path, None, fast=True)
+    assert result.resources["ff"].used == PLAN["cells"]["SB_DFF"] + 3
+    assert result.core_resources["ff"].used == PLAN["cells"]["SB_DFF"] + 2
 
 
 def test_fast_design_that_is_too_large_does_not_fit(plan, tiny_top, tmp_path) -> None:
