@@ -11,8 +11,9 @@ One that is 1 needs no wire, since that is what a pin without one is.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
+
+from xnorflow.boards.netlist import Netlist, Reader, readers, table
 
 __all__ = ["free_chain_ends", "raise_low_pins"]
 
@@ -20,7 +21,7 @@ __all__ = ["free_chain_ends", "raise_low_pins"]
 NOTHING = "x"
 
 
-def free_chain_ends(design: dict[str, Any]) -> int:
+def free_chain_ends(design: Netlist) -> int:
     """Disconnect the ends of chains that ignore what is carried into them.
 
     Parameters
@@ -41,31 +42,23 @@ def free_chain_ends(design: dict[str, Any]) -> int:
             for port, direction in (("CIN", "input"), ("COUT", "output"), ("S0", "output")):
                 cell["connections"].setdefault(port, [NOTHING])
                 cell["port_directions"].setdefault(port, direction)
-        readers: Counter[Any] = Counter(
-            bit
-            for cell in module["cells"].values()
-            for port, bits in cell["connections"].items()
-            if cell["port_directions"][port] == "input"
-            for bit in bits
-            if bit != NOTHING
-        )
-        for outer in module["ports"].values():
-            readers.update(outer["bits"])
+        reading = readers(module)
+        reading[NOTHING] = []
         follower = {cell["connections"]["CIN"][0]: cell for cell in cells}
         for cell in cells:
-            if not _ignores_carry(cell, readers):
+            if not _ignores_carry(cell, reading):
                 continue
             chains += 1
             cell["connections"]["CIN"] = [NOTHING]
-            end: dict[str, Any] = cell
-            while _out(end) in follower and readers[_out(end)] == 1:
+            end: Netlist = cell
+            while _out(end) in follower and len(reading[_out(end)]) == 1:
                 end = follower[_out(end)]
-            if _out(end) != NOTHING and not readers[_out(end)]:
+            if _out(end) != NOTHING and not reading[_out(end)]:
                 end["connections"]["COUT"] = [NOTHING]
     return chains
 
 
-def raise_low_pins(design: dict[str, Any]) -> int:
+def raise_low_pins(design: Netlist) -> int:
     """Connect pins of carry cells that are 0 to 1, with truth tables that expect it.
 
     Parameters
@@ -85,7 +78,7 @@ def raise_low_pins(design: dict[str, Any]) -> int:
                 continue
             pins, parameters = cell["connections"], cell["parameters"]
             for half in "01":
-                init = _init(cell, half)
+                init = table(cell, f"INIT{half}")
                 for bit, name in enumerate("ABCD"):
                     if pins.get(name + half) != ["0"]:
                         continue
@@ -98,21 +91,16 @@ def raise_low_pins(design: dict[str, Any]) -> int:
     return raised
 
 
-def _init(cell: dict[str, Any], half: str) -> int:
-    init = cell["parameters"][f"INIT{half}"]
-    return int(init, 2) if isinstance(init, str) else init
-
-
-def _out(cell: dict[str, Any]) -> Any:
+def _out(cell: Netlist) -> Any:
     return cell["connections"]["COUT"][0]
 
 
-def _ignores_carry(cell: dict[str, Any], readers: Counter[Any]) -> bool:
+def _ignores_carry(cell: Netlist, reading: dict[Any, list[Reader]]) -> bool:
     """Return whether a cell starts a chain, and neither a sum nor a carry depends on its carry."""
     pins, parameters = cell["connections"], cell["parameters"]
     if pins["CIN"][0] not in ("0", "1", NOTHING) or parameters["INJECT1_0"] != "NO":
         return False
-    init = _init(cell, "0")
+    init = table(cell, "INIT0")
     # With D = 1 the LUT gives 0: nothing propagates.
     propagates = init >> 8 or pins["D0"][0] != "1"
-    return not propagates and not readers[pins["S0"][0]]
+    return not propagates and not reading[pins["S0"][0]]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from xnorflow.boards.fanout import first_free
+from xnorflow.boards.netlist import Netlist, first_free
 
 __all__ = ["part_equal_inputs"]
 
@@ -19,8 +19,6 @@ LUTS = {
     "SB_LUT4": (("I0", "I1", "I2", "I3"), "LUT_INIT"),
     "LUT4": (("A", "B", "C", "D"), "INIT"),
 }
-
-Netlist = dict[str, Any]
 
 
 def part_equal_inputs(design: Netlist) -> list[str]:

@@ -8,11 +8,11 @@ them short.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from copy import deepcopy
-from typing import Any
 
-__all__ = ["first_free", "split_fanout"]
+from xnorflow.boards.netlist import Netlist, first_free, readers
+
+__all__ = ["split_fanout"]
 
 #: Kinds of cells, their outputs, the most pins that one drives, and pins that are left alone. A LUT
 #: has a wire in front of it in the same cycle. Slices share resets and enables, and more of them
@@ -21,8 +21,6 @@ DRIVERS = {
     "LUT4": ("Z", 40, {"LSR"}),
     "TRELLIS_FF": ("Q", 128, {"CE"}),
 }
-
-Netlist = dict[str, Any]
 
 
 def split_fanout(design: Netlist) -> list[str]:
@@ -51,23 +49,22 @@ def split_fanout(design: Netlist) -> list[str]:
 
 def _split(module: Netlist, kind: str, output: str, most: int, alone: set[str]) -> list[str]:
     cells = module["cells"]
-    pins: dict[Any, list[tuple[str, str, int]]] = defaultdict(list)
-    for name, cell in cells.items():
-        for port, bits in cell["connections"].items():
-            if cell["port_directions"][port] == "input":
-                for place, bit in enumerate(bits):
-                    pins[bit].append((name, port, place))
+    pins = readers(module)
     free = first_free(module)
     copies: dict[str, Netlist] = {}
     for name, cell in cells.items():
         if cell["type"] != kind:
             continue
-        driven = pins[cell["connections"][output][0]]
+        # The cell itself keeps the first share, and what is outside of the module.
+        driven = [
+            (reader, port, place)
+            for reader, port, place in pins[cell["connections"][output][0]]
+            if reader is not None
+        ]
         parts = -(-len(driven) // most)
         if parts < 2 or any(port in alone for _, port, _ in driven):
             continue
         driven.sort(key=lambda pin: _natural(pin[0]))
-        # The cell itself keeps the first share, and what is outside of the module.
         for part in range(1, parts):
             copies[f"{name}$copy{part}"] = copy = deepcopy(cell)
             copy["connections"][output] = [free]
@@ -77,16 +74,6 @@ def _split(module: Netlist, kind: str, output: str, most: int, alone: set[str]) 
             free += 1
     cells.update(copies)
     return list(copies)
-
-
-def first_free(module: Netlist) -> int:
-    """Return a number from which on no net of `module` has its own."""
-    every = (
-        *(bits for cell in module["cells"].values() for bits in cell["connections"].values()),
-        *(port["bits"] for port in module["ports"].values()),
-        *(net["bits"] for net in module.get("netnames", {}).values()),
-    )
-    return 1 + max((bit for bits in every for bit in bits if isinstance(bit, int)), default=1)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -7,16 +7,15 @@ not infer it: https://github.com/YosysHQ/yosys/issues/5814.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
+
+from xnorflow.boards.netlist import Netlist, Reader, readers, table
 
 __all__ = ["absorb_output_registers"]
 
 #: Width of a port that takes the pins of both: A's if it writes, B's if it reads, and B's clock and
 #: enables are those of all outputs then.
 WIDE = 36
-
-Netlist = dict[str, Any]
 
 
 def absorb_output_registers(design: Netlist) -> int:
@@ -43,23 +42,17 @@ def _absorb(module: Netlist) -> int:
     rams = [cell for cell in cells.values() if cell["type"] == "DP16KD"]
     if not rams:
         return 0
-    readers: dict[Any, list[str | None]] = defaultdict(list)
-    inverted: dict[Any, Any] = {}
-    for name, cell in cells.items():
-        for pin, bits in cell["connections"].items():
-            if cell["port_directions"][pin] == "input":
-                for bit in bits:
-                    readers[bit].append(name)
-        if (source := _inverts(cell)) is not None:
-            inverted[cell["connections"]["Z"][0]] = source
-    for port in module["ports"].values():
-        for bit in port["bits"]:
-            readers[bit].append(None)
+    reading = readers(module)
+    inverted = {
+        cell["connections"]["Z"][0]: source
+        for cell in cells.values()
+        if (source := _inverts(cell)) is not None
+    }
     gone = 0
     for ram in rams:
         wide = WIDE in (_width(ram, "A"), _width(ram, "B"))
         for port, halves in (("B", "AB"),) if wide else (("A", "A"), ("B", "B")):
-            registers = _registers(ram, port, halves, cells, readers, inverted)
+            registers = _registers(ram, port, halves, cells, reading, inverted)
             for pin, name in registers.items():
                 ram["connections"][pin] = cells.pop(name)["connections"]["Q"]
             if registers:
@@ -78,7 +71,7 @@ def _registers(
     port: str,
     halves: str,
     cells: dict[str, Netlist],
-    readers: dict[Any, list[str | None]],
+    reading: dict[Any, list[Reader]],
     inverted: dict[Any, Any],
 ) -> dict[str, str]:
     """Return the flip-flop behind each output that is used; none if one is not as it must be."""
@@ -90,10 +83,10 @@ def _registers(
     for half in halves:
         for pin in (f"DO{half}{n}" for n in range(WIDE // 2)):
             [bit] = pins.get(pin, "x")
-            if not readers[bit]:
+            if not reading[bit]:
                 continue
-            name = readers[bit][0]
-            if len(readers[bit]) > 1 or name is None:
+            name = reading[bit][0].cell
+            if len(reading[bit]) > 1 or name is None:
                 return {}
             enabled = _signal(pins[f"CE{port}"][0], True, inverted)
             if not _fits(cells[name], bit, pins[f"CLK{port}"], enabled, inverted):
@@ -147,8 +140,8 @@ def _inverts(cell: Netlist) -> Any:
     if len(inputs) != 1:
         return None
     base = sum(1 << n for n, bit in enumerate(pins) if bit == "1")
-    table = int(cell["parameters"]["INIT"], 2)
-    low, high = table >> base & 1, table >> (base | 1 << inputs[0]) & 1
+    init = table(cell, "INIT")
+    low, high = init >> base & 1, init >> (base | 1 << inputs[0]) & 1
     return pins[inputs[0]] if (low, high) == (1, 0) else None
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from xnorflow.boards.chains import free_chain_ends, raise_low_pins
 from xnorflow.boards.equal_inputs import part_equal_inputs
 from xnorflow.boards.fanout import split_fanout
+from xnorflow.boards.netlist import Netlist
 from xnorflow.boards.output_registers import absorb_output_registers
 
 __all__ = ["refine"]
 
 
-def refine(design: dict[str, Any]) -> None:
+def refine(design: Netlist) -> None:
     """Change a netlist in place to one that does the same with less, or faster.
 
     Parameters

@@ -48,6 +48,10 @@ class Mutation:
         return text.replace(self.old, self.new)
 
 
+_CHAINS = "tests/boards/test_chains.py::"
+_EQUAL_INPUTS = "tests/boards/test_equal_inputs.py::"
+_FANOUT = "tests/boards/test_fanout.py::"
+_OUTPUT_REGISTERS = "tests/boards/test_output_registers.py::"
 _STAGES = "tests/hw/test_stream_stages.py::"
 _ARITHMETIC = "tests/hw/test_arithmetic.py::"
 _AGREEMENT = "tests/hw/test_agreement.py::"
@@ -1297,6 +1301,70 @@ MUTATIONS: tuple[Mutation, ...] = (
         'p_DIVF=Const(divider["DIVF"], 7)',
         'p_DIVF=Const(divider["DIVF"] + 1, 7)',
         _TOP + "test_pll_is_instantiated_with_the_setting",
+    ),
+    # --- netlists, between yosys and nextpnr ---
+    Mutation(
+        "chains: a chain whose first sum is read loses its carry",
+        "boards/chains.py",
+        'return not propagates and not reading[pins["S0"][0]]',
+        "return not propagates",
+        _CHAINS + "test_a_chain_whose_sum_or_carry_depends_on_the_one_before_stays_as_it_is",
+    ),
+    Mutation(
+        "equal inputs: a freed input counts as 0",
+        "boards/equal_inputs.py",
+        "| (index >> first & 1) << place]",
+        "]",
+        _EQUAL_INPUTS + "test_every_lut_computes_what_it_did",
+    ),
+    Mutation(
+        "equal inputs: a carry that begins with a bit is never 1",
+        "boards/equal_inputs.py",
+        'pins["CI"], pins["I1"] = ["1"], ["0"]',
+        'pins["I1"] = ["0"]',
+        _EQUAL_INPUTS + "test_a_carry_that_begins_with_a_bit_takes_it_once",
+    ),
+    Mutation(
+        "equal inputs: the carry does not get the copy",
+        "boards/equal_inputs.py",
+        'pins["I2"] = carry["connections"]["I1"] = [free]',
+        'pins["I2"] = [free]',
+        _EQUAL_INPUTS + "test_a_chain_that_goes_on_with_a_bit_takes_it_from_two_flip_flops",
+    ),
+    Mutation(
+        "fanout: copies of one cell share a net",
+        "boards/fanout.py",
+        "            free += 1",
+        "        free += 1",
+        _FANOUT + "test_each_copy_drives_no_more_than_that",
+    ),
+    Mutation(
+        "fanout: resets are copied",
+        "boards/fanout.py",
+        "if parts < 2 or any(port in alone for _, port, _ in driven):",
+        "if parts < 2:",
+        _FANOUT + "test_resets_are_left_alone",
+    ),
+    Mutation(
+        "output registers: what else reads the memory reads nothing",
+        "boards/output_registers.py",
+        "if len(reading[bit]) > 1 or name is None:",
+        "if name is None:",
+        _OUTPUT_REGISTERS + "test_anything_else_stays",
+    ),
+    Mutation(
+        "output registers: an inverted enable is not inverted at the pin",
+        "boards/output_registers.py",
+        'pin if high else "INV"',
+        "pin",
+        _OUTPUT_REGISTERS + "test_an_inverted_enable_is_inverted_at_the_pins",
+    ),
+    Mutation(
+        "output registers: a memory has a second register",
+        "boards/output_registers.py",
+        'if taken or pins.get(f"RST{port}", ["0"]) != ["0"]:',
+        'if pins.get(f"RST{port}", ["0"]) != ["0"]:',
+        _OUTPUT_REGISTERS + "test_a_port_has_one_register_and_no_second",
     ),
     # --- what proofs catch ---
     Mutation(
