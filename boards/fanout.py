@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from copy import deepcopy
+from itertools import groupby, pairwise
 
 from xnorflow.boards.netlist import Netlist, first_free, readers
 
 __all__ = ["split_fanout"]
 
-#: Kinds of cells, their outputs, the most pins that one drives, and pins that are left alone. A LUT
+#: Kinds of cells, their outputs, the most pins that one drives, and pins that stay with it. A LUT
 #: has a wire in front of it in the same cycle. Slices share resets and enables, and more of them
 #: than needed push flip-flops apart: SFC at 56 cycles came to 108 MHz for resets of accumulators.
 DRIVERS = {
@@ -22,12 +23,16 @@ DRIVERS = {
     "TRELLIS_FF": ("Q", 128, {"CE"}),
 }
 
+#: A cell that reads, its port, and the bit of that.
+Pin = tuple[str, str, int]
+
 
 def split_fanout(design: Netlist) -> list[str]:
     """Copy each cell of `DRIVERS` that drives too many pins, and share those out.
 
     Pins go together as their cells' names do: what belongs to one neuron has names that begin
-    alike, and stands in one place.
+    alike, and stands in one place. A LUT that drives a pin that stays is not copied. A flip-flop
+    keeps those, which draw it into their middle; each component with others gets a copy for them.
 
     Parameters
     ----------
@@ -55,25 +60,46 @@ def _split(module: Netlist, kind: str, output: str, most: int, alone: set[str]) 
     for name, cell in cells.items():
         if cell["type"] != kind:
             continue
-        # The cell itself keeps the first share, and what is outside of the module.
         driven = [
             (reader, port, place)
             for reader, port, place in pins[cell["connections"][output][0]]
             if reader is not None
         ]
-        parts = -(-len(driven) // most)
-        if parts < 2 or any(port in alone for _, port, _ in driven):
+        if len(driven) <= most:
             continue
         driven.sort(key=lambda pin: _natural(pin[0]))
-        for part in range(1, parts):
+        if not any(port in alone for _, port, _ in driven):
+            # The cell itself keeps the first share, and what is outside of the module.
+            shares = _parts(driven, most)[1:]
+        elif kind == "TRELLIS_FF":
+            others = sorted((pin for pin in driven if pin[1] not in alone), key=_component)
+            shares = [
+                share
+                for _, component in groupby(others, key=_component)
+                for share in _parts(list(component), most)
+            ]
+        else:
+            continue
+        for part, share in enumerate(shares, 1):
             copies[f"{name}$copy{part}"] = copy = deepcopy(cell)
             copy["connections"][output] = [free]
-            share = driven[len(driven) * part // parts : len(driven) * (part + 1) // parts]
             for reader, port, place in share:
                 cells[reader]["connections"][port][place] = free
             free += 1
     cells.update(copies)
     return list(copies)
+
+
+def _parts(driven: list[Pin], most: int) -> list[list[Pin]]:
+    """Return `driven` in as few parts as possible, all of about the same length."""
+    parts = -(-len(driven) // most)
+    bounds = [len(driven) * part // parts for part in range(parts + 1)]
+    return [driven[begin:end] for begin, end in pairwise(bounds)]
+
+
+def _component(pin: Pin) -> str:
+    """Return the name of what a pin's cell is part of: flattening puts it before the cell's."""
+    return pin[0].rpartition(".")[0]
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -203,8 +203,8 @@ class PacketReceiver(wiring.Component):
 class PacketSender(wiring.Component):
     """Put packets together: answers first, then results.
 
-    The core's beats are not copied: each is taken when its last byte has been sent, so the core
-    waits for the wire. The class stands behind the scores because only the last beat knows it.
+    The core's beats are not copied: each is taken behind its last byte, so the core waits for the
+    wire. The class stands behind the scores because only the last beat knows it.
 
     Parameters
     ----------
@@ -245,8 +245,8 @@ class PacketSender(wiring.Component):
         byte, last, offered, free = Signal(8), Signal(), Signal(), Signal()
         bit = Signal(range(BYTE_CYCLES + 1), init=BYTE_CYCLES)  # of the byte, for the check
         passed = bit == BYTE_CYCLES
+        m.d.sync += free.eq(~self.o.valid & passed & ~(free & offered))
         m.d.comb += [
-            free.eq(~self.o.valid & passed),
             crc.bit.eq(self.o.payload.data.bit_select(bit[:3], 1)),
             crc.shift.eq(~passed),
         ]
@@ -263,9 +263,13 @@ class PacketSender(wiring.Component):
             ]
 
         # So is this: a result's beat is seen a cycle after it came, and the wire takes many for it.
-        present, closing = Signal(), Signal()
+        # And it leaves a cycle after its last byte: `ready` reaches far into the core.
+        present, closing, taken = Signal(), Signal(), Signal()
+        m.d.comb += self.i.ready.eq(taken)
         m.d.sync += [
-            present.eq(self.i.valid & ~self.i.ready),
+            taken.eq(0),
+            self.answered.eq(0),
+            present.eq(self.i.valid),
             closing.eq(self.i.payload.last),
         ]
         result = Signal()  # the packet under way is a result, else an answer
@@ -319,7 +323,7 @@ class PacketSender(wiring.Component):
                     with m.Elif(closing):
                         m.next = "CLASS"
                     with m.Else():
-                        m.d.comb += self.i.ready.eq(1)
+                        m.d.sync += taken.eq(1)
             with m.State("CLASS"):
                 number = Signal(8 * RESULT_TAIL.size)
                 m.d.comb += number.eq(self.i.payload.index)
@@ -328,7 +332,7 @@ class PacketSender(wiring.Component):
                     m.d.sync += index.eq(index + 1)
                     with m.If(index[0]):
                         m.d.sync += index.eq(0)
-                        m.d.comb += [self.i.ready.eq(1), self.answered.eq(1)]
+                        m.d.sync += [taken.eq(1), self.answered.eq(1)]
                         m.next = "CHECK"
             with m.State("CHECK"):
                 # The register moves on by a byte while the byte before waits, whatever that is.

@@ -89,6 +89,30 @@ def test_resets_are_left_alone(pin, left):
     assert (split_fanout(netlist) == []) is left
 
 
+def test_a_flip_flop_keeps_the_enables_and_each_component_gets_a_copy_for_its_luts():
+    cells = {"core.fc.stall": cell("TRELLIS_FF", CLK=2, DI=3, Q=4)}
+    for n in range(200):
+        cells[f"core.fc.acc_{n}"] = cell("TRELLIS_FF", CLK=2, CE=4, DI=100 + n, Q=1000 + n)
+    luts = {"core.fc.b": 2, "core.fc.replay.x": 3, "core.fc.z": 1, "core.fc.replay.rom.y": 300}
+    for stem, number in luts.items():
+        for n in range(number):
+            cells[f"{stem}_{n}"] = cell("LUT4", A=5, B=4, C="0", D="0", Z=f"{stem}_{n}")
+    netlist = {"modules": {"top": {"cells": cells, "ports": {}}}}
+    copies = split_fanout(netlist)
+    sources = drivers(cells)
+    assert {sources[cells[f"core.fc.acc_{n}"]["connections"]["CE"][0]] for n in range(200)} == {
+        "core.fc.stall"
+    }
+    read = Counter(
+        (name.rpartition(".")[0], sources[each["connections"]["B"][0]])
+        for name, each in cells.items()
+        if each["type"] == "LUT4"
+    )
+    assert sorted(read.values()) == [3, 3, 100, 100, 100]
+    assert {copy for _, copy in read} == set(copies)
+    assert len(copies) == len(read)
+
+
 def test_copies_of_a_lut_count_as_pins_of_what_drives_it():
     netlist = design(40 * 200)
     copies = split_fanout(netlist)

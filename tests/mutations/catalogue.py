@@ -1259,11 +1259,17 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "sender: a result's beat is lost",
         "hw/link/host_link.py",
-        "                    with m.Else():\n"
-        "                        m.d.comb += self.i.ready.eq(1)\n",
+        "                    with m.Else():\n                        m.d.sync += taken.eq(1)\n",
         "                    with m.If(~result | ~self.i.payload.last):\n"
-        "                        m.d.comb += self.i.ready.eq(1)\n"
+        "                        m.d.sync += taken.eq(1)\n"
         '                        m.next = "CLASS"\n',
+        _HOST + "TestFrames::test_go_to_the_core_and_their_results_come_back",
+    ),
+    Mutation(
+        "sender: a byte is put on one that waits",
+        "hw/link/host_link.py",
+        "free.eq(~self.o.valid & passed & ~(free & offered))",
+        "free.eq(~self.o.valid & passed)",
         _HOST + "TestFrames::test_go_to_the_core_and_their_results_come_back",
     ),
     Mutation(
@@ -1341,9 +1347,16 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "fanout: resets are copied",
         "boards/fanout.py",
-        "if parts < 2 or any(port in alone for _, port, _ in driven):",
-        "if parts < 2:",
+        "        else:\n            continue\n",
+        "        else:\n            shares = _parts(driven, most)[1:]\n",
         _FANOUT + "test_resets_are_left_alone",
+    ),
+    Mutation(
+        "fanout: a component's LUTs have copies all over the place",
+        "boards/fanout.py",
+        "driven if pin[1] not in alone), key=_component)",
+        "driven if pin[1] not in alone), key=lambda pin: pin[0])",
+        _FANOUT + "test_a_flip_flop_keeps_the_enables_and_each_component_gets_a_copy_for_its_luts",
     ),
     Mutation(
         "output registers: what else reads the memory reads nothing",
