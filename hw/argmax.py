@@ -174,6 +174,9 @@ class ArgMax(wiring.Component):
 
 
 def _more(left: Value, right: Value) -> Value:
-    """Return whether one score is greater; of unsigned numbers the last carry alone says so."""
-    sign = 1 << len(left) - 1
-    return (left.as_unsigned() ^ sign) > (right.as_unsigned() ^ sign)
+    """Return whether one score is greater: as numbers without sign, if they swap what says theirs.
+
+    Written as "less", which is a carry alone; for "greater" yosys compares for equality beside it.
+    """
+    low = slice(len(left) - 1)
+    return Cat(right[low], left[-1]) < Cat(left[low], right[-1])

@@ -359,7 +359,8 @@ class PoolUnit(wiring.Component):
                 return partial + element
             case _:
                 above = element.as_unsigned() ^ turned
-                return Mux(above > partial, above, partial)
+                # "Less" is a carry alone; for "greater" yosys compares for equality beside it.
+                return Mux(partial < above, above, partial)
 
     @property
     def _is_plain(self) -> bool:

@@ -444,7 +444,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "pool: the minimum instead of the maximum",
         "hw/pool.py",
-        "Mux(above > partial, above, partial)",
+        "Mux(partial < above, above, partial)",
         "Mux(above < partial, above, partial)",
         _POOL + "TestPoolUnit::test_pools_every_window",
     ),
