@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-from configurations import calibration, held_out, parts_of
+from configurations import calibration, cores, held_out, parts_of
 from measurements import Measurement, Measurements
 from numpy.typing import NDArray
 from rich.console import Console
@@ -222,7 +222,9 @@ def main(jobs: int, fit_only: bool) -> None:
     ]
     if not fit_only:
         measurements.measure(wanted, jobs, lambda one: console.print(one.family, one.config))
-        measurements.keep(wanted)
+        measurements.keep(
+            [*wanted, *((family, core) for family in FAMILIES for core in cores(family))]
+        )
     prices = {}
     for family in sorted(FAMILIES):
         measured = measurements.of(family, calibration(family))

@@ -2,8 +2,8 @@
 
     python benchmarks/cost.py [--family ice40|ecp5] [--measure] [--jobs N] [--json FILE]
 
-The measurements are read from `benchmarks/data/cost.json`; ``--measure`` makes them anew. Ends with
-status 1 if the estimates are not within the limits.
+The measurements are read from `benchmarks/data/cost.json`; ``--measure`` makes those anew whose
+hardware has changed. Ends with status 1 if the estimates are not within the limits.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def verdict(rows: list[dict[str, Any]], kind: str) -> tuple[str, bool]:
 
 @click.command()
 @click.option("--family", type=click.Choice(sorted(FAMILIES)), multiple=True)
-@click.option("--measure", is_flag=True, help="Synthesise anew.")
+@click.option("--measure", is_flag=True, help="Synthesise what is new.")
 @click.option("--jobs", default=1, show_default=True, help="Tools that run side by side.")
 @click.option("--json", "json_file", metavar="FILE")
 def main(family: tuple[str, ...], measure: bool, jobs: int, json_file: str | None) -> None:
@@ -72,7 +72,7 @@ def main(family: tuple[str, ...], measure: bool, jobs: int, json_file: str | Non
     drawn = {name: [*held_out(name), *cores(name)] for name in families}
     if measure:
         wanted = [(name, config) for name in families for config in drawn[name]]
-        measurements.measure(wanted, jobs, lambda one: console.print(one.family, one.config), True)
+        measurements.measure(wanted, jobs, lambda one: console.print(one.family, one.config))
     rows: list[dict[str, Any]] = []
     passed = True
     console.print(

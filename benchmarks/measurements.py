@@ -71,7 +71,6 @@ class Measurements:
         wanted: Iterable[tuple[str, Config]],
         jobs: int,
         tell: Callable[[Measurement], None],
-        anew: bool = False,
     ) -> None:
         """Measure what is not known, or whose hardware has changed; the file is always complete.
 
@@ -82,8 +81,6 @@ class Measurements:
             Tools that run side by side.
         tell : callable
             Called with each new measurement.
-        anew : bool
-            Measure all of them.
         """
         lock = Lock()
 
@@ -93,7 +90,7 @@ class Measurements:
                 text = rtlil.convert(unit, emit_src=False)
             digest = hashlib.sha256((FAMILIES[family][0] + text).encode()).hexdigest()[:12]
             key = _key(family, config)
-            if not anew and key in self.known and self.known[key].digest == digest:
+            if key in self.known and self.known[key].digest == digest:
                 return
             measurement = Measurement(family, config, digest, synthesise(family, text))
             with lock:

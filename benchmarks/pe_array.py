@@ -161,7 +161,7 @@ class _RunTimeStarts(ThresholdAccumulator):
 
     start: Value
 
-    def _start(self, m: Module, width: int, begin: Value) -> Value:
+    def _start(self, m: Module, width: int) -> Value:
         return self.start
 
 
