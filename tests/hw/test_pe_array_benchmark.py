@@ -1,4 +1,4 @@
-"""The run-time designs that `benchmarks/pe_array.py` counts are made of the same parts, and can be made."""
+"""The run-time designs that `benchmarks/pe_array.py` counts can be made."""
 
 from pathlib import Path
 
