@@ -219,8 +219,8 @@ def logic(family: str, made: Mapped) -> int:
 
 
 #: Board, model, folding (frames a second, or the fastest that fits), target in MHz, and seed. The
-#: first one takes half of the device's block RAMs, with 56 cycles a frame; seeds 1 and 2 reach 138.6
-#: and 122.5 MHz, held back by 17 and 5 of 74,220 endpoints.
+#: first one takes half of the device's block RAMs, with 56 cycles a frame; seeds 1 and 2 reach
+#: 138.6 and 122.5 MHz, held back by 17 and 5 of 74,220 endpoints.
 CLOCKS: tuple[tuple[str, str, float | None, float, int], ...] = (
     ("ulx3s-85f", "mnist_sfc", 150e6 / 56, 150.0, 3),
     ("ice40-hx8k", "mnist_mini", None, 120.0, 1),

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The streaming core: every stage of a network as hardware, one behind the other."""
 
 import re

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Processing elements: XNOR, popcount, accumulator, threshold."""
 
 from functools import cache

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """From a lowered network and a folding to the streaming core."""
 
 from __future__ import annotations

@@ -862,8 +862,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "arg-max: scores as if they were not signed",
         "hw/argmax.py",
-        "sign = 1 << len(left) - 1",
-        "sign = 0",
+        "Cat(right[low], left[-1]) < Cat(left[low], right[-1])",
+        "right.as_unsigned() < left.as_unsigned()",
         "tests/hw/test_argmax.py::test_class_is_numpys_argmax",
     ),
     Mutation(
