@@ -106,9 +106,9 @@ class Line:
 # Small designs are placed three times: seeds differ by a tenth of the clock. Where each clock that
 # is tried takes half an hour, one is asked for.
 SMALL: dict[str, Any] = {"fastest": True, "seeds": (1, 2, 3)}
-# Takes 68 % of the LUTs, more than --max plans with.
+# Takes 68 % of the LUTs, more than --max plans with. Seed 1 comes to 80 MHz at 100, to 104 at 85.
 SFC_FOLDING = Path(__file__).parent.parent / "examples/foldings/mnist_sfc_ulx3s-85f.json"
-FULL: dict[str, Any] = {"folding": str(SFC_FOLDING), "clock_mhz": 85.0}
+FULL: dict[str, Any] = {"folding": str(SFC_FOLDING), "clock_mhz": 100.0, "seeds": (2,)}
 LINES = {
     "sfc": Line(trained("mnist_sfc"), "ulx3s-85f", FULL, 2, SFC),
     "lfc": Line(lfc, "ulx3s-85f", {"fastest": True, "clock_mhz": 100.0}, 2, LFC),
