@@ -30,7 +30,7 @@ DEFAULT_FPS = 10_000.0
 #: Share of a device's LUTs that a design may take and still be placed and routed, by family; block
 #: RAMs may all be taken. On an 85F nextpnr found no legal places for 67 % of the LUTs with 79 % of
 #: the flip-flops; 68 % of both with 58 % of the block RAMs were routed, and 41 % with 54 % of the
-#: flip-flops and 87 % of the block RAMs. Nothing counts flip-flops here, so this stays below.
+#: flip-flops and 87 % of the block RAMs. A budget has no flip-flops, so this stays below.
 USABLE = {"ice40": 0.92, "ecp5": 0.6}
 
 #: Without a board: room for any network that a first look is taken at.

@@ -1,22 +1,29 @@
 """Foldings: what is legal, what is smallest, what fits."""
 
 import json
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lowered_networks import lowered_network
 
+from xnorflow import load
 from xnorflow.boards.board import load as load_board
 from xnorflow.cost import FAMILIES
 from xnorflow.errors import UserError, WorkFailed
 from xnorflow.estimate import estimate_core
 from xnorflow.folding import LayerFolding, folding_json, read_folding, widths
+from xnorflow.lowering import lower
 from xnorflow.padding import pad
 from xnorflow.pipeline import cycles_per_frame
 from xnorflow.planning import DEFAULT_FPS, core_budget, plan
 from xnorflow.search import Budget, fastest, least, quickest, smallest
 from xnorflow.timing import latency_cycles
+
+FOLDINGS = Path(__file__).parents[2] / "examples/foldings"
+EXAMPLES = {"mnist_sfc_ulx3s-85f": 16, "cifar10_cnv_ulx3s-85f": 28_800}  # cycles a frame
 
 NETWORK = lowered_network([12, 8, 4])
 ROOMY = Budget(lut=100_000, bram=200)
@@ -101,6 +108,19 @@ def test_a_folding_file_chooses_memories_and_padding(tmp_path):
     assert cycles_per_frame(NETWORK, folding) == 4 * 2
     path = folding_file(tmp_path, folding_json(folding))
     assert read_folding(path, NETWORK) == folding
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_of_a_folding_fits_and_takes_the_cycles_that_the_readme_says(name):
+    model, board = name.rsplit("_", 1)
+    lowered, board = lower(load(str(files("xnorflow.models") / f"{model}.onnx"))), load_board(board)
+    chosen = plan(lowered, board, folding=FOLDINGS / f"{name}.json")
+    assert chosen.cycles_per_frame == EXAMPLES[name]
+    assert core_budget(board, lowered, utilization=1.0).holds(chosen.total)
+
+
+def test_every_example_of_a_folding_is_tested():
+    assert {file.stem for file in FOLDINGS.iterdir()} == set(EXAMPLES)
 
 
 def test_a_missing_folding_file_is_named(tmp_path):
